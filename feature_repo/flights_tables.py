@@ -1,0 +1,79 @@
+"""The feature tables of `flights`: what is known before a flight leaves, and since when.
+
+`build` is called once for each published batch. Every row says from which moment on it was known
+(`event_timestamp`), so that the point-in-time join can never look into the future.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from include.retraining.records import BatchRef
+
+LATE_MINUTES = 15
+TRAILING_DAYS = 7
+SETTLED_AFTER = dt.timedelta(days=1)  # by then every flight of a day is late or is not
+
+
+def build(
+    inputs: Mapping[str, pd.DataFrame], previous: Mapping[str, pd.DataFrame], batch: BatchRef
+) -> dict[str, pd.DataFrame]:
+    """Make the feature rows that this batch adds.
+
+    Parameters
+    ----------
+    inputs, previous : mapping of str to DataFrame
+        The good rows of this batch and of the one before it (empty frames before the first), by input
+        name: ``batch``, ``weather``.
+    batch : BatchRef
+        The window.
+
+    Returns
+    -------
+    dict of str to DataFrame
+        Table name to rows, each with the table's join key and `event_timestamp`.
+    """
+    import pandas as pd
+
+    weather = inputs["weather"].rename(columns={"observed_at": "event_timestamp"})
+    flights = pd.concat([previous["batch"], inputs["batch"]], ignore_index=True)
+    return {
+        "weather": weather,
+        "carrier_delays": _trailing_delay_rate(flights, "carrier", batch),
+        "origin_delays": _trailing_delay_rate(flights, "origin", batch),
+    }
+
+
+def _trailing_delay_rate(flights: pd.DataFrame, key: str, batch: BatchRef) -> pd.DataFrame:
+    """Share of late arrivals in the trailing week, one row per key and day.
+
+    The row of day d counts flights scheduled in ``[d - 1 - 7 days, d - 1)``: all settled by d. This batch
+    adds the rows whose newest flights are its own.
+    """
+    import pandas as pd
+
+    known = flights[flights["arr_delay"].notna()]
+    late = (known["arr_delay"] >= LATE_MINUTES).astype("float64")
+    rows = []
+    moment = batch.start + SETTLED_AFTER + dt.timedelta(days=1)
+    while moment <= batch.end + SETTLED_AFTER:
+        until = moment - SETTLED_AFTER
+        since = until - dt.timedelta(days=TRAILING_DAYS)
+        window = (known["sched_dep"] >= since) & (known["sched_dep"] < until)
+        rate = late[window].groupby(known.loc[window, key]).mean()
+        rows.append(
+            pd.DataFrame(
+                {
+                    key: rate.index.astype("object"),
+                    "event_timestamp": pd.Timestamp(moment),
+                    f"{key}_delay_rate": rate.to_numpy(),
+                }
+            )
+        )
+        moment += dt.timedelta(days=1)
+    return pd.concat(rows, ignore_index=True)

@@ -1,0 +1,1 @@
+"""The demo: real flights, replayed week by week through a real Airflow."""

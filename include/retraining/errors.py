@@ -1,0 +1,71 @@
+"""Everything this package raises on purpose.
+
+::
+
+    RetrainingError
+    ├── SpecError            a model file is wrong: file, line, what is allowed
+    ├── DataError            data or state is wrong; a retry cannot help
+    │   ├── BatchRefused     a batch broke a critical expectation
+    │   ├── NotPublished     a partition that is not there (yet)
+    │   └── ScoringError     a model version cannot score rows
+    ├── RegistryError        the model registry is in a state no step may act on
+    └── LedgerError          the ledger is broken, or two writers disagree
+
+Every message says what, got, allowed, do. Anything else that escapes (a connection reset, a time-out) is
+the world's fault and worth a retry.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RetrainingError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class SpecError(RetrainingError):
+    """A model file cannot be used as it is."""
+
+    def __init__(self, message: str, *, path: str = "", line: int = 0) -> None:
+        self.path = path
+        self.line = line
+        where = f"{path}:{line}: " if path and line else f"{path}: " if path else ""
+        super().__init__(where + message)
+
+
+class DataError(RetrainingError):
+    """Data or stored state is wrong in a way that no retry can mend."""
+
+
+class BatchRefused(DataError):
+    """A whole batch was refused; nothing of it was published."""
+
+
+class NotPublished(DataError):
+    """A partition has no published data."""
+
+
+class ScoringError(DataError):
+    """A model version cannot score the rows it was given."""
+
+
+class RegistryError(RetrainingError):
+    """The model registry is in a state that this step must not act on."""
+
+
+class LedgerError(RetrainingError):
+    """The ledger is broken, or two writers disagree about it."""
+
+
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+    """Give ``"; did you mean 'x'?"`` for the nearest allowed name, or nothing.
+
+    >>> did_you_mean("labl", ["label", "source"])
+    "; did you mean 'label'?"
+    >>> did_you_mean("zzz", ["label"])
+    ''
+    """
+    near = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,73 @@
+"""Every name that more than one place has to agree on, derived here and nowhere else."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+Stage = Literal["ingest", "monitor", "retrain", "rollback"]
+Area = Literal[
+    "validated", "quarantine", "features", "joined", "reports", "retrain", "ledger", "alerts"
+]
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+PREVIOUS_CHAMPION = "previous_champion"
+INCIDENT_TAG = "retraining.incident"
+
+
+def dag_id(model: str, stage: Stage) -> str:
+    """Give the id of one stage's DAG.
+
+    >>> dag_id("flights", "monitor")
+    'flights__monitor'
+    """
+    return f"{model}__{stage}"
+
+
+def asset_name(model: str, noun: str) -> str:
+    """Give the name of an asset.
+
+    >>> asset_name("flights", "features")
+    'flights.features'
+    """
+    return f"{model}.{noun}"
+
+
+def storage_key(model: str, area: Area, partition: str | None = None) -> str:
+    """Give the folder of one area, or of one partition in it, below the storage root.
+
+    >>> storage_key("flights", "quarantine", "2013-02-11")
+    'flights/quarantine/partition=2013-02-11'
+    """
+    folder = f"{model}/{area}"
+    return folder if partition is None else f"{folder}/partition={partition}"
+
+
+def incident_key(model: str, incident_id: str) -> str:
+    """Give the folder that holds what one retrain made."""
+    return f"{storage_key(model, 'retrain')}/incident={incident_id}"
+
+
+def experiment_name(model: str) -> str:
+    """Give the MLflow experiment of a model."""
+    return f"retraining/{model}"
+
+
+def incident_id(model: str, trigger: str, partition: str, champion_version: int | None) -> str:
+    """Give the id that makes a retrain happen once: same cause, same id.
+
+    Parameters
+    ----------
+    model, trigger, partition : str
+        Which model, what asked for it (``monitor``, ``schedule``, ``manual``), and for which batch.
+    champion_version : int or None
+        The version in production when it was asked for; None before the first.
+
+    >>> incident_id("flights", "monitor", "2013-02-11", 3)
+    '2013-02-11-monitor-v3-de1cad'
+    """
+    cause = "|".join((model, trigger, partition, str(champion_version)))
+    digest = hashlib.sha256(cause.encode()).hexdigest()[:6]
+    champion = "none" if champion_version is None else f"v{champion_version}"
+    return f"{partition}-{trigger}-{champion}-{digest}"

@@ -1,0 +1,229 @@
+"""The pipeline as records, in the order a batch meets them. Read from top to bottom.
+
+    BatchRef -> ValidationReport -> FeatureSet -> DriftReport -> Verdict
+                                                  RetrainRequest -> TrainingSet -> Candidate -> GateDecision -> Promotion
+
+Data stays in object storage; only these records travel between tasks, as plain JSON
+(``record.model_dump(mode="json")``), and each is also kept beside the data it describes.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=0)]
+Severity = Literal["critical", "warning", "info"]
+Trigger = Literal["monitor", "schedule", "manual"]
+
+
+class Record(BaseModel):
+    """Base of all records: frozen, and closed to unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# --- ingest -----------------------------------------------------------------------------------------------
+
+
+class BatchRef(Record):
+    """One batch of one model: which partition, and the half-open window ``[start, end)`` it covers, in UTC."""
+
+    model: str
+    partition: str
+    start: AwareDatetime
+    end: AwareDatetime
+
+
+class Finding(Record):
+    """One expectation that a batch did not meet."""
+
+    expectation: str
+    column: str | None = None
+    severity: Severity
+    failed_rows: Count | None = Field(default=None, description="None: the whole batch broke it")
+    detail: str
+
+
+class ValidationReport(Record):
+    """What validation found, and where every single row of the batch went."""
+
+    batch: BatchRef
+    status: Literal["accepted", "refused"]
+    rows_in: Count
+    rows_good: Count
+    rows_quarantined: Count
+    findings: tuple[Finding, ...] = ()
+    content_sha256: str = Field(description="of the landed files, in the order of the model file")
+    suite_sha256: str = Field(description="of the expectation suites the batch was held against")
+    quarantine_key: str | None = Field(default=None, description="storage folder of the rows")
+    files: dict[str, str] = Field(default={}, description="input name -> key of its good rows")
+
+    @model_validator(mode="after")
+    def _no_row_is_lost(self) -> Self:
+        if self.rows_in != self.rows_good + self.rows_quarantined:
+            raise ValueError(
+                f"rows_in must be rows_good + rows_quarantined, got {self.rows_in} != "
+                f"{self.rows_good} + {self.rows_quarantined}"
+            )
+        return self
+
+
+class FeatureSet(Record):
+    """The features of one batch, joined as of each row's own time, one row per validated row."""
+
+    batch: BatchRef
+    service: str
+    rows: Count
+    key: str = Field(description="storage key of the joined Parquet file")
+    sha256: str
+
+
+# --- monitor ----------------------------------------------------------------------------------------------
+
+Calibration = Literal["calibrated", "uncalibrated", "insufficient"]
+
+
+class FeatureDrift(Record):
+    """How far one column moved from the champion's reference, and whether that is out of the ordinary.
+
+    `distance` is the two-sample Kolmogorov-Smirnov distance of a numeric column, the total-variation
+    distance of a categorical one; both lie in [0, 1]. None where the column cannot be measured, with the
+    reason said.
+    """
+
+    name: str
+    kind: Literal["numeric", "categorical"]
+    distance: Share | None
+    p_value: Share | None
+    threshold: Share | None
+    importance: float | None = Field(default=None, description="permutation importance at training")
+    state: Calibration
+    drifted: bool
+    expected: bool = Field(default=False, description="declared in the model file: never counts")
+    reason: str
+
+
+class Performance(Record):
+    """A metric of one model version on rows whose labels can no longer change."""
+
+    metric: str
+    rows: Count
+    value: float
+    low: float = Field(description="lower end of the confidence interval")
+    high: float = Field(description="upper end of the confidence interval")
+
+
+class DriftReport(Record):
+    """One batch against the champion: inputs, predictions, and realised performance."""
+
+    batch: BatchRef
+    content_sha256: str = Field(description="of the feature set that was measured")
+    champion_version: int | None = Field(description="None: no model is in production yet")
+    state: Calibration
+    rows: Count
+    labelled_rows: Count
+    features: tuple[FeatureDrift, ...] = ()
+    score: FeatureDrift | None = Field(default=None, description="drift of the champion's predictions")
+    performance: Performance | None = None
+    promise: Performance | None = Field(default=None, description="of the champion, from its duel")
+    champion_age_days: float | None = Field(default=None, description="since its training data ended")
+
+    @property
+    def worst(self) -> FeatureDrift | None:
+        """The feature furthest beyond its threshold; where none has one, the one furthest away."""
+        measured = [f for f in self.features if f.distance is not None and not f.expected]
+        return max(measured, key=lambda f: (f.distance or 0) / (f.threshold or 1), default=None)
+
+
+Outcome = Literal["ignore", "watch", "retrain", "blocked"]
+
+
+class Verdict(Record):
+    """What to do about a batch, and every reason for it."""
+
+    batch: BatchRef
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    content_sha256: str
+    champion_version: int | None
+    incident_id: str
+    worst_feature: str | None = None
+    ks_distance: Share | None = Field(default=None, description="of the worst numeric feature")
+
+
+# --- retrain ----------------------------------------------------------------------------------------------
+
+
+class RetrainRequest(Record):
+    """Why a model is to be retrained; the same cause gives the same incident, and so the same one model."""
+
+    incident_id: str
+    batch: BatchRef = Field(description="the newest batch the retrain may read")
+    trigger: Trigger
+    reason: str
+    champion_version: int | None
+    force: bool = False
+
+
+class TrainingSet(Record):
+    """Point-in-time correct rows: what the candidate learns from, and the later rows of the duel."""
+
+    incident_id: str
+    training_key: str
+    training_rows: Count
+    training_start: AwareDatetime
+    training_end: AwareDatetime
+    duel_key: str
+    duel_rows: Count
+    duel_start: AwareDatetime
+    duel_end: AwareDatetime
+    unlabelled_rows: Count = Field(description="left out: the label is unknown or could still change")
+    sha256: str
+
+
+class Candidate(Record):
+    """A trained, registered model version that is not in production."""
+
+    incident_id: str
+    model: str
+    version: int
+    run_id: str
+    training_set: TrainingSet
+    digest: str = Field(description="of the fitted model; equal data and seed give an equal digest")
+
+
+class GateDecision(Record):
+    """The candidate against the champion on the same rows, and what follows."""
+
+    incident_id: str
+    model: str
+    partition: str
+    candidate_version: int
+    champion_version: int | None
+    passed: bool
+    reasons: tuple[str, ...]
+    candidate: Performance
+    champion: Performance | None = None
+    gain: float | None = Field(default=None, description="candidate minus champion")
+    gain_low: float | None = Field(default=None, description="lower end of its confidence interval")
+    gain_high: float | None = None
+    slices: dict[str, float] = Field(default={}, description="slice -> gain")
+
+
+class Promotion(Record):
+    """The champion alias moved. `previous_version` is what a rollback returns to."""
+
+    incident_id: str
+    model: str
+    partition: str
+    action: Literal["promotion", "rollback"]
+    version: int
+    previous_version: int | None
+    reason: str
+    actor: str
+    at: dt.datetime
+    ledger_sequence: Count

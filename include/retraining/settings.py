@@ -1,0 +1,72 @@
+"""Where everything is: storage, MLflow, Feast. One environment prefix, and defaults that need nothing.
+
+Without settings, all state is below ``var/demo`` of the checkout: what ``make demo`` and ``make up`` use.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from include.retraining.errors import SpecError, did_you_mean
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PREFIX = "RETRAINING_"
+
+
+class Settings(BaseModel):
+    """Addresses of the systems a run works on; read from the environment when a task starts.
+
+    Each field is the environment variable ``RETRAINING_<FIELD>``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: Path = REPOSITORY / "var" / "demo"
+    storage_url: str = ""
+    storage_endpoint: str = ""
+    mlflow_tracking_uri: str = ""
+    mlflow_artifact_uri: str = ""
+    feast_registry: str = ""
+    feast_online_store: str = ""
+    slack_connection: str = "slack_alerts"
+    airflow_url: str = ""
+    storage_options: dict[str, Any] = {}
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Fill what was left empty with the embedded defaults below `home`."""
+        defaults = {
+            "storage_url": (self.home / "storage").as_uri(),
+            "mlflow_tracking_uri": f"sqlite:///{self.home / 'mlflow.db'}",
+            "mlflow_artifact_uri": (self.home / "mlflow-artifacts").as_uri(),
+            "feast_registry": str(self.home / "feast" / "registry.db"),
+            "feast_online_store": str(self.home / "feast" / "online.db"),
+        }
+        for name, value in defaults.items():
+            if not getattr(self, name):
+                object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+        """Read the settings from the environment; `overrides` win.
+
+        Raises
+        ------
+        SpecError
+            A variable with the prefix names no setting.
+        """
+        environ = os.environ if environ is None else environ
+        given: dict[str, Any] = {}
+        for variable, value in environ.items():
+            if not variable.startswith(PREFIX):
+                continue
+            name = variable.removeprefix(PREFIX).lower()
+            if name not in cls.model_fields:
+                known = [PREFIX + field.upper() for field in cls.model_fields]
+                raise SpecError(f"{variable}: unknown setting{did_you_mean(variable, known)}")
+            given[name] = value
+        return cls.model_validate(given | overrides)

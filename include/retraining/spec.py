@@ -1,0 +1,368 @@
+"""One YAML file per model becomes one frozen `ModelSpec`; everything a user can decide is a field here.
+
+Reading is strict: an unknown key, a wrong type or a value out of range is a `SpecError` with the file, the
+line and the nearest valid name, before any DAG exists. Needs nothing but pydantic and yaml, so that DAG
+files can import it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from include.retraining.errors import SpecError, did_you_mean
+from include.retraining.records import BatchRef
+
+MODELS_DIR = Path(__file__).resolve().parents[1] / "models"
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+ColumnType = Literal["string", "integer", "number", "boolean", "timestamp"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Partitions(_Section):
+    """How the past is cut into batches. `first` and `last` are the starts of partitions, in UTC."""
+
+    every: Literal["hour", "day", "week"] = "day"
+    first: dt.datetime
+    last: dt.datetime | None = Field(default=None, description="no batch is expected after this one")
+    landing_timeout_hours: float = Field(default=24.0, gt=0, description="give up waiting after this")
+
+    @field_validator("first", "last", mode="before")
+    @classmethod
+    def _utc(cls, value: object) -> object:
+        if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
+            value = dt.datetime(value.year, value.month, value.day)
+        if isinstance(value, dt.datetime) and value.tzinfo is None:
+            value = value.replace(tzinfo=dt.UTC)
+        return value
+
+    @model_validator(mode="after")
+    def _aligned(self) -> Self:
+        for name, moment in (("first", self.first), ("last", self.last)):
+            if moment and moment != moment.replace(minute=0, second=0, microsecond=0):
+                raise ValueError(f"{name} must be a full hour, got {moment.isoformat()}")
+            if moment and self.every != "hour" and moment.hour:
+                raise ValueError(f"{name} must be midnight UTC, got {moment.isoformat()}")
+        if self.last and (self.last - self.first) % self.length:
+            raise ValueError(f"last must be a whole number of {self.every}s after first")
+        if self.last and self.last < self.first:
+            raise ValueError(f"last must not be before first, got {self.last:%Y-%m-%d}")
+        return self
+
+    @property
+    def length(self) -> dt.timedelta:
+        """The length of one window."""
+        return dt.timedelta(hours={"hour": 1, "day": 24, "week": 168}[self.every])
+
+    @property
+    def key_format(self) -> str:
+        """The strftime format of a partition key."""
+        return "%Y-%m-%dT%H" if self.every == "hour" else "%Y-%m-%d"
+
+    @property
+    def cron(self) -> str:
+        """The schedule whose ticks are the starts of partitions."""
+        if self.every == "week":
+            return f"0 0 * * {self.first.isoweekday() % 7}"
+        return "0 * * * *" if self.every == "hour" else "0 0 * * *"
+
+
+class Source(_Section):
+    """Where a batch lands, and what it must look like.
+
+    Paths are below the storage root; ``{partition}`` stands for the partition key.
+    """
+
+    batch: str
+    companions: dict[str, str] = Field(default={}, description="further files of the same partition")
+    key: tuple[str, ...] = Field(min_length=1, description="columns that identify a row")
+    event_time: str = Field(description="column: when the row's prediction is made, in UTC")
+    columns: dict[str, ColumnType] = Field(min_length=1)
+    companion_columns: dict[str, dict[str, ColumnType]] = {}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name, path in {"batch": self.batch, **self.companions}.items():
+            if "{partition}" not in path:
+                raise ValueError(f"{name}: path must contain {{partition}}, got {path!r}")
+        for column in (*self.key, self.event_time):
+            if column not in self.columns:
+                near = did_you_mean(column, self.columns)
+                raise ValueError(f"column {column!r} is not in source.columns{near}")
+        if self.columns[self.event_time] != "timestamp":
+            raise ValueError(f"event_time column {self.event_time!r} must be a timestamp")
+        if set(self.companion_columns) != set(self.companions):
+            raise ValueError("companion_columns must describe exactly the companions")
+        return self
+
+
+class Label(_Section):
+    """What is predicted. With `at_least`, the label is 1 where the column reaches it, else 0."""
+
+    column: str
+    at_least: float | None = None
+    maturity_days: float = Field(ge=0, description="after this the label can no longer change")
+
+
+class Features(_Section):
+    """Which features the model sees, and where they come from."""
+
+    service: str = Field(description="Feast feature service in feature_repo/")
+    tables: str = Field(description="module:function that makes the feature tables of a batch")
+    numeric: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not self.names:
+            raise ValueError("needs at least one numeric or categorical feature")
+        twice = {name for name in self.names if self.names.count(name) > 1}
+        if twice:
+            raise ValueError(f"named twice: {sorted(twice)}")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All features, in the order the model sees them."""
+        return (*self.numeric, *self.categorical)
+
+
+class Validation(_Section):
+    """When a batch as a whole is refused. The expectations live in ``great_expectations/``."""
+
+    max_quarantined_share: Share = Field(default=0.2, description="above it the batch is refused")
+
+
+class Drift(_Section):
+    """When a batch counts as drifted. docs/thresholds.md says how to choose."""
+
+    min_distance: Share = Field(default=0.05, description="smaller distances never matter")
+    alpha: float = Field(default=0.01, gt=0, lt=1, description="false-alarm rate over all features")
+    ordinary_sigmas: float = Field(
+        default=3.0, ge=0, description="beyond what history windows show, in standard deviations"
+    )
+    min_rows: int = Field(default=100, ge=1, description="below it the verdict is `insufficient`")
+    min_history_windows: int = Field(default=4, ge=2, description="below it: `uncalibrated`")
+    max_history_windows: int = Field(default=26, ge=2, description="newest windows of the reference")
+    max_drifted_importance: Share = Field(
+        default=0.3, description="importance-weighted share of drifted features that asks for a retrain"
+    )
+    persistence_windows: int = Field(
+        default=2, ge=1, description="of the last 3; a distance of twice its threshold counts at once"
+    )
+    expected: tuple[str, ...] = Field(default=(), description="features that drift by construction")
+    retrain_on_stable_performance: bool = Field(
+        default=False, description="false: drift without measured harm is only watched"
+    )
+
+
+class Training(_Section):
+    """How a candidate is fitted."""
+
+    estimator: str = "sklearn.ensemble.HistGradientBoostingClassifier"
+    params: dict[str, Any] = {}
+    seed: int = 0
+    min_rows: int = Field(default=1000, ge=1)
+    max_days: float | None = Field(default=None, gt=0, description="rolling window; None: all history")
+
+
+class Gate(_Section):
+    """What a candidate has to show before it may replace the champion."""
+
+    metric: Literal["roc_auc", "average_precision", "neg_log_loss"] = "roc_auc"
+    floor: float = Field(default=0.5, description="of the metric, for the first model as well")
+    min_gain: float = Field(default=0.0, ge=0, description="the gain must be larger than this")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="of all intervals, two-sided")
+    duel_days: float = Field(default=7.0, gt=0, description="newest label-mature days, never trained on")
+    min_rows: int = Field(default=200, ge=2)
+    slices: tuple[str, ...] = Field(default=(), description="columns: no slice may get worse")
+    max_slice_loss: float = Field(default=0.05, ge=0, description="of the metric, beyond its noise")
+    min_slice_rows: int = Field(default=100, ge=2)
+
+
+class Retrain(_Section):
+    """When a retrain may happen, and who decides."""
+
+    schedule: str | None = Field(default=None, description="cron: look whether the model is too old")
+    max_age_days: float | None = Field(default=None, gt=0, description="since its training data ended")
+    min_performance_drop: float = Field(
+        default=0.0, ge=0, description="realised metric below the promise by more than this is harm"
+    )
+    cool_down_days: float = Field(default=0.0, ge=0, description="between two retrains, in data time")
+    max_per_30_days: int = Field(default=4, ge=1)
+    autonomy: Literal[1, 2, 3] = Field(
+        default=2, description="1 evaluate only, 2 a person approves, 3 automatic with guardrails"
+    )
+    approval_timeout_hours: float = Field(default=72.0, gt=0, description="then the answer is no")
+
+
+class ModelSpec(_Section):
+    """Everything the bundle has to know about one model."""
+
+    model: str = Field(pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$")
+    description: str
+    owner: str
+    slack_channel: str = "#ml-alerts"
+    partitions: Partitions
+    source: Source
+    label: Label
+    features: Features
+    validation: Validation = Validation()
+    drift: Drift = Drift()
+    training: Training = Training()
+    gate: Gate = Gate()
+    retrain: Retrain = Retrain()
+
+    @model_validator(mode="after")
+    def _references(self) -> Self:
+        if self.label.column not in self.source.columns:
+            near = did_you_mean(self.label.column, self.source.columns)
+            raise ValueError(f"label.column {self.label.column!r} is not in source.columns{near}")
+        if self.label.column in self.features.names:
+            raise ValueError(f"label.column {self.label.column!r} must not be a feature: it is the answer")
+        for place, names in (("drift.expected", self.drift.expected), ("gate.slices", self.gate.slices)):
+            for name in names:
+                if name not in self.features.names:
+                    near = did_you_mean(name, self.features.names)
+                    raise ValueError(f"{place}: {name!r} is not a feature{near}")
+        return self
+
+    def batch_ref(self, partition: str) -> BatchRef:
+        """Give the window of a partition key.
+
+        Raises
+        ------
+        SpecError
+            The key is malformed, or names a moment where no partition starts.
+        """
+        parts = self.partitions
+        try:
+            start = dt.datetime.strptime(partition, parts.key_format).replace(tzinfo=dt.UTC)
+        except ValueError as error:
+            raise SpecError(
+                f"partition: must look like {parts.first.strftime(parts.key_format)!r}, got {partition!r}"
+            ) from error
+        if (start - parts.first) % parts.length or start < parts.first:
+            raise SpecError(
+                f"partition: {self.model} has one every {parts.every} from "
+                f"{parts.first.strftime(parts.key_format)} on, got {partition!r}"
+            )
+        if parts.last and start > parts.last:
+            raise SpecError(
+                f"partition: the last one of {self.model} is "
+                f"{parts.last.strftime(parts.key_format)}, got {partition!r}"
+            )
+        return BatchRef(model=self.model, partition=partition, start=start, end=start + parts.length)
+
+    def partition_key(self, start: dt.datetime) -> str:
+        """Give the partition key of a window's start."""
+        return start.strftime(self.partitions.key_format)
+
+
+class SpecFiles(NamedTuple):
+    """All model files: the usable ones, and what is wrong with the others."""
+
+    specs: tuple[ModelSpec, ...]
+    errors: tuple[SpecError, ...]
+
+
+def load_specs(directory: Path = MODELS_DIR) -> SpecFiles:
+    """Read every model file of a folder; one that is wrong does not stop the others."""
+    specs: dict[str, ModelSpec] = {}
+    errors: list[SpecError] = []
+    for path in sorted(directory.glob("*.y*ml")):
+        try:
+            spec = load_spec(path)
+            if spec.model in specs:
+                raise SpecError(f"model: {spec.model!r} is also the name in another file", path=str(path))
+            specs[spec.model] = spec
+        except SpecError as error:
+            errors.append(error)
+    return SpecFiles(tuple(specs.values()), tuple(errors))
+
+
+def load_spec(path: Path) -> ModelSpec:
+    """Read one model file.
+
+    Raises
+    ------
+    SpecError
+        With the file, the line, what was found, what is allowed, and the nearest valid name.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader with one more check
+    except OSError as error:
+        raise SpecError(f"cannot be read: {error.strerror}", path=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise SpecError("must be UTF-8 text", path=str(path)) from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise SpecError(f"not valid YAML: {error.problem}", path=str(path), line=line) from error
+    if not isinstance(content, dict):
+        raise SpecError("must be a mapping of settings, starting with `model: <name>`", path=str(path))
+    try:
+        return ModelSpec.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = tuple(part for part in first["loc"] if isinstance(part, (str, int)))
+        line = _line_of(yaml.compose(text, Loader=yaml.SafeLoader), where)
+        raise SpecError(_explain(dict(first), where), path=str(path), line=line) from error
+
+
+def _explain(error: dict[str, Any], where: tuple[str | int, ...]) -> str:
+    name = ".".join(map(str, where)) or "model file"
+    if error["type"] == "extra_forbidden":
+        allowed = _fields_at(where[:-1])
+        hint = did_you_mean(str(where[-1]), allowed)
+        return f"{name}: unknown setting{hint}; allowed: {', '.join(sorted(allowed))}"
+    if error["type"] == "missing":
+        return f"{name}: required and missing; add it"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return f"{name}: {message}" if where else message
+    return f"{name}: {message[0].lower()}{message[1:]}, got {error['input']!r}"
+
+
+def _fields_at(where: tuple[str | int, ...]) -> list[str]:
+    section: Any = ModelSpec
+    for part in where:
+        section = section.model_fields[str(part)].annotation
+    return list(section.model_fields)
+
+
+def _line_of(node: yaml.Node | None, where: tuple[str | int, ...]) -> int:
+    """Follow a location through the YAML tree as far as it goes; give the 1-based line."""
+    line = 1
+    for part in where:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+            if found is None:
+                break
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+    return line
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML silently keeps the last of two equal keys; a model file must not."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"key {key.value!r} appears twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)

@@ -1,0 +1,175 @@
+"""Object storage behind one URL: ``file://`` and ``s3://`` through fsspec, the same code.
+
+Keys are relative to the URL. A write is whole or not there: on files through a temporary name and a rename,
+on S3 because a put is atomic.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import uuid
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any, TypeVar
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel
+
+from include.retraining.errors import DataError
+from include.retraining.records import Record
+from include.retraining.settings import Settings
+
+R = TypeVar("R", bound=Record)
+
+
+class Storage:
+    """Files below one URL.
+
+    Parameters
+    ----------
+    url : str
+        ``file:///folder`` or ``s3://bucket/prefix``; any fsspec URL works.
+    endpoint : str, optional
+        Address of an S3-compatible store other than AWS.
+    options : dict, optional
+        Passed to the fsspec filesystem: ``key``, ``secret``, ...
+    """
+
+    def __init__(self, url: str, *, endpoint: str = "", options: dict[str, Any] | None = None) -> None:
+        self.url = url.rstrip("/")
+        self.options = dict(options or {})
+        if endpoint:
+            self.options["endpoint_url"] = endpoint
+
+    @classmethod
+    def of(cls, settings: Settings) -> Storage:
+        """Give the storage that the settings name."""
+        return cls(
+            settings.storage_url,
+            endpoint=settings.storage_endpoint,
+            options=settings.storage_options,
+        )
+
+    @cached_property
+    def filesystem(self) -> Any:
+        """The fsspec filesystem, connected on first use; its listings are never cached."""
+        options = self.options if self.is_local else {**self.options, "use_listings_cache": False}
+        return fsspec.url_to_fs(self.url, **options)[0]
+
+    @property
+    def is_local(self) -> bool:
+        """Is this a folder of this machine?"""
+        return self.url.startswith(("file://", "/"))
+
+    def url_of(self, key: str) -> str:
+        """Give the whole URL of a key."""
+        return f"{self.url}/{key}"
+
+    def _path(self, key: str) -> str:
+        return str(self.filesystem._strip_protocol(self.url_of(key)))
+
+    def exists(self, key: str) -> bool:
+        """Is there an object at this key?"""
+        return bool(self.filesystem.exists(self._path(key)))
+
+    def read(self, key: str) -> bytes:
+        """Give the bytes of an object; raises FileNotFoundError."""
+        return bytes(self.filesystem.cat_file(self._path(key)))
+
+    def write(self, key: str, content: bytes) -> None:
+        """Write an object whole, replacing one that is there."""
+        path = self._path(key)
+        if not self.is_local:
+            self.filesystem.pipe_file(path, content)
+            return
+        temporary = self._write_temporary(path, content)
+        os.replace(temporary, path)
+
+    def create(self, key: str, content: bytes) -> bool:
+        """Write an object only if the key is free; give False if another writer was first."""
+        path = self._path(key)
+        try:
+            if not self.is_local:
+                self.filesystem.pipe_file(path, content, mode="create")
+                return True
+            temporary = self._write_temporary(path, content)
+            try:
+                os.link(temporary, path)  # unlike a rename, a link fails where a file is
+            finally:
+                os.unlink(temporary)
+        except FileExistsError:
+            return False
+        return True
+
+    def _write_temporary(self, path: str, content: bytes) -> str:
+        folder, name = os.path.split(path)
+        os.makedirs(folder, exist_ok=True)
+        temporary = f"{folder}/.{name}.{uuid.uuid4().hex}.tmp"
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        return temporary
+
+    def delete(self, key: str) -> None:
+        """Remove an object; one that is not there is no error."""
+        if self.exists(key):
+            self.filesystem.rm_file(self._path(key))
+
+    def list(self, prefix: str) -> list[str]:
+        """Give all keys below a folder, sorted, temporary files left out."""
+        root = self._path("")
+        found = self.filesystem.find(self._path(prefix), withdirs=False)
+        keys = (path[len(root) :].lstrip("/") for path in found)
+        return sorted(key for key in keys if not os.path.basename(key).startswith("."))
+
+    def read_json(self, key: str) -> Any:
+        """Give the content of a JSON object; raises FileNotFoundError."""
+        return json.loads(self.read(key))
+
+    def write_json(self, key: str, content: Any) -> None:
+        """Write a JSON object."""
+        self.write(key, json_bytes(content))
+
+    def read_record(self, key: str, kind: type[R]) -> R | None:
+        """Give a stored record, or None where none is."""
+        try:
+            return kind.model_validate_json(self.read(key))
+        except FileNotFoundError:
+            return None
+
+    def read_table(self, key: str, columns: Iterable[str] | None = None) -> pa.Table:
+        """Read a Parquet object."""
+        return pq.read_table(
+            pa.BufferReader(self.read(key)), columns=list(columns) if columns is not None else None
+        )
+
+    def write_table(self, key: str, table: pa.Table) -> str:
+        """Write a Parquet object with microsecond timestamps; give its SHA-256."""
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, coerce_timestamps="us", allow_truncated_timestamps=True)
+        self.write(key, buffer.getvalue())
+        return sha256(buffer.getvalue())
+
+
+def json_bytes(content: Any) -> bytes:
+    """Give a record or plain value as readable, reproducible JSON."""
+    if isinstance(content, BaseModel):
+        content = content.model_dump(mode="json")
+    try:
+        return json.dumps(content, indent=2, sort_keys=True, allow_nan=False).encode() + b"\n"
+    except ValueError as error:
+        raise DataError(f"cannot be kept as JSON: {error}; give None where a number is unknown") from error
+
+
+def sha256(*contents: bytes) -> str:
+    """Give one digest of several contents in order."""
+    digest = hashlib.sha256()
+    for content in contents:
+        digest.update(hashlib.sha256(content).digest())
+    return digest.hexdigest()
