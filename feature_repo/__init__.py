@@ -1,0 +1,1 @@
+"""Feast definitions and the functions that make their tables."""

@@ -71,16 +71,16 @@ schedule = RequestSource(
 
 @on_demand_feature_view(  # type: ignore[untyped-decorator]
     sources=[schedule],
-    schema=[Field(name="minute_of_day", dtype=Int64), Field(name="weekday", dtype=Int64)],
+    schema=[Field(name="minute_of_day", dtype=Int64), Field(name="weekday", dtype=Float64)],
     mode="pandas",
 )
 def flights_facts(schedule: pd.DataFrame) -> pd.DataFrame:
-    """Facts of the timetable, in local time: minute of the day, and Monday = 0."""
-    date = pd.to_datetime(schedule[["year", "month", "day"]])
+    """Facts of the timetable, in local time: minute of the day; weekday, Monday = 0, NaN for no real date."""
+    date = pd.to_datetime(schedule[["year", "month", "day"]], errors="coerce")
     return pd.DataFrame(
         {
             "minute_of_day": schedule["hour"] * 60 + schedule["minute"],
-            "weekday": date.dt.weekday.astype("int64"),
+            "weekday": date.dt.weekday.astype("float64"),
         }
     )
 

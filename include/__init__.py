@@ -1,0 +1,1 @@
+"""Code and model files that the DAGs import from their bundle."""

@@ -101,6 +101,10 @@ class FeatureDrift(Record):
     p_value: Share | None
     threshold: Share | None
     importance: float | None = Field(default=None, description="permutation importance at training")
+    missing_change: Share | None = Field(
+        default=None, description="of a numeric column: how far its share of missing values moved"
+    )
+    missing_threshold: Share | None = None
     state: Calibration
     drifted: bool
     expected: bool = Field(default=False, description="declared in the model file: never counts")
@@ -125,7 +129,10 @@ class DriftReport(Record):
     champion_version: int | None = Field(description="None: no model is in production yet")
     state: Calibration
     rows: Count
-    labelled_rows: Count
+    labelled_rows: Count = Field(description="of this batch, with labels that can no longer change")
+    trainable_rows: Count | None = Field(
+        default=None, description="without a champion: rows the first model could learn from"
+    )
     features: tuple[FeatureDrift, ...] = ()
     score: FeatureDrift | None = Field(default=None, description="drift of the champion's predictions")
     performance: Performance | None = None

@@ -21,21 +21,21 @@ PREFIX = "RETRAINING_"
 class Settings(BaseModel):
     """Addresses of the systems a run works on; read from the environment when a task starts.
 
-    Each field is the environment variable ``RETRAINING_<FIELD>``.
+    Each field is the environment variable ``RETRAINING_<FIELD>``. Credentials are not among them: on ``s3://``
+    every library in use reads the standard ``AWS_*`` variables, which a task sets from Airflow's connection.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     home: Path = REPOSITORY / "var" / "demo"
     storage_url: str = ""
-    storage_endpoint: str = ""
     mlflow_tracking_uri: str = ""
     mlflow_artifact_uri: str = ""
     feast_registry: str = ""
     feast_online_store: str = ""
     slack_connection: str = "slack_alerts"
     airflow_url: str = ""
-    storage_options: dict[str, Any] = {}
+    preload: bool = True
 
     def model_post_init(self, context: Any, /) -> None:
         """Fill what was left empty with the embedded defaults below `home`."""
@@ -43,8 +43,8 @@ class Settings(BaseModel):
             "storage_url": (self.home / "storage").as_uri(),
             "mlflow_tracking_uri": f"sqlite:///{self.home / 'mlflow.db'}",
             "mlflow_artifact_uri": (self.home / "mlflow-artifacts").as_uri(),
-            "feast_registry": str(self.home / "feast" / "registry.db"),
-            "feast_online_store": str(self.home / "feast" / "online.db"),
+            "feast_registry": f"sqlite:///{self.home / 'feast-registry.db'}",
+            "feast_online_store": str(self.home / "feast-online.db"),
         }
         for name, value in defaults.items():
             if not getattr(self, name):

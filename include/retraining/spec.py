@@ -33,7 +33,11 @@ class Partitions(_Section):
     every: Literal["hour", "day", "week"] = "day"
     first: dt.datetime
     last: dt.datetime | None = Field(default=None, description="no batch is expected after this one")
+    catch_up: bool = Field(
+        default=True, description="when first switched on, schedule all partitions since `first`"
+    )
     landing_timeout_hours: float = Field(default=24.0, gt=0, description="give up waiting after this")
+    landing_poll_seconds: float = Field(default=30.0, gt=0, description="between two looks for the file")
 
     @field_validator("first", "last", mode="before")
     @classmethod

@@ -33,32 +33,22 @@ class Storage:
     Parameters
     ----------
     url : str
-        ``file:///folder`` or ``s3://bucket/prefix``; any fsspec URL works.
-    endpoint : str, optional
-        Address of an S3-compatible store other than AWS.
-    options : dict, optional
-        Passed to the fsspec filesystem: ``key``, ``secret``, ...
+        ``file:///folder`` or ``s3://bucket/prefix``; any fsspec URL works. On S3, endpoint and credentials are
+        what ``AWS_ENDPOINT_URL_S3``, ``AWS_ACCESS_KEY_ID`` and so on say.
     """
 
-    def __init__(self, url: str, *, endpoint: str = "", options: dict[str, Any] | None = None) -> None:
+    def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        self.options = dict(options or {})
-        if endpoint:
-            self.options["endpoint_url"] = endpoint
 
     @classmethod
     def of(cls, settings: Settings) -> Storage:
         """Give the storage that the settings name."""
-        return cls(
-            settings.storage_url,
-            endpoint=settings.storage_endpoint,
-            options=settings.storage_options,
-        )
+        return cls(settings.storage_url)
 
     @cached_property
     def filesystem(self) -> Any:
         """The fsspec filesystem, connected on first use; its listings are never cached."""
-        options = self.options if self.is_local else {**self.options, "use_listings_cache": False}
+        options = {} if self.is_local else {"use_listings_cache": False, "skip_instance_cache": True}
         return fsspec.url_to_fs(self.url, **options)[0]
 
     @property

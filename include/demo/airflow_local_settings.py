@@ -1,0 +1,51 @@
+"""Loads the heavy libraries once, in the scheduler: the executor's workers are forked from it and inherit them.
+
+For single-node set-ups with the LocalExecutor; copied to ``$AIRFLOW_HOME/config/``. It imports and runs nothing
+else, and nothing of the bundle, so that a change of the bundle needs no restart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import sys
+
+LIBRARIES = (
+    "pandas",
+    "pyarrow.parquet",
+    "pyarrow.dataset",
+    "pyarrow.csv",
+    "pyarrow.json",
+    "duckdb",
+    "scipy.stats",
+    "scipy.special",
+    "sklearn.ensemble",
+    "sklearn.compose",
+    "sklearn.pipeline",
+    "sklearn.impute",
+    "skops.io",
+    "great_expectations",
+    "great_expectations.expectations.core",
+    "feast",
+    "feast.infra.online_stores.sqlite",
+    "feast.infra.registry.sql",
+    "feast.infra.offline_stores.file_source",
+    "feast.on_demand_feature_view",
+    "mlflow",
+    "mlflow.sklearn",
+    "mlflow.data",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.store.model_registry.sqlalchemy_store",
+    "evidently",
+    "evidently.presets",
+    "slack_sdk",
+    "s3fs",
+)
+
+if "scheduler" in sys.argv and os.environ.get("RETRAINING_PRELOAD", "1") == "1":
+    for library in LIBRARIES:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(library)
+    gc.freeze()  # what is loaded now is never collected: the workers go on sharing its memory

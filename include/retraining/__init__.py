@@ -1,0 +1,1 @@
+"""Drift-triggered retraining: the domain. Imports and tests without Airflow; start reading at records.py."""

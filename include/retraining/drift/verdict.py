@@ -1,0 +1,144 @@
+"""Makes a `Verdict` out of a `DriftReport`: is this worth a retrain?
+
+In this order: no champion yet; measured harm; an old model; persistent drift in features that matter. What
+asks for a retrain during a cool-down is `blocked`. A batch that is too small is watched, never passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from include.retraining.names import incident_id
+from include.retraining.records import DriftReport, FeatureDrift, Outcome, Verdict
+from include.retraining.spec import ModelSpec
+
+LOOK_BACK = 3
+AT_ONCE = 2.0
+
+
+def judge(
+    spec: ModelSpec, report: DriftReport, *, earlier: Sequence[DriftReport] = (), hold: str | None = None
+) -> Verdict:
+    """Decide what to do about a batch.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        With the thresholds.
+    report : DriftReport
+        What was measured.
+    earlier : sequence of DriftReport
+        Of the batches before it, oldest first; those against another champion do not count.
+    hold : str, optional
+        Why a retrain has to wait now.
+    """
+    if report.champion_version is None:
+        wanted, reasons = _without_champion(spec, report)
+    else:
+        comparable = [r for r in earlier if r.champion_version == report.champion_version]
+        wanted, reasons = _with_champion(spec, report, comparable[-(LOOK_BACK - 1) :])
+    outcome: Outcome = wanted
+    if wanted == "retrain" and hold:
+        outcome, reasons = "blocked", [*reasons, hold]
+    worst = report.worst
+    numeric = [f for f in report.features if f.kind == "numeric" and f.distance is not None]
+    same_kind = worst if worst in numeric else None
+    return Verdict(
+        batch=report.batch,
+        outcome=outcome,
+        reasons=tuple(reasons),
+        content_sha256=report.content_sha256,
+        champion_version=report.champion_version,
+        incident_id=incident_id(
+            spec.model, "monitor", report.batch.partition, report.champion_version
+        ),
+        worst_feature=worst.name if worst else None,
+        ks_distance=same_kind.distance if same_kind else None,
+    )
+
+
+def _without_champion(spec: ModelSpec, report: DriftReport) -> tuple[Outcome, list[str]]:
+    have, need = report.trainable_rows or 0, spec.training.min_rows
+    if have >= need:
+        return "retrain", [f"no model is in production yet, and {have:,} labelled rows are there to train on"]
+    return "ignore", [f"no model is in production yet; collecting: {have:,} of {need:,} labelled rows"]
+
+
+def _with_champion(
+    spec: ModelSpec, report: DriftReport, earlier: Sequence[DriftReport]
+) -> tuple[Outcome, list[str]]:
+    harm = _harm(spec, report)
+    age = _age(spec, report)
+    drifted = [f for f in report.features if f.drifted and not f.expected]
+    drifted += [report.score] if report.score and report.score.drifted else []
+    persistent = [f for f in drifted if _persists(spec, f, earlier)]
+    share = _importance_share(report.features, persistent)
+    reasons = [*harm, *age]
+    if persistent:
+        names = ", ".join(f"{f.name} ({_beyond(f)})" for f in sorted(persistent, key=_excess, reverse=True)[:5])
+        reasons.append(f"drifted for {spec.drift.persistence_windows} of {LOOK_BACK} windows or at twice its "
+                       f"threshold: {names}; {share:.0%} of the model's importance")
+    elif drifted:
+        names = ", ".join(f"{f.name} ({_beyond(f)})" for f in sorted(drifted, key=_excess, reverse=True)[:5])
+        reasons.append(f"drifted for the first time: {names}")
+    if harm or age:
+        return "retrain", reasons
+    if persistent and share >= spec.drift.max_drifted_importance:
+        if report.performance is None:
+            return "retrain", [*reasons, "no labels yet to say whether it does harm"]
+        if spec.drift.retrain_on_stable_performance:
+            return "retrain", reasons
+        return "watch", [*reasons, "performance holds its promise: watched, not retrained"]
+    if drifted:
+        return "watch", reasons
+    if report.state == "insufficient":
+        return "watch", [f"{report.rows} rows are too few to say anything (drift.min_rows {spec.drift.min_rows})"]
+    return "ignore", ["nothing is out of the ordinary"]
+
+
+def _harm(spec: ModelSpec, report: DriftReport) -> list[str]:
+    now, promise = report.performance, report.promise
+    if now is None or promise is None:
+        return []
+    if now.high >= promise.value - spec.retrain.min_performance_drop:
+        return []
+    return [
+        f"{now.metric} {now.value:.3f} (interval {now.low:.3f} to {now.high:.3f}, {now.rows:,} rows) is below "
+        f"the {promise.value:.3f} that version {report.champion_version} promised"
+    ]
+
+
+def _age(spec: ModelSpec, report: DriftReport) -> list[str]:
+    limit, age = spec.retrain.max_age_days, report.champion_age_days
+    if limit is None or age is None or age <= limit:
+        return []
+    return [f"version {report.champion_version} is {age:.0f} days old (retrain.max_age_days {limit:g})"]
+
+
+def _persists(spec: ModelSpec, feature: FeatureDrift, earlier: Sequence[DriftReport]) -> bool:
+    if _excess(feature) >= AT_ONCE:
+        return True
+    before = sum(
+        any(f.name == feature.name and f.drifted for f in (*r.features, *filter(None, [r.score])))
+        for r in earlier
+    )
+    return before + 1 >= spec.drift.persistence_windows
+
+
+def _importance_share(features: Sequence[FeatureDrift], drifted: Sequence[FeatureDrift]) -> float:
+    """Share of the model's importance that the drifted features carry; all count alike if none is known."""
+    weights = {f.name: f.importance or 0.0 for f in features if not f.expected}
+    if not sum(weights.values()):
+        weights = dict.fromkeys(weights, 1.0)
+    total = sum(weights.values())
+    return sum(weights.get(f.name, 0.0) for f in drifted) / total if total else 0.0
+
+
+def _excess(feature: FeatureDrift) -> float:
+    if feature.distance is None or not feature.threshold:
+        return 0.0
+    return feature.distance / feature.threshold
+
+
+def _beyond(feature: FeatureDrift) -> str:
+    return f"{_excess(feature):.1f}x its threshold" if _excess(feature) else feature.reason

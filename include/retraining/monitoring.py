@@ -1,0 +1,209 @@
+"""Makes a `DriftReport` of a batch against the champion, then its `Verdict`, and keeps both for people.
+
+A batch is judged once: the same content gives the verdict it got, whatever champion there is by now.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from include.retraining import features, feedback, incident, registry
+from include.retraining.drift import verdict as verdicts
+from include.retraining.drift.measure import measure_columns, overall_state
+from include.retraining.drift.profile import ReferenceProfile
+from include.retraining.names import storage_key
+from include.retraining.records import BatchRef, DriftReport, FeatureDrift, Verdict
+from include.retraining.settings import Settings
+from include.retraining.spec import ModelSpec
+from include.retraining.storage import Storage
+from include.retraining.training import IMPORTANCES_ARTIFACT, SCORE, split_times
+
+log = logging.getLogger(__name__)
+
+
+def measure_drift(spec: ModelSpec, settings: Settings, batch: BatchRef, *, anew: bool = False) -> DriftReport:
+    """Measure one batch: its columns, the champion's predictions, its performance where labels are mature.
+
+    Parameters
+    ----------
+    spec, settings, batch : ModelSpec, Settings, BatchRef
+        The model, where everything is, and the batch.
+    anew : bool
+        Measure again although this very content has its verdict.
+
+    Raises
+    ------
+    NotPublished
+        The batch has no features.
+    ScoringError
+        The champion cannot score the batch.
+    """
+    storage = Storage.of(settings)
+    found = features.feature_set(spec, storage, batch)
+    done = report_of(spec, storage, batch.partition)
+    if not anew and done and done.content_sha256 == found.sha256 and verdict_of(spec, storage, batch.partition):
+        log.info("%s %s: this content was judged before; its report stands", spec.model, batch.partition)
+        return done
+    rows = storage.read_table(found.key)
+    known = feedback.labels(spec, rows, known_at=batch.end)
+    report = DriftReport(
+        batch=batch,
+        content_sha256=found.sha256,
+        champion_version=None,
+        state="uncalibrated",
+        rows=rows.num_rows,
+        labelled_rows=int((~np.isnan(known)).sum()),
+        trainable_rows=None,
+    )
+    champion = registry.champion(spec, settings)
+    if champion is None:
+        report = report.model_copy(update={"trainable_rows": _trainable_rows(spec, storage, batch)})
+    else:
+        scores = feedback.score(spec, settings, champion.number, rows)
+        profile = ReferenceProfile.from_bytes(registry.profile_bytes(spec, settings, champion))
+        measured = measure_columns(
+            profile,
+            rows.select(list(spec.features.names)).append_column(SCORE, pa.array(scores)),
+            policy=spec.drift,
+            importances=_importances(spec, settings, champion),
+        )
+        columns = tuple(feature for feature in measured if feature.name != SCORE)
+        age = batch.end - champion.trained_until if champion.trained_until else None
+        report = report.model_copy(
+            update={
+                "champion_version": champion.number,
+                "state": overall_state(columns),
+                "features": columns,
+                "score": next((feature for feature in measured if feature.name == SCORE), None),
+                "performance": feedback.performance(spec, known, scores),
+                "promise": champion.promise,
+                "champion_age_days": age / dt.timedelta(days=1) if age else None,
+            }
+        )
+    storage.write_json(_key(spec, batch.partition, "drift.json"), report)
+    return report
+
+
+def judge_batch(spec: ModelSpec, settings: Settings, report: DriftReport, *, anew: bool = False) -> Verdict:
+    """Turn a report into the one verdict about its batch, and keep it."""
+    storage = Storage.of(settings)
+    batch = report.batch
+    done = verdict_of(spec, storage, batch.partition)
+    if not anew and done is not None and done.content_sha256 == report.content_sha256:
+        return done
+    earlier = [
+        found
+        for back in range(verdicts.LOOK_BACK - 1, 0, -1)
+        if (found := report_of(spec, storage, spec.partition_key(batch.start - back * spec.partitions.length)))
+    ]
+    verdict = verdicts.judge(
+        spec, report, earlier=earlier, hold=incident.hold_reason(spec, storage, batch)
+    )
+    storage.write_json(_key(spec, batch.partition, "verdict.json"), verdict)
+    log.info("%s %s: %s (%s)", spec.model, batch.partition, verdict.outcome, "; ".join(verdict.reasons))
+    return verdict
+
+
+def publish_report(spec: ModelSpec, settings: Settings, report: DriftReport, verdict: Verdict) -> str | None:
+    """Log the measurement to MLflow, and, unless all is well, render Evidently's page about it.
+
+    Returns
+    -------
+    str or None
+        Storage key of the page.
+    """
+    _log_to_mlflow(spec, settings, report, verdict)
+    if verdict.outcome == "ignore" or report.champion_version is None:
+        return None
+    from include.retraining.drift.report import evidently_html
+
+    storage = Storage.of(settings)
+    champion = registry.version(spec, settings, report.champion_version)
+    training = storage.read_table(
+        f"{storage_key(spec.model, 'retrain')}/incident={champion.incident_id}/training.parquet",
+        columns=spec.features.names,
+    )
+    current = storage.read_table(features.feature_set(spec, storage, report.batch).key, columns=spec.features.names)
+    key = _key(spec, report.batch.partition, "drift.html")
+    storage.write(key, evidently_html(training.to_pandas(), current.to_pandas()))
+    return key
+
+
+def report_of(spec: ModelSpec, storage: Storage, partition: str) -> DriftReport | None:
+    """Give the stored report of a partition, or None."""
+    return storage.read_record(_key(spec, partition, "drift.json"), DriftReport)
+
+
+def verdict_of(spec: ModelSpec, storage: Storage, partition: str) -> Verdict | None:
+    """Give the stored verdict of a partition, or None."""
+    return storage.read_record(_key(spec, partition, "verdict.json"), Verdict)
+
+
+def _trainable_rows(spec: ModelSpec, storage: Storage, batch: BatchRef) -> int:
+    """Count the rows a retrain about this batch could learn from."""
+    duel_start, _ = split_times(spec, batch)
+    count = 0
+    for earlier in features.published_partitions(spec, storage):
+        if earlier.start < duel_start and earlier.start <= batch.start:
+            report = features.require_published(spec, storage, earlier.partition)
+            rows = storage.read_table(
+                report.files["batch"], columns=[spec.source.event_time, spec.label.column]
+            )
+            count += int((~np.isnan(feedback.labels(spec, rows, known_at=duel_start))).sum())
+    return count
+
+
+def _importances(spec: ModelSpec, settings: Settings, champion: registry.Version) -> dict[str, float]:
+    import mlflow
+
+    registry.client(settings)
+    path = mlflow.artifacts.download_artifacts(run_id=champion.run_id, artifact_path=IMPORTANCES_ARTIFACT)
+    found: dict[str, float] = json.loads(Path(path).read_text())
+    return found
+
+
+def _log_to_mlflow(spec: ModelSpec, settings: Settings, report: DriftReport, verdict: Verdict) -> None:
+    """One run per judged content; running again adds nothing."""
+    import mlflow
+
+    api = registry.client(settings)
+    experiment = registry.experiment_id(spec, settings)
+    tags = {
+        "retraining.kind": "monitor",
+        "retraining.partition": report.batch.partition,
+        "retraining.content_sha256": report.content_sha256,
+        "retraining.verdict": verdict.outcome,
+        "retraining.reasons": "; ".join(verdict.reasons)[:4000],
+        "retraining.champion_version": str(report.champion_version),
+    }
+    where = " and ".join(
+        f"tags.`{name}` = '{tags[name]}'"
+        for name in ("retraining.content_sha256", "retraining.verdict", "retraining.champion_version")
+    )
+    if api.search_runs([experiment], where, max_results=1):
+        return
+    measured: list[FeatureDrift] = [*report.features, *filter(None, [report.score])]
+    numbers = {
+        f"{field}.{feature.name}": value
+        for feature in measured
+        for field in ("distance", "p_value", "threshold")
+        if (value := getattr(feature, field)) is not None
+    }
+    if report.performance:
+        numbers[f"realised.{report.performance.metric}"] = report.performance.value
+    with mlflow.start_run(experiment_id=experiment, run_name=f"monitor {report.batch.partition}", tags=tags):
+        mlflow.log_metrics(numbers)
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "drift_report.json").write_text(report.model_dump_json(indent=2))
+            mlflow.log_artifacts(folder)
+
+
+def _key(spec: ModelSpec, partition: str, name: str) -> str:
+    return f"{storage_key(spec.model, 'reports', partition)}/{name}"

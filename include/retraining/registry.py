@@ -1,0 +1,321 @@
+"""The model registry: which version is champion, and moving that alias without ever leaving it undefined.
+
+MLflow keeps versions, aliases and stages; the ledger keeps why they moved. Every step looks before it
+leaps, so that running it again finishes what a killed run left half-done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from include.retraining import ledger
+from include.retraining.errors import RegistryError, ScoringError
+from include.retraining.names import (
+    CHALLENGER,
+    CHAMPION,
+    INCIDENT_TAG,
+    PREVIOUS_CHAMPION,
+    experiment_name,
+)
+from include.retraining.records import GateDecision, Performance, Promotion
+from include.retraining.settings import Settings
+from include.retraining.spec import ModelSpec
+from include.retraining.storage import Storage
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+log = logging.getLogger(__name__)
+
+PROMISE_TAG = "retraining.promise"
+TRAINED_UNTIL_TAG = "retraining.trained_until"
+FEATURES_TAG = "retraining.features"
+PROFILE_ARTIFACT = "drift_profile.bin"
+
+
+class Version(NamedTuple):
+    """One registered version, with what its tags say about it."""
+
+    number: int
+    run_id: str
+    stage: str
+    incident_id: str
+    features: tuple[str, ...]
+    trained_until: dt.datetime | None
+    promise: Performance | None
+
+
+def client(settings: Settings) -> MlflowClient:
+    """Give a client of the tracking server and registry that the settings name."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow
+
+    mlflow.set_tracking_uri(settings.mlflow_tracking_uri)
+    return mlflow.MlflowClient(settings.mlflow_tracking_uri)
+
+
+def experiment_id(spec: ModelSpec, settings: Settings) -> str:
+    """Give the id of the model's experiment, creating it at first."""
+    from mlflow.exceptions import MlflowException
+
+    api = client(settings)
+    name = experiment_name(spec.model)
+    found = api.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    location = f"{settings.mlflow_artifact_uri}/{spec.model}" if settings.mlflow_artifact_uri else None
+    try:
+        return str(api.create_experiment(name, artifact_location=location))
+    except MlflowException:  # another process was first
+        found = api.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return str(found.experiment_id)
+
+
+def champion(spec: ModelSpec, settings: Settings) -> Version | None:
+    """Give the version in production, or None before the first promotion."""
+    number = aliases(spec, settings).get(CHAMPION)
+    return None if number is None else version(spec, settings, number)
+
+
+def aliases(spec: ModelSpec, settings: Settings) -> dict[str, int]:
+    """Give all aliases of the model; empty before its first version."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client(settings).get_registered_model(spec.model).aliases
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return {}
+        raise
+    return {name: int(number) for name, number in found.items()}
+
+
+def version(spec: ModelSpec, settings: Settings, number: int) -> Version:
+    """Give one version; raises RegistryError where the registry has none of that number."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client(settings).get_model_version(spec.model, str(number))
+    except MlflowException as error:
+        raise RegistryError(f"{spec.model} has no version {number}: {error.message}") from error
+    return _describe(found)
+
+
+def version_of_incident(spec: ModelSpec, settings: Settings, incident_id: str) -> Version | None:
+    """Give the version an incident made, or None."""
+    where = f"name = '{spec.model}' and tags.`{INCIDENT_TAG}` = '{incident_id}'"
+    found = client(settings).search_model_versions(where)
+    return _describe(found[0]) if found else None
+
+
+def _describe(found: ModelVersion) -> Version:
+    tags = found.tags
+    until, promise = tags.get(TRAINED_UNTIL_TAG), tags.get(PROMISE_TAG)
+    return Version(
+        number=int(found.version),
+        run_id=found.run_id or "",
+        stage=found.current_stage or "None",
+        incident_id=tags.get(INCIDENT_TAG, ""),
+        features=tuple(filter(None, tags.get(FEATURES_TAG, "").split(","))),
+        trained_until=dt.datetime.fromisoformat(until) if until else None,
+        promise=Performance.model_validate_json(promise) if promise else None,
+    )
+
+
+def load_model(spec: ModelSpec, settings: Settings, number: int) -> Any:
+    """Load the fitted pipeline of a version.
+
+    Raises
+    ------
+    ScoringError
+        Its artifact is gone, damaged, or not trusted.
+    """
+    try:
+        return _load(settings.mlflow_tracking_uri, spec.model, number)
+    except Exception as error:
+        raise ScoringError(
+            f"{spec.model} version {number} cannot be loaded: {error}. Restore its artifact, or roll back to "
+            f"another version with {spec.model}__rollback"
+        ) from error
+
+
+@lru_cache(maxsize=4)
+def _load(tracking_uri: str, model: str, number: int) -> Any:
+    import mlflow
+
+    mlflow.set_tracking_uri(tracking_uri)
+    return mlflow.sklearn.load_model(f"models:/{model}/{number}")
+
+
+def profile_bytes(spec: ModelSpec, settings: Settings, found: Version) -> bytes:
+    """Give the drift profile that was stored with a version; raises RegistryError."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client(settings)
+    try:
+        path = mlflow.artifacts.download_artifacts(run_id=found.run_id, artifact_path=PROFILE_ARTIFACT)
+        with open(path, "rb") as file:
+            return file.read()
+    except (MlflowException, OSError) as error:
+        raise RegistryError(
+            f"{spec.model} version {found.number} has no drift profile: {error}. Retrain the model by hand"
+        ) from error
+
+
+def promote(
+    spec: ModelSpec, settings: Settings, decision: GateDecision, *, actor: str, at: dt.datetime
+) -> Promotion:
+    """Make the candidate of a passed gate the champion. Safe to run again, at any point of a killed run.
+
+    Raises
+    ------
+    RegistryError
+        The gate did not pass, or the champion is no longer the one the candidate was measured against.
+    """
+    if not decision.passed:
+        raise RegistryError(f"version {decision.candidate_version} did not pass the gate: not promoted")
+    current = aliases(spec, settings).get(CHAMPION)
+    if current not in {decision.champion_version, decision.candidate_version}:
+        raise RegistryError(
+            f"{spec.model}: the duel was against version {decision.champion_version}, but version {current} is "
+            "champion now; nothing was changed, run a new retrain"
+        )
+    previous = decision.champion_version
+    client(settings).set_model_version_tag(
+        spec.model, str(decision.candidate_version), PROMISE_TAG, decision.candidate.model_dump_json()
+    )
+    _crown(spec, settings, version=decision.candidate_version, previous=previous, retired=previous)
+    return _enter(
+        spec,
+        settings,
+        ledger.Entry(
+            sequence=0,
+            model=spec.model,
+            action="promotion",
+            version=decision.candidate_version,
+            previous_version=previous,
+            incident_id=decision.incident_id,
+            partition=decision.partition,
+            reason="; ".join(decision.reasons),
+            actor=actor,
+            at=at,
+            previous_hash=ledger.GENESIS,
+        ),
+    )
+
+
+def rollback(
+    spec: ModelSpec,
+    settings: Settings,
+    *,
+    reason: str,
+    actor: str,
+    request_id: str,
+    at: dt.datetime,
+    to_version: int | None = None,
+) -> Promotion:
+    """Return to an earlier champion: the one before the current, or the version asked for.
+
+    `request_id` makes it happen once: the same request again changes nothing.
+
+    Raises
+    ------
+    RegistryError
+        There is no earlier champion, or the version asked for never was one.
+    """
+    storage = Storage.of(settings)
+    entries = ledger.read(storage, spec.model)
+    done = next((e for e in entries if e.incident_id == request_id and e.action == "rollback"), None)
+    line = ledger.reign(entries)
+    if done is None:
+        if not line:
+            raise RegistryError(f"{spec.model} has no champion yet: there is nothing to roll back")
+        if to_version is None and len(line) < 2:
+            raise RegistryError(
+                f"{spec.model} version {line[-1].version} is the only champion so far: there is nothing to "
+                "return to"
+            )
+        target = line[-2].version if to_version is None else to_version
+        crowned = sorted({entry.version for entry in entries})
+        if target not in crowned:
+            raise RegistryError(f"version {target} never was champion; allowed: {crowned}")
+        current = line[-1].version
+    else:
+        target, current = done.version, done.previous_version or done.version
+    load_model(spec, settings, target)  # never crown a version that cannot be scored
+    draft = ledger.Entry(
+        sequence=0,
+        model=spec.model,
+        action="rollback",
+        version=target,
+        previous_version=current,
+        incident_id=request_id,
+        partition=line[-1].partition if line else "",
+        reason=reason,
+        actor=actor,
+        at=at,
+        previous_hash=ledger.GENESIS,
+    )
+    after = ledger.reign([*entries, draft] if done is None else entries)
+    before = after[-2].version if len(after) > 1 else None
+    _crown(spec, settings, version=target, previous=before, retired=current)
+    return _enter(spec, settings, draft)
+
+
+def _crown(
+    spec: ModelSpec, settings: Settings, *, version: int, previous: int | None, retired: int | None
+) -> None:
+    """Move aliases and stages; the champion alias points at a whole version at every instant."""
+    api = client(settings)
+    api.set_registered_model_alias(spec.model, CHAMPION, str(version))
+    if previous is None:
+        api.delete_registered_model_alias(spec.model, PREVIOUS_CHAMPION)
+    else:
+        api.set_registered_model_alias(spec.model, PREVIOUS_CHAMPION, str(previous))
+    if aliases(spec, settings).get(CHALLENGER) == version:
+        api.delete_registered_model_alias(spec.model, CHALLENGER)
+    set_stage(spec, settings, version, "Production")
+    if retired is not None and retired != version:
+        set_stage(spec, settings, retired, "Archived")
+
+
+def set_stage(spec: ModelSpec, settings: Settings, number: int, stage: str) -> None:
+    """Make the stage of a version follow its alias."""
+    with _deprecated_stages():
+        client(settings).transition_model_version_stage(spec.model, str(number), stage)
+
+
+@contextlib.contextmanager
+def _deprecated_stages() -> Iterator[None]:
+    # stages are deprecated in MLflow, but they are what its UI and many readers still show
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*[Ss]tage", category=FutureWarning)
+        yield
+
+
+def _enter(spec: ModelSpec, settings: Settings, draft: ledger.Entry) -> Promotion:
+    entry = ledger.append(Storage.of(settings), draft)
+    log.info("%s: version %s is champion (%s)", spec.model, entry.version, entry.reason)
+    return Promotion(
+        incident_id=entry.incident_id,
+        model=entry.model,
+        partition=entry.partition,
+        action=entry.action,
+        version=entry.version,
+        previous_version=entry.previous_version,
+        reason=entry.reason,
+        actor=entry.actor,
+        at=entry.at,
+        ledger_sequence=entry.sequence,
+    )

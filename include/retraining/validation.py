@@ -1,0 +1,318 @@
+"""Makes a `ValidationReport`: reads the landed files, holds them against their expectations, parts the rows.
+
+A file that cannot be read, or whose columns are not those of the model file, refuses the batch. So does a
+critical expectation about the batch as a whole, and too large a share of bad rows. A critical expectation
+about rows moves those rows to quarantine, with every expectation they broke. Warnings are noted.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet as pq
+
+from include.retraining.errors import DataError
+from include.retraining.names import storage_key
+from include.retraining.records import BatchRef, Finding, Severity, ValidationReport
+from include.retraining.settings import REPOSITORY
+from include.retraining.spec import ColumnType, ModelSpec
+from include.retraining.storage import Storage, sha256
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SUITES = REPOSITORY / "great_expectations" / "expectations"
+ROW = "_row"
+BROKEN = "_broken"
+
+
+@dataclass
+class _Input:
+    """One landed file on its way through validation."""
+
+    name: str
+    key: str
+    content: bytes
+    table: pa.Table | None = None
+    findings: list[Finding] = field(default_factory=list)
+    broken_rows: dict[int, list[str]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        return 0 if self.table is None else int(self.table.num_rows)
+
+    @property
+    def is_refused(self) -> bool:
+        """Did the input as a whole break something critical?"""
+        return any(f.severity == "critical" and f.failed_rows is None for f in self.findings)
+
+    def refuse(self, expectation: str, detail: str, column: str | None = None) -> None:
+        self.findings.append(
+            Finding(expectation=expectation, column=column, severity="critical", detail=detail)
+        )
+
+
+def input_keys(spec: ModelSpec, partition: str) -> dict[str, str]:
+    """Give the storage keys of a partition's landed files by input name; ``batch`` is the first."""
+    paths = {"batch": spec.source.batch, **spec.source.companions}
+    return {name: path.format(partition=partition) for name, path in paths.items()}
+
+
+def validate_batch(
+    spec: ModelSpec, storage: Storage, batch: BatchRef, *, suites: Path = SUITES
+) -> ValidationReport:
+    """Hold one landed batch against its expectations and put every row where it belongs.
+
+    Nothing is published: good rows are written under a name made of their content, where nobody reads until
+    `publish` says so.
+
+    Raises
+    ------
+    DataError
+        No file has landed for the partition.
+    """
+    inputs = [_read(storage, name, key) for name, key in input_keys(spec, batch.partition).items()]
+    contents = sha256(*(item.content for item in inputs))
+    suites_sha = sha256(*(_suite_path(suites, spec, item.name).read_bytes() for item in inputs))
+    for item in inputs:
+        is_batch = item.name == "batch"
+        columns = spec.source.columns if is_batch else spec.source.companion_columns[item.name]
+        _check_columns(item, columns)
+        if not item.is_refused:
+            _check_expectations(item, _suite_path(suites, spec, item.name), batch)
+            _check_quarantined_share(item, spec.validation.max_quarantined_share)
+    primary = inputs[0]
+    refused = any(item.is_refused for item in inputs)
+    quarantine = storage_key(spec.model, "quarantine", batch.partition)
+    if refused:
+        for item in inputs:
+            storage.write(f"{quarantine}/refused-{contents[:12]}/{PurePosixPath(item.key).name}", item.content)
+    files = {}
+    for item in inputs:
+        if item.broken_rows and not refused:
+            storage.write_table(
+                f"{quarantine}/{item.name}-{contents[:12]}.parquet", _quarantined_rows(item)
+            )
+        if not refused:
+            validated = storage_key(spec.model, "validated", batch.partition)
+            files[item.name] = f"{validated}/{item.name}-{contents[:12]}-{suites_sha[:6]}.parquet"
+            storage.write_table(files[item.name], _good_rows(item))
+    quarantined = primary.rows if refused else len(primary.broken_rows)
+    report = ValidationReport(
+        batch=batch,
+        status="refused" if refused else "accepted",
+        rows_in=primary.rows,
+        rows_good=primary.rows - quarantined,
+        rows_quarantined=quarantined,
+        findings=tuple(
+            f if i.name == "batch" else f.model_copy(update={"detail": f"{i.name}: {f.detail}"})
+            for i in inputs
+            for f in i.findings
+        ),
+        content_sha256=contents,
+        suite_sha256=suites_sha,
+        quarantine_key=quarantine if refused or any(i.broken_rows for i in inputs) else None,
+        files=files,
+    )
+    storage.write_json(f"{storage_key(spec.model, 'reports', batch.partition)}/validation.json", report)
+    return report
+
+
+def _suite_path(suites: Path, spec: ModelSpec, name: str) -> Path:
+    path = suites / (f"{spec.model}.json" if name == "batch" else f"{spec.model}.{name}.json")
+    if not path.exists():
+        raise DataError(f"{spec.model}: no expectation suite {path.name} in {suites}; add one")
+    return path
+
+
+def _read(storage: Storage, name: str, key: str) -> _Input:
+    try:
+        item = _Input(name, key, storage.read(key))
+    except FileNotFoundError as error:
+        raise DataError(
+            f"no file at {storage.url_of(key)}; deliver it there, then clear this task"
+        ) from error
+    try:
+        item.table = _parse(item.content, PurePosixPath(key).suffix)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        first_line = str(error).strip().splitlines()[0][:200] if str(error).strip() else "no detail"
+        size = f"{len(item.content)} bytes"
+        item.refuse("file_to_be_readable", f"{PurePosixPath(key).name} ({size}): {first_line}")
+    return item
+
+
+def _parse(content: bytes, suffix: str) -> pa.Table:
+    if not content:
+        raise ValueError("the file is empty")
+    if suffix == ".parquet":
+        return pq.read_table(BytesIO(content))
+    if suffix == ".csv":
+        return pyarrow.csv.read_csv(BytesIO(content))
+    if suffix in {".json", ".jsonl"}:
+        return pyarrow.json.read_json(BytesIO(content))
+    raise ValueError(f"unknown format {suffix!r}; allowed: .parquet, .csv, .json, .jsonl")
+
+
+def _check_columns(item: _Input, columns: dict[str, ColumnType]) -> None:
+    """Compare the columns with the model file; cast what can be cast without loss."""
+    if item.table is None:
+        return
+    names = item.table.column_names
+    for twice in sorted({name for name in names if names.count(name) > 1}):
+        item.refuse("column_to_appear_once", f"column {twice!r} appears more than once", twice)
+    missing = [name for name in columns if name not in names]
+    extra = [name for name in names if name not in columns]
+    for name in missing:
+        hint = f"; new columns: {', '.join(extra)}" if extra else ""
+        item.refuse("column_to_exist", f"column {name!r} is missing{hint}", name)
+    if item.findings:
+        return
+    arrays = {}
+    for name, kind in columns.items():
+        try:
+            arrays[name] = _cast(item.table.column(name), kind)
+        except (pa.ArrowException, ValueError) as error:
+            got = item.table.schema.field(name).type
+            detail = f"column {name!r} must be {kind}, got {got}: {str(error).splitlines()[0][:150]}"
+            item.refuse("column_to_have_type", detail, name)
+    if extra and not missing:
+        item.findings.append(
+            Finding(
+                expectation="no_new_columns",
+                severity="info",
+                failed_rows=0,
+                detail=f"new columns, left out: {', '.join(extra)}",
+            )
+        )
+    if not item.is_refused:
+        item.table = pa.table(arrays)
+
+
+_ACCEPTED = {
+    "string": lambda t: pa.types.is_string(t) or pa.types.is_large_string(t),
+    "integer": lambda t: pa.types.is_integer(t) or pa.types.is_floating(t),
+    "number": lambda t: pa.types.is_integer(t) or pa.types.is_floating(t) or pa.types.is_decimal(t),
+    "boolean": pa.types.is_boolean,
+    "timestamp": pa.types.is_timestamp,
+}
+_TARGET = {
+    "string": pa.string(),
+    "integer": pa.int64(),
+    "number": pa.float64(),
+    "boolean": pa.bool_(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+}
+
+
+def _cast(column: pa.ChunkedArray, kind: ColumnType) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_null(column.type):
+        return column.cast(_TARGET[kind])
+    if not _ACCEPTED[kind](column.type):
+        raise ValueError("give it the declared type at the source, or declare the new one")
+    if kind == "timestamp" and column.type.tz is None:
+        raise ValueError("timestamps need a time zone")
+    if kind == "integer" and pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), None, column)
+    if kind == "timestamp":
+        return column.cast(_TARGET[kind], safe=False)  # drops nanoseconds on purpose
+    return column.cast(_TARGET[kind])
+
+
+def _check_expectations(item: _Input, suite_path: Path, batch: BatchRef) -> None:
+    """Run the Great Expectations suite of one input and sort its failures."""
+    assert item.table is not None
+    frame = item.table.to_pandas()
+    frame[ROW] = range(len(frame))
+    for result in _run_suite(frame, suite_path.read_text(), batch):
+        if result.success:
+            continue
+        config = result.expectation_config
+        severity: Severity = config.severity.value if config.severity else "critical"
+        name, kwargs = config.type.removeprefix("expect_"), config.kwargs
+        column = kwargs.get("column") or ", ".join(kwargs.get("column_list", ())) or None
+        if result.exception_info.get("raised_exception"):
+            message = str(result.exception_info.get("exception_message"))[:200]
+            item.refuse(name, f"could not be evaluated: {message}", column)
+            continue
+        indexes = result.result.get("unexpected_index_list")
+        if indexes is None:
+            observed = result.result.get("observed_value")
+            limits = {k: v for k, v in kwargs.items() if k.startswith(("min", "max", "value"))}
+            detail = f"observed {observed}, expected {limits}"
+            item.findings.append(
+                Finding(expectation=name, column=column, severity=severity, detail=detail)
+            )
+            continue
+        rows = [int(index[ROW]) for index in indexes]
+        if severity == "critical":
+            label = f"{column}: {name}" if column else name
+            for row in rows:
+                item.broken_rows.setdefault(row, []).append(label)
+        examples = list(dict.fromkeys(map(str, result.result.get("partial_unexpected_list", ()))))[:3]
+        item.findings.append(
+            Finding(
+                expectation=name,
+                column=column,
+                severity=severity,
+                failed_rows=len(rows),
+                detail=f"{len(rows)} of {item.rows} rows" + (f", such as {', '.join(examples)}" if examples else ""),
+            )
+        )
+
+
+def _check_quarantined_share(item: _Input, allowed: float) -> None:
+    if item.rows and len(item.broken_rows) / item.rows > allowed:
+        share = len(item.broken_rows) / item.rows
+        item.refuse("share_of_good_rows", f"{share:.1%} of the rows are bad, at most {allowed:.0%} may be")
+
+
+def _run_suite(frame: pd.DataFrame, suite_json: str, batch: BatchRef) -> list[Any]:
+    import great_expectations as gx
+
+    suite = gx.ExpectationSuite(**json.loads(suite_json))
+    result = (
+        _batch_definition()
+        .get_batch({"dataframe": frame})
+        .validate(
+            suite,
+            result_format={"result_format": "COMPLETE", "unexpected_index_column_names": [ROW]},
+            expectation_parameters={"start": batch.start, "end": batch.end},
+        )
+    )
+    return list(result.results)
+
+
+@cache
+def _batch_definition() -> Any:
+    import great_expectations as gx
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    source = context.data_sources.add_pandas("landing")
+    return source.add_dataframe_asset("batch").add_batch_definition_whole_dataframe("whole")
+
+
+def _good_rows(item: _Input) -> pa.Table:
+    assert item.table is not None
+    keep = [row not in item.broken_rows for row in range(item.rows)]
+    return item.table.filter(pa.array(keep, pa.bool_()))
+
+
+def _quarantined_rows(item: _Input) -> pa.Table:
+    assert item.table is not None
+    rows = sorted(item.broken_rows)
+    broken = pa.array([item.broken_rows[row] for row in rows], pa.list_(pa.string()))
+    taken = item.table.take(pa.array(rows, pa.int64()))
+    return taken.append_column(ROW, pa.array(rows, pa.int64())).append_column(BROKEN, broken)

@@ -1,0 +1,1 @@
+"""What the DAGs use beside Airflow's own providers: hook, operators, sensor, notifier."""

@@ -1,0 +1,50 @@
+"""Alerts when a task has failed for good."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.bases.notifier import BaseNotifier
+
+from retraining_provider.context import partition_key
+from retraining_provider.hooks.retraining import RetrainingHook
+from retraining_provider.operators.alert import run_url
+
+if TYPE_CHECKING:
+    from include.retraining.spec import ModelSpec
+
+
+class FailureNotifier(BaseNotifier):
+    """Tell the model's channel which task failed, why, and what to do.
+
+    A refused batch is left out: its own alert says more.
+
+    :param spec: the model.
+    """
+
+    def __init__(self, *, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    def notify(self, context: Any) -> None:
+        from include.retraining import alerts
+        from include.retraining.errors import BatchRefused
+        from include.retraining.storage import Storage
+
+        error = context.get("exception")
+        if isinstance(error, BatchRefused):
+            return
+        task, dag_run = context["task_instance"], context["dag_run"]
+        alert = alerts.of_failure(
+            model=self.spec.model,
+            thread=partition_key(context) or dag_run.run_id,
+            task=f"{dag_run.dag_id}.{task.task_id}",
+            run_id=dag_run.run_id,
+            error=f"{type(error).__name__}: {error}"[:1500],
+        ).model_copy(update={"url": run_url(context)})
+        hook = RetrainingHook()
+        try:
+            alerts.deliver(alert, Storage.of(hook.settings()), hook.channel(self.spec))
+        except Exception:
+            # Airflow swallows what a callback raises; at least the task's log has the message
+            self.log.exception("the alert could not be delivered: %s", alert.text)

@@ -1,0 +1,75 @@
+"""Tells people about a record: once, in the thread of its batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, conf
+
+from retraining_provider.hooks.retraining import RetrainingHook
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from include.retraining.alerts import Alert
+    from include.retraining.spec import ModelSpec
+
+Subject = Literal["validation", "verdict", "gate", "promotion"]
+
+
+class AlertOperator(BaseOperator):
+    """Deliver the alert that a record deserves; skipped where it deserves none.
+
+    :param spec: the model.
+    :param subject: which record it is about.
+    :param record: the record as JSON, from XCom (templated).
+    """
+
+    template_fields: Sequence[str] = ("record",)
+    ui_color = "#e8d4f0"
+
+    def __init__(self, *, spec: ModelSpec, subject: Subject, record: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.spec = spec
+        self.subject = subject
+        self.record = record
+
+    def execute(self, context: Context) -> str:
+        from include.retraining import alerts
+        from include.retraining.storage import Storage
+
+        hook = RetrainingHook()
+        storage = Storage.of(hook.settings())
+        alert = self._alert(storage)
+        if alert is None:
+            raise AirflowSkipException("nothing to tell")
+        alert = alert.model_copy(update={"url": run_url(context)})
+        if not alerts.deliver(alert, storage, hook.channel(self.spec)):
+            self.log.info("told before: %s", alert.title)
+        return alert.title
+
+    def _alert(self, storage: Any) -> Alert | None:
+        from include.retraining import alerts, records
+
+        match self.subject:
+            case "validation":
+                return alerts.of_validation(records.ValidationReport.model_validate(self.record))
+            case "verdict":
+                from include.retraining.names import storage_key
+
+                verdict = records.Verdict.model_validate(self.record)
+                before = self.spec.partition_key(verdict.batch.start - self.spec.partitions.length)
+                key = f"{storage_key(self.spec.model, 'reports', before)}/verdict.json"
+                return alerts.of_verdict(verdict, storage.read_record(key, records.Verdict))
+            case "gate":
+                return alerts.of_gate(records.GateDecision.model_validate(self.record))
+            case "promotion":
+                return alerts.of_promotion(records.Promotion.model_validate(self.record))
+
+
+def run_url(context: Any) -> str:
+    """Give the address of a DAG run's page."""
+    base = (conf.get("api", "base_url", fallback="") or "").rstrip("/")
+    dag_run = context["dag_run"]
+    return f"{base}/dags/{dag_run.dag_id}/runs/{dag_run.run_id}" if base else ""
