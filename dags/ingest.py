@@ -15,6 +15,8 @@ and skipped.
 
 from __future__ import annotations
 
+import datetime as dt
+
 from airflow.sdk import DAG, Asset, CronPartitionTimetable, Metadata, Param, task
 from airflow.sdk.exceptions import AirflowSkipException
 from retraining_provider.context import current_batch
@@ -55,7 +57,15 @@ def ingest(spec: ModelSpec) -> DAG:
         },
         tags=["retraining", spec.model],
     ) as dag:
-        wait_for_landing = LandingSensor(task_id="wait_for_landing", spec=spec)
+        wait_for_landing = LandingSensor(
+            task_id="wait_for_landing",
+            spec=spec,
+            # a file that lands within moments can resume the task before the executor has reported
+            # that it was deferred; Airflow takes that for a failure, and one more look mends it
+            retries=10,
+            retry_delay=dt.timedelta(seconds=1),
+            retry_exponential_backoff=0,
+        )
 
         @task
         def validate_batch() -> object:
@@ -75,7 +85,9 @@ def ingest(spec: ModelSpec) -> DAG:
             if not publish_batch(spec, Storage.of(RetrainingHook().settings()), found):
                 raise AirflowSkipException("this very content is in force already: nothing to do")
             outlet_events[validated_batch].add_partitions(found.batch.partition)
-            yield Metadata(validated_batch, {"rows": found.rows_good, "quarantined": found.rows_quarantined})
+            yield Metadata(
+                validated_batch, {"rows": found.rows_good, "quarantined": found.rows_quarantined}
+            )
 
         @task(outlets=[features])
         def materialize_features(*, outlet_events=None) -> object:
@@ -91,7 +103,11 @@ def ingest(spec: ModelSpec) -> DAG:
             task_id="alert_validation", spec=spec, subject="validation", record=report
         )
 
-        wait_for_landing >> report >> [publish_batch(report) >> materialize_features(), alert_validation]
+        (
+            wait_for_landing
+            >> report
+            >> [publish_batch(report) >> materialize_features(), alert_validation]
+        )
     return dag
 
 

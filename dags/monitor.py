@@ -42,7 +42,10 @@ def monitor(spec: ModelSpec) -> DAG:
         default_args=task_defaults(spec),
         params={
             "partition": Param(
-                None, type=["null", "string"], title="Partition", description="Only for a run by hand."
+                None,
+                type=["null", "string"],
+                title="Partition",
+                description="Only for a run by hand.",
             ),
             "measure_anew": Param(
                 False,
@@ -60,7 +63,9 @@ def monitor(spec: ModelSpec) -> DAG:
 
             anew = get_current_context()["params"]["measure_anew"]
             settings = RetrainingHook().settings()
-            return measure_drift(spec, settings, current_batch(spec), anew=anew).model_dump(mode="json")
+            return measure_drift(spec, settings, current_batch(spec), anew=anew).model_dump(
+                mode="json"
+            )
 
         @task
         def judge_batch(report: object) -> object:
@@ -69,7 +74,9 @@ def monitor(spec: ModelSpec) -> DAG:
 
             anew = get_current_context()["params"]["measure_anew"]
             found = DriftReport.model_validate(report)
-            return judge_batch(spec, RetrainingHook().settings(), found, anew=anew).model_dump(mode="json")
+            return judge_batch(spec, RetrainingHook().settings(), found, anew=anew).model_dump(
+                mode="json"
+            )
 
         @task
         def publish_report(report: object, verdict: object) -> str | None:

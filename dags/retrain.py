@@ -52,7 +52,9 @@ def retrain(spec: ModelSpec) -> DAG:
         dag_id(spec.model, "retrain"),
         description=f"Train a candidate for {spec.model}, let it duel, promote it if it wins",
         doc_md=__doc__,
-        schedule=CronTriggerTimetable(spec.retrain.schedule, timezone="UTC") if spec.retrain.schedule else None,
+        schedule=CronTriggerTimetable(spec.retrain.schedule, timezone="UTC")
+        if spec.retrain.schedule
+        else None,
         start_date=parts.first + parts.length,
         end_date=parts.last + parts.length if parts.last else None,
         catchup=False,
@@ -91,7 +93,10 @@ def retrain(spec: ModelSpec) -> DAG:
             settings = RetrainingHook().settings()
             try:
                 request = open_incident(
-                    spec, settings, run_id=context["dag_run"].run_id, **retrain_cause(spec, settings, context)
+                    spec,
+                    settings,
+                    run_id=context["dag_run"].run_id,
+                    **retrain_cause(spec, settings, context),
                 )
             except NotDue as reason:
                 raise AirflowSkipException(str(reason)) from reason
@@ -103,7 +108,9 @@ def retrain(spec: ModelSpec) -> DAG:
             from include.retraining.training import build_training_set
 
             found = RetrainRequest.model_validate(request)
-            return build_training_set(spec, RetrainingHook().settings(), found).model_dump(mode="json")
+            return build_training_set(spec, RetrainingHook().settings(), found).model_dump(
+                mode="json"
+            )
 
         @task
         def train_candidate(request: object, training_set: object) -> object:
@@ -141,7 +148,9 @@ def retrain(spec: ModelSpec) -> DAG:
                 actor=actor(get_current_context()),
                 at=dt.datetime.now(dt.UTC),
             )
-            yield Metadata(champion, {"version": promotion.version, "incident_id": promotion.incident_id})
+            yield Metadata(
+                champion, {"version": promotion.version, "incident_id": promotion.incident_id}
+            )
             return promotion.model_dump(mode="json")
 
         request = claim_retrain()

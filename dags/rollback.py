@@ -34,7 +34,9 @@ def rollback(spec: ModelSpec) -> DAG:
         max_active_runs=1,
         default_args=task_defaults(spec),
         params={
-            "reason": Param(type="string", minLength=3, title="Reason", description="Why, for the ledger."),
+            "reason": Param(
+                type="string", minLength=3, title="Reason", description="Why, for the ledger."
+            ),
             "to_version": Param(
                 None,
                 type=["null", "integer"],
@@ -60,7 +62,9 @@ def rollback(spec: ModelSpec) -> DAG:
                 request_id=context["dag_run"].run_id,
                 at=dt.datetime.now(dt.UTC),
             )
-            yield Metadata(champion, {"version": promotion.version, "incident_id": promotion.incident_id})
+            yield Metadata(
+                champion, {"version": promotion.version, "incident_id": promotion.incident_id}
+            )
             return promotion.model_dump(mode="json")
 
         promotion = rollback_champion()

@@ -13,7 +13,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; give its exit status."""
     parser = argparse.ArgumentParser(prog="python -m include.demo", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="replay real flights through a real Airflow, print the scoreboard")
+    run = commands.add_parser(
+        "run", help="replay real flights through a real Airflow, print the scoreboard"
+    )
     run.add_argument("--partitions", type=int, default=None, help="how many weeks (default: 12)")
     commands.add_parser("up", help="start the Airflow and MLflow pages on the demo's state")
     commands.add_parser("down", help="stop them")

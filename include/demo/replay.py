@@ -82,7 +82,9 @@ def replay(settings: Settings, *, partitions: int | None = None) -> int:
         _say(started, f"Airflow is healthy at {stack.url} (login: admin / {stack.password})")
         run = Replay(spec, settings, stack, batches, _mishaps(batches))
         _switch_on(run)
-        _say(started, f"the scheduler waits for {count} weekly files from {batches[0].partition} on")
+        _say(
+            started, f"the scheduler waits for {count} weekly files from {batches[0].partition} on"
+        )
         for batch in batches:
             _one_week(run, batch, started)
         rollback_s = _rollback_drill(run, started)
@@ -94,7 +96,9 @@ def replay(settings: Settings, *, partitions: int | None = None) -> int:
         stack.stop()
     Storage(settings.home.as_uri()).write("scoreboard.json", json_bytes(board))
     print(render(board, settings))
-    print(f"The whole demo took {time.monotonic() - started:.0f} s. `make up` shows it in Airflow and MLflow.")
+    print(
+        f"The whole demo took {time.monotonic() - started:.0f} s. `make up` shows it in Airflow and MLflow."
+    )
     for problem in problems:
         print(f"NOT AS IT SHOULD BE: {problem}", file=sys.stderr)
     return 1 if problems else 0
@@ -152,7 +156,8 @@ def _one_week(run: Replay, batch: BatchRef, started: float) -> None:
     _say(
         started,
         f"{batch.partition}: {report.rows_in:,} rows, {report.rows_good:,} good, "
-        f"{report.rows_quarantined:,} quarantined" + (", REFUSED" if report.status == "refused" else ""),
+        f"{report.rows_quarantined:,} quarantined"
+        + (", REFUSED" if report.status == "refused" else ""),
     )
     if report.status == "refused":
         return
@@ -165,7 +170,11 @@ def _one_week(run: Replay, batch: BatchRef, started: float) -> None:
         flights_feed.land(run.storage, batch)
         run.stack.post(
             f"dags/{dag_id(run.spec.model, 'ingest')}/dagRuns",
-            {"logical_date": None, "conf": {"partition": batch.partition}, "note": "delivered twice"},
+            {
+                "logical_date": None,
+                "conf": {"partition": batch.partition},
+                "note": "delivered twice",
+            },
         )
 
 
@@ -177,7 +186,9 @@ def _await_record(run: Replay, batch: BatchRef, name: str, kind: Any) -> Any:
         if found is not None:
             return found
         time.sleep(0.1)
-    raise StackError(f"{batch.partition}: no {name} after {STEP_SECONDS:.0f} s; look at {run.settings.home}/logs")
+    raise StackError(
+        f"{batch.partition}: no {name} after {STEP_SECONDS:.0f} s; look at {run.settings.home}/logs"
+    )
 
 
 def _await_retrain(run: Replay, verdict: Verdict, started: float) -> None:
@@ -193,7 +204,9 @@ def _await_retrain(run: Replay, verdict: Verdict, started: float) -> None:
         if told and run.stack.get(path)["state"] in DONE:
             return
         time.sleep(0.3)
-    raise StackError(f"{path} did not end within {STEP_SECONDS:.0f} s; look at {run.settings.home}/logs")
+    raise StackError(
+        f"{path} did not end within {STEP_SECONDS:.0f} s; look at {run.settings.home}/logs"
+    )
 
 
 def _rollback_drill(run: Replay, started: float) -> float | None:
@@ -208,7 +221,8 @@ def _rollback_drill(run: Replay, started: float) -> float | None:
     name = dag_id(run.spec.model, "rollback")
     pressed = time.monotonic()
     dag_run = run.stack.post(
-        f"dags/{name}/dagRuns", {"logical_date": None, "conf": {"reason": "rollback drill of the demo"}}
+        f"dags/{name}/dagRuns",
+        {"logical_date": None, "conf": {"reason": "rollback drill of the demo"}},
     )["dag_run_id"]
     until = pressed + STEP_SECONDS
     while time.monotonic() < until:
@@ -235,13 +249,17 @@ def _settle(run: Replay) -> list[str]:
         if not open_runs or time.monotonic() > until:
             break
         time.sleep(0.5)
-    problems = [f"{found['dag_id']} {found['dag_run_id']} is still {found['state']}" for found in open_runs]
+    problems = [
+        f"{found['dag_id']} {found['dag_run_id']} is still {found['state']}" for found in open_runs
+    ]
     for found in runs:
         expected_to_fail = (found["dag_id"], found.get("partition_key")) in allowed
         if found["state"] == "failed" and not expected_to_fail:
             problems.append(f"{found['dag_id']} {found['dag_run_id']} failed")
         if found["state"] == "success" and expected_to_fail:
-            problems.append(f"{found['dag_id']} {found['dag_run_id']} should have failed: the batch is broken")
+            problems.append(
+                f"{found['dag_id']} {found['dag_run_id']} should have failed: the batch is broken"
+            )
     return problems
 
 

@@ -36,7 +36,11 @@ class Timeline(NamedTuple):
         promotions = _task_ends(stack, dag_id(spec.model, "retrain"), "promote_candidate")
         return cls(
             {key: verdicts[key] - landed for key, landed in landed_at.items() if key in verdicts},
-            {key: promotions[key] - landed for key, landed in landed_at.items() if key in promotions},
+            {
+                key: promotions[key] - landed
+                for key, landed in landed_at.items()
+                if key in promotions
+            },
         )
 
 
@@ -64,8 +68,12 @@ def build_scoreboard(
     storage = Storage.of(settings)
     first = next((entry.version for entry in ledger.read(storage, spec.model)), None)
     rows = [_row(spec, settings, storage, batch, first) for batch in batches]
-    gains = [row["auc_champion"] - row["auc_frozen"] for row in rows if row["auc_champion"] is not None]
-    promotions = [entry for entry in ledger.read(storage, spec.model) if entry.action == "promotion"]
+    gains = [
+        row["auc_champion"] - row["auc_frozen"] for row in rows if row["auc_champion"] is not None
+    ]
+    promotions = [
+        entry for entry in ledger.read(storage, spec.model) if entry.action == "promotion"
+    ]
     totals = {
         "retrains": sum(row["retrained"] for row in rows),
         "promotions": len(promotions),
@@ -121,7 +129,19 @@ def _auc(
 
 def render(board: dict[str, Any], settings: Settings) -> str:
     """Give the scoreboard as text."""
-    head = ("week", "rows in", "good", "quarant.", "verdict", "worst feature", "KS", "gate", "champion", "AUC", "frozen")
+    head = (
+        "week",
+        "rows in",
+        "good",
+        "quarant.",
+        "verdict",
+        "worst feature",
+        "KS",
+        "gate",
+        "champion",
+        "AUC",
+        "frozen",
+    )
     lines = [head]
     for row in board["partitions"]:
         version = row["champion_version"]
@@ -141,7 +161,10 @@ def render(board: dict[str, Any], settings: Settings) -> str:
             )
         )
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+    table = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        for line in lines
+    ]
     table.insert(1, "  ".join("-" * width for width in widths))
     totals = board["totals"]
     balance = totals["rows_good"] + totals["rows_quarantined"]
@@ -153,7 +176,8 @@ def render(board: dict[str, Any], settings: Settings) -> str:
             f"retrains {totals['retrains']}, promotions {totals['promotions']}, "
             f"mean AUC regained over the frozen first model {_signed(totals['mean_auc_gain'])}",
             f"rows in {totals['rows_in']:,} = good {totals['rows_good']:,} + quarantined "
-            f"{totals['rows_quarantined']:,}" + ("" if balance == totals["rows_in"] else "  NOT EQUAL"),
+            f"{totals['rows_quarantined']:,}"
+            + ("" if balance == totals["rows_in"] else "  NOT EQUAL"),
             f"landing to verdict    {_seconds(totals['landing_to_verdict_s'])} (median; promised {PROMISED_VERDICT_S} s)",
             f"landing to promotion  {_seconds(totals['landing_to_promotion_s'])} (median; promised "
             f"{PROMISED_PROMOTION_S} s)",

@@ -76,7 +76,9 @@ class Stack:
             "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.home / "airflow" / "passwords.json"),
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(
+                self.home / "airflow" / "passwords.json"
+            ),
             "AIRFLOW__API__BASE_URL": self.url,
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API__PORT": str(self.port),
@@ -130,7 +132,10 @@ class Stack:
             name: self._spawn(name, [sys.executable, "-m", "airflow", *arguments])
             for name, arguments in COMPONENTS.items()
         }
-        note = {"airflow": self.url, "pids": {name: process.pid for name, process in processes.items()}}
+        note = {
+            "airflow": self.url,
+            "pids": {name: process.pid for name, process in processes.items()},
+        }
         if mlflow_ui:
             port = _free_port(MLFLOW_PORT)
             processes["mlflow"] = self._spawn("mlflow", self._mlflow_command(port))
@@ -187,7 +192,9 @@ class Stack:
             answer = httpx.post(f"{self.url}/auth/token", json=login, timeout=30)
             token = answer.raise_for_status().json()["access_token"]
             self._client = httpx.Client(
-                base_url=f"{self.url}/api/v2", headers={"Authorization": f"Bearer {token}"}, timeout=30
+                base_url=f"{self.url}/api/v2",
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=30,
             )
         answer = self._client.request(method, path, **arguments)
         if answer.is_error:
@@ -249,12 +256,16 @@ class Stack:
                 if httpx.get(url, timeout=30).is_success:
                     return
             time.sleep(0.3)
-        raise StackError(f"{url} did not answer within {START_SECONDS:.0f} s; logs are in {self.home / 'logs'}")
+        raise StackError(
+            f"{url} did not answer within {START_SECONDS:.0f} s; logs are in {self.home / 'logs'}"
+        )
 
     def _require_alive(self, processes: Mapping[str, subprocess.Popen[bytes]]) -> None:
         for name, process in processes.items():
             if process.poll() is not None:
-                raise StackError(f"{name} ended with status {process.returncode}:\n{self._tail(name)}")
+                raise StackError(
+                    f"{name} ended with status {process.returncode}:\n{self._tail(name)}"
+                )
 
     def _tail(self, name: str) -> str:
         text = (self.home / "logs" / f"{name}.log").read_text(errors="replace")

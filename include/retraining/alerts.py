@@ -188,7 +188,11 @@ def of_verdict(verdict: Verdict, before: Verdict | None) -> Alert | None:
 
 def of_gate(decision: GateDecision) -> Alert:
     """Tell how a duel ended that did not lead to a promotion."""
-    champion = "no champion" if decision.champion_version is None else f"version {decision.champion_version}"
+    champion = (
+        "no champion"
+        if decision.champion_version is None
+        else f"version {decision.champion_version}"
+    )
     kept = f"{champion} stays in production"
     title = "passed the gate but was not promoted" if decision.passed else "rejected"
     return Alert(

@@ -125,7 +125,9 @@ def join(spec: ModelSpec, settings: Settings, rows: pa.Table) -> pa.Table:
             f"feature service {spec.features.service!r} gives no {', '.join(missing)}; "
             "add it to the service in feature_repo/, or remove it from the model file"
         )
-    return pa.Table.from_pandas(joined.drop(columns=["_row", "event_timestamp"]), preserve_index=False)
+    return pa.Table.from_pandas(
+        joined.drop(columns=["_row", "event_timestamp"]), preserve_index=False
+    )
 
 
 def published(spec: ModelSpec, storage: Storage, partition: str) -> ValidationReport | None:
@@ -137,7 +139,9 @@ def require_published(spec: ModelSpec, storage: Storage, partition: str) -> Vali
     """Give the report of the data in force for a partition; raises NotPublished."""
     report = published(spec, storage, partition)
     if report is None:
-        raise NotPublished(f"{spec.model} {partition}: no data is in force; run {spec.model}__ingest for it")
+        raise NotPublished(
+            f"{spec.model} {partition}: no data is in force; run {spec.model}__ingest for it"
+        )
     return report
 
 
@@ -154,7 +158,9 @@ def feature_set(spec: ModelSpec, storage: Storage, batch: BatchRef) -> FeatureSe
 def published_partitions(spec: ModelSpec, storage: Storage) -> list[BatchRef]:
     """Give all partitions in force, oldest first."""
     keys = storage.list(storage_key(spec.model, "validated"))
-    names = (key.split("partition=")[1].split("/")[0] for key in keys if key.endswith("/published.json"))
+    names = (
+        key.split("partition=")[1].split("/")[0] for key in keys if key.endswith("/published.json")
+    )
     return [spec.batch_ref(name) for name in sorted(set(names))]
 
 
@@ -166,8 +172,10 @@ def apply_definitions(spec: ModelSpec, settings: Settings) -> None:
     marker = f"{storage_key(spec.model, 'features')}/.applied-{version[:12]}.json"
     registry = sha256(settings.feast_registry.encode())[:12]
     store = feature_store(settings)
-    if storage.exists(marker) and storage.read_json(marker).get("registry") == registry and any(
-        service.name == spec.features.service for service in store.list_feature_services()
+    if (
+        storage.exists(marker)
+        and storage.read_json(marker).get("registry") == registry
+        and any(service.name == spec.features.service for service in store.list_feature_services())
     ):
         return
     store.apply(_feast_objects(module))
@@ -220,7 +228,9 @@ def _stored_views(spec: ModelSpec) -> list[str]:
     """Give the views of the model's service that have rows; those computed on request have none."""
     from feast import FeatureView
 
-    stored = {value.name for value in vars(_definitions(spec)).values() if isinstance(value, FeatureView)}
+    stored = {
+        value.name for value in vars(_definitions(spec)).values() if isinstance(value, FeatureView)
+    }
     return [view.name for view in _service(spec).feature_view_projections if view.name in stored]
 
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def labels(spec: ModelSpec, rows: pa.Table, *, known_at: dt.datetime | None = None) -> metrics.Floats:
+def labels(
+    spec: ModelSpec, rows: pa.Table, *, known_at: dt.datetime | None = None
+) -> metrics.Floats:
     """Give the label of each row: 0, 1, or NaN while it is unknown or could still change.
 
     Parameters
@@ -30,11 +32,17 @@ def labels(spec: ModelSpec, rows: pa.Table, *, known_at: dt.datetime | None = No
     """
     values = rows.column(spec.label.column).to_numpy(zero_copy_only=False).astype("float64")
     if spec.label.at_least is not None:
-        values = np.where(np.isnan(values), np.nan, (values >= spec.label.at_least).astype("float64"))
+        values = np.where(
+            np.isnan(values), np.nan, (values >= spec.label.at_least).astype("float64")
+        )
     if known_at is not None:
         maturity = dt.timedelta(days=spec.label.maturity_days)
         latest = np.datetime64((known_at - maturity).astimezone(dt.UTC).replace(tzinfo=None), "us")
-        times = rows.column(spec.source.event_time).to_numpy(zero_copy_only=False).astype("datetime64[us]")
+        times = (
+            rows.column(spec.source.event_time)
+            .to_numpy(zero_copy_only=False)
+            .astype("datetime64[us]")
+        )
         values = np.where(times < latest, values, np.nan)
     return values
 
@@ -73,7 +81,9 @@ def predict(spec: ModelSpec, model: Any, rows: pa.Table) -> metrics.Floats:
     return scores
 
 
-def performance(spec: ModelSpec, known: metrics.Floats, scores: metrics.Floats) -> Performance | None:
+def performance(
+    spec: ModelSpec, known: metrics.Floats, scores: metrics.Floats
+) -> Performance | None:
     """Give the metric on the labelled rows, or None where it is undefined: too few rows, or one class."""
     labelled = ~np.isnan(known)
     known, scores = known[labelled], scores[labelled]

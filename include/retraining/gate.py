@@ -38,8 +38,10 @@ def run_duel(
             f"{candidate.training_set.duel_end:%Y-%m-%d}) has {len(known)} labelled rows; it needs "
             f"{spec.gate.min_rows} with both classes. The champion stays; retrain once more has landed"
         )
-    champion = None if request.champion_version is None else registry.version(
-        spec, settings, request.champion_version
+    champion = (
+        None
+        if request.champion_version is None
+        else registry.version(spec, settings, request.champion_version)
     )
     theirs: Performance | None = None
     gain: tuple[float, float, float] | None = None
@@ -47,7 +49,10 @@ def run_duel(
     trouble = ""
     if champion is not None:
         try:
-            if champion.trained_until and champion.trained_until > candidate.training_set.duel_start:
+            if (
+                champion.trained_until
+                and champion.trained_until > candidate.training_set.duel_start
+            ):
                 raise ScoringError(
                     f"it was trained on rows up to {champion.trained_until:%Y-%m-%d}, inside the duel window"
                 )
@@ -64,7 +69,9 @@ def run_duel(
             slices = _slice_gains(spec, rows, known, scores, their_scores)
         except ScoringError as error:
             trouble = f"the champion, version {champion.number}, cannot be compared: {error}"
-    passed, reasons = decide(spec.gate, own, gain=gain, slices=slices, first=champion is None, trouble=trouble)
+    passed, reasons = decide(
+        spec.gate, own, gain=gain, slices=slices, first=champion is None, trouble=trouble
+    )
     decision = GateDecision(
         incident_id=request.incident_id,
         model=spec.model,
@@ -139,7 +146,9 @@ def decide(
     if broken:
         return False, tuple(broken)
     if gain is None:
-        return True, (f"first model: {name} {candidate.value:.3f} reaches the floor {gate.floor:.3f}",)
+        return True, (
+            f"first model: {name} {candidate.value:.3f} reaches the floor {gate.floor:.3f}",
+        )
     return True, (
         f"{name} {candidate.value:.3f}, {gain[0]:+.4f} on the champion "
         f"({gate.confidence:.0%} interval {gain[1]:+.4f} to {gain[2]:+.4f}, {candidate.rows} rows)",
@@ -178,8 +187,12 @@ def _log(spec: ModelSpec, settings: Settings, candidate: Candidate, decision: Ga
     outcome = "passed" if decision.passed else "rejected"
     api.set_model_version_tag(spec.model, str(candidate.version), "retraining.gate", outcome)
     reasons = "; ".join(decision.reasons)[:4000]
-    api.set_model_version_tag(spec.model, str(candidate.version), "retraining.gate_reasons", reasons)
+    api.set_model_version_tag(
+        spec.model, str(candidate.version), "retraining.gate_reasons", reasons
+    )
     champion = registry.champion(spec, settings)
-    if champion is None or champion.number != candidate.version:  # not when a finished retrain is run again
+    if (
+        champion is None or champion.number != candidate.version
+    ):  # not when a finished retrain is run again
         stage = "Staging" if decision.passed else "Archived"
         registry.set_stage(spec, settings, candidate.version, stage)

@@ -78,7 +78,9 @@ def open_incident(
     cause = f"{trigger}-{hashlib.sha256(run_id.encode()).hexdigest()[:6]}" if force else trigger
     incident_id = names.incident_id(spec.model, cause, batch.partition, number)
     if trigger == "monitor":
-        incident_id = run_id  # judged against the champion of that moment; it may have changed since
+        incident_id = (
+            run_id  # judged against the champion of that moment; it may have changed since
+        )
     elif not force and (hold := hold_reason(spec, storage, batch)):
         raise NotDue(hold)
     request = RetrainRequest(
@@ -93,7 +95,9 @@ def open_incident(
     storage.create(key, json_bytes(Claim(run_id=run_id, request=request)))
     claim = Claim.model_validate_json(storage.read(key))
     if claim.run_id != run_id:
-        raise NotDue(f"incident {incident_id} is handled by run {claim.run_id}; use force for one more")
+        raise NotDue(
+            f"incident {incident_id} is handled by run {claim.run_id}; use force for one more"
+        )
     storage.write_json(_run_key(spec.model, run_id), claim.request)
     return claim.request
 
@@ -121,14 +125,18 @@ def claims(spec: ModelSpec, storage: Storage) -> list[Claim]:
     """Give all retrains ever claimed, by batch."""
     keys = storage.list(names.storage_key(spec.model, "retrain"))
     found = [
-        Claim.model_validate_json(storage.read(key)) for key in keys if key.endswith("/request.json")
+        Claim.model_validate_json(storage.read(key))
+        for key in keys
+        if key.endswith("/request.json")
     ]
     return sorted(found, key=lambda claim: claim.request.batch.end)
 
 
 def decision(spec: ModelSpec, storage: Storage, incident_id: str) -> GateDecision | None:
     """Give what the gate said of an incident, or None while it has not."""
-    return storage.read_record(f"{names.incident_key(spec.model, incident_id)}/gate.json", GateDecision)
+    return storage.read_record(
+        f"{names.incident_key(spec.model, incident_id)}/gate.json", GateDecision
+    )
 
 
 def _require_old(spec: ModelSpec, champion: Version | None, batch: BatchRef) -> None:
@@ -139,7 +147,9 @@ def _require_old(spec: ModelSpec, champion: Version | None, batch: BatchRef) -> 
         raise NotDue("no model is in production yet: the monitor asks for the first one")
     age = (batch.end - champion.trained_until) / dt.timedelta(days=1)
     if age <= limit:
-        raise NotDue(f"version {champion.number} is {age:.0f} days old, retrain.max_age_days is {limit:g}")
+        raise NotDue(
+            f"version {champion.number} is {age:.0f} days old, retrain.max_age_days is {limit:g}"
+        )
 
 
 def _run_key(model: str, run_id: str) -> str:

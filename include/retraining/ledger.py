@@ -83,7 +83,9 @@ def verify(storage: Storage, model: str) -> list[str]:
     previous = GENESIS
     for number, entry in enumerate(read(storage, model), start=1):
         if entry.sequence != number:
-            problems.append(f"entry {number} is missing: found number {entry.sequence} in its place")
+            problems.append(
+                f"entry {number} is missing: found number {entry.sequence} in its place"
+            )
         if entry.previous_hash != previous:
             problems.append(f"entry {entry.sequence} does not follow the one before it")
         if entry.hash != entry.digest():

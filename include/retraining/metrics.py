@@ -75,7 +75,9 @@ def _resample(rows: int, seed: int, *metrics: Weighted) -> list[Floats]:
     generator = np.random.default_rng(seed)
     chunks: list[list[Floats]] = [[] for _ in metrics]
     for _ in range(RESAMPLES // CHUNK):
-        weights = generator.multinomial(rows, np.full(rows, 1 / rows), size=CHUNK).astype(np.float64)
+        weights = generator.multinomial(rows, np.full(rows, 1 / rows), size=CHUNK).astype(
+            np.float64
+        )
         for chunk, metric in zip(chunks, metrics, strict=True):
             chunk.append(metric(weights))
     return [np.concatenate(chunk) for chunk in chunks]
@@ -103,14 +105,18 @@ def _weighted_metric(metric: Metric, labels: Floats, scores: Floats) -> Weighted
     return partial(curve, positives=labels[order], order=order, ties=ties)
 
 
-def _roc_auc(weights: Floats, *, positives: Floats, order: NDArray[np.intp], ties: NDArray[np.intp]) -> Floats:
+def _roc_auc(
+    weights: Floats, *, positives: Floats, order: NDArray[np.intp], ties: NDArray[np.intp]
+) -> Floats:
     """Mann-Whitney form of the area under the ROC curve: ties count half."""
     ordered = weights[:, order]
     ones = np.add.reduceat(ordered * positives, ties, axis=1)
     zeros = np.add.reduceat(ordered * (1 - positives), ties, axis=1)
     below = np.cumsum(zeros, axis=1) - zeros
     with np.errstate(invalid="ignore"):
-        area: Floats = (ones * (below + zeros / 2)).sum(axis=1) / (ones.sum(axis=1) * zeros.sum(axis=1))
+        area: Floats = (ones * (below + zeros / 2)).sum(axis=1) / (
+            ones.sum(axis=1) * zeros.sum(axis=1)
+        )
     return area
 
 

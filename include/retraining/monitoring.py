@@ -28,7 +28,9 @@ from include.retraining.training import IMPORTANCES_ARTIFACT, SCORE, split_times
 log = logging.getLogger(__name__)
 
 
-def measure_drift(spec: ModelSpec, settings: Settings, batch: BatchRef, *, anew: bool = False) -> DriftReport:
+def measure_drift(
+    spec: ModelSpec, settings: Settings, batch: BatchRef, *, anew: bool = False
+) -> DriftReport:
     """Measure one batch: its columns, the champion's predictions, its performance where labels are mature.
 
     Parameters
@@ -48,8 +50,15 @@ def measure_drift(spec: ModelSpec, settings: Settings, batch: BatchRef, *, anew:
     storage = Storage.of(settings)
     found = features.feature_set(spec, storage, batch)
     done = report_of(spec, storage, batch.partition)
-    if not anew and done and done.content_sha256 == found.sha256 and verdict_of(spec, storage, batch.partition):
-        log.info("%s %s: this content was judged before; its report stands", spec.model, batch.partition)
+    if (
+        not anew
+        and done
+        and done.content_sha256 == found.sha256
+        and verdict_of(spec, storage, batch.partition)
+    ):
+        log.info(
+            "%s %s: this content was judged before; its report stands", spec.model, batch.partition
+        )
         return done
     rows = storage.read_table(found.key)
     known = feedback.labels(spec, rows, known_at=batch.end)
@@ -91,7 +100,9 @@ def measure_drift(spec: ModelSpec, settings: Settings, batch: BatchRef, *, anew:
     return report
 
 
-def judge_batch(spec: ModelSpec, settings: Settings, report: DriftReport, *, anew: bool = False) -> Verdict:
+def judge_batch(
+    spec: ModelSpec, settings: Settings, report: DriftReport, *, anew: bool = False
+) -> Verdict:
     """Turn a report into the one verdict about its batch, and keep it."""
     storage = Storage.of(settings)
     batch = report.batch
@@ -101,17 +112,25 @@ def judge_batch(spec: ModelSpec, settings: Settings, report: DriftReport, *, ane
     earlier = [
         found
         for back in range(verdicts.LOOK_BACK - 1, 0, -1)
-        if (found := report_of(spec, storage, spec.partition_key(batch.start - back * spec.partitions.length)))
+        if (
+            found := report_of(
+                spec, storage, spec.partition_key(batch.start - back * spec.partitions.length)
+            )
+        )
     ]
     verdict = verdicts.judge(
         spec, report, earlier=earlier, hold=incident.hold_reason(spec, storage, batch)
     )
     storage.write_json(_key(spec, batch.partition, "verdict.json"), verdict)
-    log.info("%s %s: %s (%s)", spec.model, batch.partition, verdict.outcome, "; ".join(verdict.reasons))
+    log.info(
+        "%s %s: %s (%s)", spec.model, batch.partition, verdict.outcome, "; ".join(verdict.reasons)
+    )
     return verdict
 
 
-def publish_report(spec: ModelSpec, settings: Settings, report: DriftReport, verdict: Verdict) -> str | None:
+def publish_report(
+    spec: ModelSpec, settings: Settings, report: DriftReport, verdict: Verdict
+) -> str | None:
     """Log the measurement to MLflow, and, unless all is well, render Evidently's page about it.
 
     Returns
@@ -130,7 +149,9 @@ def publish_report(spec: ModelSpec, settings: Settings, report: DriftReport, ver
         f"{storage_key(spec.model, 'retrain')}/incident={champion.incident_id}/training.parquet",
         columns=spec.features.names,
     )
-    current = storage.read_table(features.feature_set(spec, storage, report.batch).key, columns=spec.features.names)
+    current = storage.read_table(
+        features.feature_set(spec, storage, report.batch).key, columns=spec.features.names
+    )
     key = _key(spec, report.batch.partition, "drift.html")
     storage.write(key, evidently_html(training.to_pandas(), current.to_pandas()))
     return key
@@ -160,16 +181,22 @@ def _trainable_rows(spec: ModelSpec, storage: Storage, batch: BatchRef) -> int:
     return count
 
 
-def _importances(spec: ModelSpec, settings: Settings, champion: registry.Version) -> dict[str, float]:
+def _importances(
+    spec: ModelSpec, settings: Settings, champion: registry.Version
+) -> dict[str, float]:
     import mlflow
 
     registry.client(settings)
-    path = mlflow.artifacts.download_artifacts(run_id=champion.run_id, artifact_path=IMPORTANCES_ARTIFACT)
+    path = mlflow.artifacts.download_artifacts(
+        run_id=champion.run_id, artifact_path=IMPORTANCES_ARTIFACT
+    )
     found: dict[str, float] = json.loads(Path(path).read_text())
     return found
 
 
-def _log_to_mlflow(spec: ModelSpec, settings: Settings, report: DriftReport, verdict: Verdict) -> None:
+def _log_to_mlflow(
+    spec: ModelSpec, settings: Settings, report: DriftReport, verdict: Verdict
+) -> None:
     """One run per judged content; running again adds nothing."""
     import mlflow
 
@@ -185,7 +212,11 @@ def _log_to_mlflow(spec: ModelSpec, settings: Settings, report: DriftReport, ver
     }
     where = " and ".join(
         f"tags.`{name}` = '{tags[name]}'"
-        for name in ("retraining.content_sha256", "retraining.verdict", "retraining.champion_version")
+        for name in (
+            "retraining.content_sha256",
+            "retraining.verdict",
+            "retraining.champion_version",
+        )
     )
     if api.search_runs([experiment], where, max_results=1):
         return
@@ -198,7 +229,9 @@ def _log_to_mlflow(spec: ModelSpec, settings: Settings, report: DriftReport, ver
     }
     if report.performance:
         numbers[f"realised.{report.performance.metric}"] = report.performance.value
-    with mlflow.start_run(experiment_id=experiment, run_name=f"monitor {report.batch.partition}", tags=tags):
+    with mlflow.start_run(
+        experiment_id=experiment, run_name=f"monitor {report.batch.partition}", tags=tags
+    ):
         mlflow.log_metrics(numbers)
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, "drift_report.json").write_text(report.model_dump_json(indent=2))

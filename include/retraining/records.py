@@ -134,10 +134,14 @@ class DriftReport(Record):
         default=None, description="without a champion: rows the first model could learn from"
     )
     features: tuple[FeatureDrift, ...] = ()
-    score: FeatureDrift | None = Field(default=None, description="drift of the champion's predictions")
+    score: FeatureDrift | None = Field(
+        default=None, description="drift of the champion's predictions"
+    )
     performance: Performance | None = None
     promise: Performance | None = Field(default=None, description="of the champion, from its duel")
-    champion_age_days: float | None = Field(default=None, description="since its training data ended")
+    champion_age_days: float | None = Field(
+        default=None, description="since its training data ended"
+    )
 
     @property
     def worst(self) -> FeatureDrift | None:
@@ -188,7 +192,9 @@ class TrainingSet(Record):
     duel_rows: Count
     duel_start: AwareDatetime
     duel_end: AwareDatetime
-    unlabelled_rows: Count = Field(description="left out: the label is unknown or could still change")
+    unlabelled_rows: Count = Field(
+        description="left out: the label is unknown or could still change"
+    )
     sha256: str
 
 

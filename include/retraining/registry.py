@@ -71,7 +71,9 @@ def experiment_id(spec: ModelSpec, settings: Settings) -> str:
     found = api.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    location = f"{settings.mlflow_artifact_uri}/{spec.model}" if settings.mlflow_artifact_uri else None
+    location = (
+        f"{settings.mlflow_artifact_uri}/{spec.model}" if settings.mlflow_artifact_uri else None
+    )
     try:
         return str(api.create_experiment(name, artifact_location=location))
     except MlflowException:  # another process was first
@@ -164,7 +166,9 @@ def profile_bytes(spec: ModelSpec, settings: Settings, found: Version) -> bytes:
 
     client(settings)
     try:
-        path = mlflow.artifacts.download_artifacts(run_id=found.run_id, artifact_path=PROFILE_ARTIFACT)
+        path = mlflow.artifacts.download_artifacts(
+            run_id=found.run_id, artifact_path=PROFILE_ARTIFACT
+        )
         with open(path, "rb") as file:
             return file.read()
     except (MlflowException, OSError) as error:
@@ -184,7 +188,9 @@ def promote(
         The gate did not pass, or the champion is no longer the one the candidate was measured against.
     """
     if not decision.passed:
-        raise RegistryError(f"version {decision.candidate_version} did not pass the gate: not promoted")
+        raise RegistryError(
+            f"version {decision.candidate_version} did not pass the gate: not promoted"
+        )
     current = aliases(spec, settings).get(CHAMPION)
     if current not in {decision.champion_version, decision.candidate_version}:
         raise RegistryError(
@@ -193,7 +199,10 @@ def promote(
         )
     previous = decision.champion_version
     client(settings).set_model_version_tag(
-        spec.model, str(decision.candidate_version), PROMISE_TAG, decision.candidate.model_dump_json()
+        spec.model,
+        str(decision.candidate_version),
+        PROMISE_TAG,
+        decision.candidate.model_dump_json(),
     )
     _crown(spec, settings, version=decision.candidate_version, previous=previous, retired=previous)
     return _enter(
@@ -236,7 +245,9 @@ def rollback(
     """
     storage = Storage.of(settings)
     entries = ledger.read(storage, spec.model)
-    done = next((e for e in entries if e.incident_id == request_id and e.action == "rollback"), None)
+    done = next(
+        (e for e in entries if e.incident_id == request_id and e.action == "rollback"), None
+    )
     line = ledger.reign(entries)
     if done is None:
         if not line:

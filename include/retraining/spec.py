@@ -32,12 +32,18 @@ class Partitions(_Section):
 
     every: Literal["hour", "day", "week"] = "day"
     first: dt.datetime
-    last: dt.datetime | None = Field(default=None, description="no batch is expected after this one")
+    last: dt.datetime | None = Field(
+        default=None, description="no batch is expected after this one"
+    )
     catch_up: bool = Field(
         default=True, description="when first switched on, schedule all partitions since `first`"
     )
-    landing_timeout_hours: float = Field(default=24.0, gt=0, description="give up waiting after this")
-    landing_poll_seconds: float = Field(default=30.0, gt=0, description="between two looks for the file")
+    landing_timeout_hours: float = Field(
+        default=24.0, gt=0, description="give up waiting after this"
+    )
+    landing_poll_seconds: float = Field(
+        default=30.0, gt=0, description="between two looks for the file"
+    )
 
     @field_validator("first", "last", mode="before")
     @classmethod
@@ -86,7 +92,9 @@ class Source(_Section):
     """
 
     batch: str
-    companions: dict[str, str] = Field(default={}, description="further files of the same partition")
+    companions: dict[str, str] = Field(
+        default={}, description="further files of the same partition"
+    )
     key: tuple[str, ...] = Field(min_length=1, description="columns that identify a row")
     event_time: str = Field(description="column: when the row's prediction is made, in UTC")
     columns: dict[str, ColumnType] = Field(min_length=1)
@@ -155,12 +163,17 @@ class Drift(_Section):
     )
     min_rows: int = Field(default=100, ge=1, description="below it the verdict is `insufficient`")
     min_history_windows: int = Field(default=4, ge=2, description="below it: `uncalibrated`")
-    max_history_windows: int = Field(default=26, ge=2, description="newest windows of the reference")
+    max_history_windows: int = Field(
+        default=26, ge=2, description="newest windows of the reference"
+    )
     max_drifted_importance: Share = Field(
-        default=0.3, description="importance-weighted share of drifted features that asks for a retrain"
+        default=0.3,
+        description="importance-weighted share of drifted features that asks for a retrain",
     )
     persistence_windows: int = Field(
-        default=2, ge=1, description="of the last 3; a distance of twice its threshold counts at once"
+        default=2,
+        ge=1,
+        description="of the last 3; a distance of twice its threshold counts at once",
     )
     expected: tuple[str, ...] = Field(default=(), description="features that drift by construction")
     retrain_on_stable_performance: bool = Field(
@@ -175,7 +188,9 @@ class Training(_Section):
     params: dict[str, Any] = {}
     seed: int = 0
     min_rows: int = Field(default=1000, ge=1)
-    max_days: float | None = Field(default=None, gt=0, description="rolling window; None: all history")
+    max_days: float | None = Field(
+        default=None, gt=0, description="rolling window; None: all history"
+    )
 
 
 class Gate(_Section):
@@ -185,7 +200,9 @@ class Gate(_Section):
     floor: float = Field(default=0.5, description="of the metric, for the first model as well")
     min_gain: float = Field(default=0.0, ge=0, description="the gain must be larger than this")
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="of all intervals, two-sided")
-    duel_days: float = Field(default=7.0, gt=0, description="newest label-mature days, never trained on")
+    duel_days: float = Field(
+        default=7.0, gt=0, description="newest label-mature days, never trained on"
+    )
     min_rows: int = Field(default=200, ge=2)
     slices: tuple[str, ...] = Field(default=(), description="columns: no slice may get worse")
     max_slice_loss: float = Field(default=0.05, ge=0, description="of the metric, beyond its noise")
@@ -195,12 +212,18 @@ class Gate(_Section):
 class Retrain(_Section):
     """When a retrain may happen, and who decides."""
 
-    schedule: str | None = Field(default=None, description="cron: look whether the model is too old")
-    max_age_days: float | None = Field(default=None, gt=0, description="since its training data ended")
+    schedule: str | None = Field(
+        default=None, description="cron: look whether the model is too old"
+    )
+    max_age_days: float | None = Field(
+        default=None, gt=0, description="since its training data ended"
+    )
     min_performance_drop: float = Field(
         default=0.0, ge=0, description="realised metric below the promise by more than this is harm"
     )
-    cool_down_days: float = Field(default=0.0, ge=0, description="between two retrains, in data time")
+    cool_down_days: float = Field(
+        default=0.0, ge=0, description="between two retrains, in data time"
+    )
     max_per_30_days: int = Field(default=4, ge=1)
     autonomy: Literal[1, 2, 3] = Field(
         default=2, description="1 evaluate only, 2 a person approves, 3 automatic with guardrails"
@@ -231,8 +254,13 @@ class ModelSpec(_Section):
             near = did_you_mean(self.label.column, self.source.columns)
             raise ValueError(f"label.column {self.label.column!r} is not in source.columns{near}")
         if self.label.column in self.features.names:
-            raise ValueError(f"label.column {self.label.column!r} must not be a feature: it is the answer")
-        for place, names in (("drift.expected", self.drift.expected), ("gate.slices", self.gate.slices)):
+            raise ValueError(
+                f"label.column {self.label.column!r} must not be a feature: it is the answer"
+            )
+        for place, names in (
+            ("drift.expected", self.drift.expected),
+            ("gate.slices", self.gate.slices),
+        ):
             for name in names:
                 if name not in self.features.names:
                     near = did_you_mean(name, self.features.names)
@@ -264,7 +292,9 @@ class ModelSpec(_Section):
                 f"partition: the last one of {self.model} is "
                 f"{parts.last.strftime(parts.key_format)}, got {partition!r}"
             )
-        return BatchRef(model=self.model, partition=partition, start=start, end=start + parts.length)
+        return BatchRef(
+            model=self.model, partition=partition, start=start, end=start + parts.length
+        )
 
     def partition_key(self, start: dt.datetime) -> str:
         """Give the partition key of a window's start."""
@@ -286,7 +316,9 @@ def load_specs(directory: Path = MODELS_DIR) -> SpecFiles:
         try:
             spec = load_spec(path)
             if spec.model in specs:
-                raise SpecError(f"model: {spec.model!r} is also the name in another file", path=str(path))
+                raise SpecError(
+                    f"model: {spec.model!r} is also the name in another file", path=str(path)
+                )
             specs[spec.model] = spec
         except SpecError as error:
             errors.append(error)
@@ -312,7 +344,9 @@ def load_spec(path: Path) -> ModelSpec:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise SpecError(f"not valid YAML: {error.problem}", path=str(path), line=line) from error
     if not isinstance(content, dict):
-        raise SpecError("must be a mapping of settings, starting with `model: <name>`", path=str(path))
+        raise SpecError(
+            "must be a mapping of settings, starting with `model: <name>`", path=str(path)
+        )
     try:
         return ModelSpec.model_validate(content)
     except ValidationError as error:

@@ -48,7 +48,9 @@ class Storage:
     @cached_property
     def filesystem(self) -> Any:
         """The fsspec filesystem, connected on first use; its listings are never cached."""
-        options = {} if self.is_local else {"use_listings_cache": False, "skip_instance_cache": True}
+        options = (
+            {} if self.is_local else {"use_listings_cache": False, "skip_instance_cache": True}
+        )
         return fsspec.url_to_fs(self.url, **options)[0]
 
     @property
@@ -154,7 +156,9 @@ def json_bytes(content: Any) -> bytes:
     try:
         return json.dumps(content, indent=2, sort_keys=True, allow_nan=False).encode() + b"\n"
     except ValueError as error:
-        raise DataError(f"cannot be kept as JSON: {error}; give None where a number is unknown") from error
+        raise DataError(
+            f"cannot be kept as JSON: {error}; give None where a number is unknown"
+        ) from error
 
 
 def sha256(*contents: bytes) -> str:

@@ -74,18 +74,24 @@ def build_training_set(spec: ModelSpec, settings: Settings, request: RetrainRequ
     storage = Storage.of(settings)
     duel_start, duel_end = split_times(spec, request.batch)
     batches = [
-        batch for batch in features.published_partitions(spec, storage) if batch.start <= request.batch.start
+        batch
+        for batch in features.published_partitions(spec, storage)
+        if batch.start <= request.batch.start
     ]
     if spec.training.max_days is not None:
         oldest = duel_start - dt.timedelta(days=spec.training.max_days)
         batches = [batch for batch in batches if batch.end > oldest]
     if not batches:
-        raise DataError(f"{spec.model}: no published batch up to {request.batch.partition}; ingest one first")
+        raise DataError(
+            f"{spec.model}: no published batch up to {request.batch.partition}; ingest one first"
+        )
     reports = [features.require_published(spec, storage, batch.partition) for batch in batches]
     rows = pa.concat_tables([storage.read_table(report.files["batch"]) for report in reports])
     joined = features.join(spec, settings, rows)
     if joined.num_rows != rows.num_rows:
-        raise DataError(f"the join gave {joined.num_rows} rows for {rows.num_rows}; none may be lost")
+        raise DataError(
+            f"the join gave {joined.num_rows} rows for {rows.num_rows}; none may be lost"
+        )
 
     times = joined.column(spec.source.event_time)
     in_training = pc.less(times, pa.scalar(duel_start, times.type))
@@ -94,9 +100,13 @@ def build_training_set(spec: ModelSpec, settings: Settings, request: RetrainRequ
         pc.less(times, pa.scalar(duel_end, times.type)),
     )
     training = joined.filter(in_training)
-    training = training.append_column(LABEL, pa.array(feedback.labels(spec, training, known_at=duel_start)))
+    training = training.append_column(
+        LABEL, pa.array(feedback.labels(spec, training, known_at=duel_start))
+    )
     duel = joined.filter(in_duel)
-    duel = duel.append_column(LABEL, pa.array(feedback.labels(spec, duel, known_at=request.batch.end)))
+    duel = duel.append_column(
+        LABEL, pa.array(feedback.labels(spec, duel, known_at=request.batch.end))
+    )
     known = training.column(LABEL).to_numpy()
     known = known[~np.isnan(known)]
     duel = duel.filter(pc.invert(pc.is_nan(duel.column(LABEL))))
@@ -156,8 +166,12 @@ def train_candidate(
     log.info("fitted in %.1f s", time.monotonic() - started)
     duel = storage.read_table(training_set.duel_key)
     importances = permutation_importances(spec, pipeline, duel)
-    profile = build_profile(spec, training, feedback.predict(spec, pipeline, training), training_set)
-    found = _log_and_register(spec, settings, request, training_set, pipeline, importances, profile, labelled)
+    profile = build_profile(
+        spec, training, feedback.predict(spec, pipeline, training), training_set
+    )
+    found = _log_and_register(
+        spec, settings, request, training_set, pipeline, importances, profile, labelled
+    )
     return _candidate(spec, settings, request, training_set, found)
 
 
@@ -204,7 +218,9 @@ def _make_estimator(spec: ModelSpec) -> Any:
     except TypeError as error:
         raise SpecError(f"training.params: {path} does not take them: {error}") from error
     if not hasattr(estimator, "predict_proba"):
-        raise SpecError(f"training.estimator: {path} gives no probabilities; choose a classifier with predict_proba")
+        raise SpecError(
+            f"training.estimator: {path} gives no probabilities; choose a classifier with predict_proba"
+        )
     return estimator
 
 
@@ -233,21 +249,26 @@ def build_profile(
     spec: ModelSpec, training: pa.Table, scores: Any, training_set: TrainingSet
 ) -> ReferenceProfile:
     """Profile the reference, one history window per partition length, the predictions as one more column."""
-    table = training.select([*spec.features.names, spec.source.event_time]).append_column(SCORE, pa.array(scores))
+    table = training.select([*spec.features.names, spec.source.event_time]).append_column(
+        SCORE, pa.array(scores)
+    )
     times = table.column(spec.source.event_time)
     windows = []
     end = training_set.training_end
     while end > training_set.training_start and len(windows) < spec.drift.max_history_windows:
         start = end - spec.partitions.length
         inside = pc.and_(
-            pc.greater_equal(times, pa.scalar(start, times.type)), pc.less(times, pa.scalar(end, times.type))
+            pc.greater_equal(times, pa.scalar(start, times.type)),
+            pc.less(times, pa.scalar(end, times.type)),
         )
         window = table.filter(inside)
         if window.num_rows and start >= training_set.training_start:
             windows.insert(0, window)
         end = start
     return ReferenceProfile.build(
-        windows or [table], numeric=[*spec.features.numeric, SCORE], categorical=list(spec.features.categorical)
+        windows or [table],
+        numeric=[*spec.features.numeric, SCORE],
+        categorical=list(spec.features.categorical),
     )
 
 
@@ -268,7 +289,9 @@ def _log_and_register(
 
     api = registry.client(settings)
     experiment = registry.experiment_id(spec, settings)
-    found = api.search_runs([experiment], f"tags.`{INCIDENT_TAG}` = '{request.incident_id}'", max_results=1)
+    found = api.search_runs(
+        [experiment], f"tags.`{INCIDENT_TAG}` = '{request.incident_id}'", max_results=1
+    )
     tags = {
         INCIDENT_TAG: request.incident_id,
         "retraining.kind": "retrain",
@@ -306,7 +329,10 @@ def _log_and_register(
         source = Storage.of(settings).url_of(training_set.training_key)
         frame = feedback.feature_frame(spec, labelled)
         dataset = mlflow.data.from_pandas(
-            frame, source=source, name=f"{spec.model}-{training_set.sha256[:8]}", digest=training_set.sha256[:32]
+            frame,
+            source=source,
+            name=f"{spec.model}-{training_set.sha256[:8]}",
+            digest=training_set.sha256[:32],
         )
         mlflow.log_input(dataset, context="training")
         with tempfile.TemporaryDirectory() as folder:

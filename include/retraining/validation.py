@@ -95,7 +95,9 @@ def validate_batch(
     quarantine = storage_key(spec.model, "quarantine", batch.partition)
     if refused:
         for item in inputs:
-            storage.write(f"{quarantine}/refused-{contents[:12]}/{PurePosixPath(item.key).name}", item.content)
+            storage.write(
+                f"{quarantine}/refused-{contents[:12]}/{PurePosixPath(item.key).name}", item.content
+            )
     files = {}
     for item in inputs:
         if item.broken_rows and not refused:
@@ -123,7 +125,9 @@ def validate_batch(
         quarantine_key=quarantine if refused or any(i.broken_rows for i in inputs) else None,
         files=files,
     )
-    storage.write_json(f"{storage_key(spec.model, 'reports', batch.partition)}/validation.json", report)
+    storage.write_json(
+        f"{storage_key(spec.model, 'reports', batch.partition)}/validation.json", report
+    )
     return report
 
 
@@ -182,7 +186,9 @@ def _check_columns(item: _Input, columns: dict[str, ColumnType]) -> None:
             arrays[name] = _cast(item.table.column(name), kind)
         except (pa.ArrowException, ValueError) as error:
             got = item.table.schema.field(name).type
-            detail = f"column {name!r} must be {kind}, got {got}: {str(error).splitlines()[0][:150]}"
+            detail = (
+                f"column {name!r} must be {kind}, got {got}: {str(error).splitlines()[0][:150]}"
+            )
             item.refuse("column_to_have_type", detail, name)
     if extra and not missing:
         item.findings.append(
@@ -259,14 +265,17 @@ def _check_expectations(item: _Input, suite_path: Path, batch: BatchRef) -> None
             label = f"{column}: {name}" if column else name
             for row in rows:
                 item.broken_rows.setdefault(row, []).append(label)
-        examples = list(dict.fromkeys(map(str, result.result.get("partial_unexpected_list", ()))))[:3]
+        examples = list(dict.fromkeys(map(str, result.result.get("partial_unexpected_list", ()))))[
+            :3
+        ]
         item.findings.append(
             Finding(
                 expectation=name,
                 column=column,
                 severity=severity,
                 failed_rows=len(rows),
-                detail=f"{len(rows)} of {item.rows} rows" + (f", such as {', '.join(examples)}" if examples else ""),
+                detail=f"{len(rows)} of {item.rows} rows"
+                + (f", such as {', '.join(examples)}" if examples else ""),
             )
         )
 
@@ -274,7 +283,9 @@ def _check_expectations(item: _Input, suite_path: Path, batch: BatchRef) -> None
 def _check_quarantined_share(item: _Input, allowed: float) -> None:
     if item.rows and len(item.broken_rows) / item.rows > allowed:
         share = len(item.broken_rows) / item.rows
-        item.refuse("share_of_good_rows", f"{share:.1%} of the rows are bad, at most {allowed:.0%} may be")
+        item.refuse(
+            "share_of_good_rows", f"{share:.1%} of the rows are bad, at most {allowed:.0%} may be"
+        )
 
 
 def _run_suite(frame: pd.DataFrame, suite_json: str, batch: BatchRef) -> list[Any]:

@@ -41,7 +41,9 @@ def current_batch(spec: ModelSpec) -> BatchRef:
 def actor(context: Any) -> str:
     """Give who started a run, as far as Airflow knows."""
     dag_run = context["dag_run"]
-    return str(getattr(dag_run, "triggering_user_name", None) or f"{dag_run.run_type} run {dag_run.run_id}")
+    return str(
+        getattr(dag_run, "triggering_user_name", None) or f"{dag_run.run_type} run {dag_run.run_id}"
+    )
 
 
 def retrain_cause(spec: ModelSpec, settings: Any, context: Any) -> dict[str, Any]:
@@ -56,7 +58,9 @@ def retrain_cause(spec: ModelSpec, settings: Any, context: Any) -> dict[str, Any
     params, dag_run = context["params"], context["dag_run"]
     is_scheduled = str(dag_run.run_type).endswith("scheduled")
     if not is_scheduled and not params["reason"]:
-        raise DataError("a retrain by hand needs a reason, for the ledger; trigger again and say why")
+        raise DataError(
+            "a retrain by hand needs a reason, for the ledger; trigger again and say why"
+        )
     if params["partition"]:
         batch = spec.batch_ref(params["partition"])
     else:
@@ -64,7 +68,9 @@ def retrain_cause(spec: ModelSpec, settings: Any, context: Any) -> dict[str, Any
         if is_scheduled:  # not what came later than this run was for
             batches = [batch for batch in batches if batch.end <= dag_run.logical_date]
         if not batches:
-            raise DataError(f"{spec.model} has no published batch yet; run {spec.model}__ingest first")
+            raise DataError(
+                f"{spec.model} has no published batch yet; run {spec.model}__ingest first"
+            )
         batch = batches[-1]
     return {
         "batch": batch,

@@ -17,7 +17,11 @@ AT_ONCE = 2.0
 
 
 def judge(
-    spec: ModelSpec, report: DriftReport, *, earlier: Sequence[DriftReport] = (), hold: str | None = None
+    spec: ModelSpec,
+    report: DriftReport,
+    *,
+    earlier: Sequence[DriftReport] = (),
+    hold: str | None = None,
 ) -> Verdict:
     """Decide what to do about a batch.
 
@@ -60,8 +64,12 @@ def judge(
 def _without_champion(spec: ModelSpec, report: DriftReport) -> tuple[Outcome, list[str]]:
     have, need = report.trainable_rows or 0, spec.training.min_rows
     if have >= need:
-        return "retrain", [f"no model is in production yet, and {have:,} labelled rows are there to train on"]
-    return "ignore", [f"no model is in production yet; collecting: {have:,} of {need:,} labelled rows"]
+        return "retrain", [
+            f"no model is in production yet, and {have:,} labelled rows are there to train on"
+        ]
+    return "ignore", [
+        f"no model is in production yet; collecting: {have:,} of {need:,} labelled rows"
+    ]
 
 
 def _with_champion(
@@ -75,11 +83,17 @@ def _with_champion(
     share = _importance_share(report.features, persistent)
     reasons = [*harm, *age]
     if persistent:
-        names = ", ".join(f"{f.name} ({_beyond(f)})" for f in sorted(persistent, key=_excess, reverse=True)[:5])
-        reasons.append(f"drifted for {spec.drift.persistence_windows} of {LOOK_BACK} windows or at twice its "
-                       f"threshold: {names}; {share:.0%} of the model's importance")
+        names = ", ".join(
+            f"{f.name} ({_beyond(f)})" for f in sorted(persistent, key=_excess, reverse=True)[:5]
+        )
+        reasons.append(
+            f"drifted for {spec.drift.persistence_windows} of {LOOK_BACK} windows or at twice its "
+            f"threshold: {names}; {share:.0%} of the model's importance"
+        )
     elif drifted:
-        names = ", ".join(f"{f.name} ({_beyond(f)})" for f in sorted(drifted, key=_excess, reverse=True)[:5])
+        names = ", ".join(
+            f"{f.name} ({_beyond(f)})" for f in sorted(drifted, key=_excess, reverse=True)[:5]
+        )
         reasons.append(f"drifted for the first time: {names}")
     if harm or age:
         return "retrain", reasons
@@ -92,7 +106,9 @@ def _with_champion(
     if drifted:
         return "watch", reasons
     if report.state == "insufficient":
-        return "watch", [f"{report.rows} rows are too few to say anything (drift.min_rows {spec.drift.min_rows})"]
+        return "watch", [
+            f"{report.rows} rows are too few to say anything (drift.min_rows {spec.drift.min_rows})"
+        ]
     return "ignore", ["nothing is out of the ordinary"]
 
 
@@ -112,7 +128,9 @@ def _age(spec: ModelSpec, report: DriftReport) -> list[str]:
     limit, age = spec.retrain.max_age_days, report.champion_age_days
     if limit is None or age is None or age <= limit:
         return []
-    return [f"version {report.champion_version} is {age:.0f} days old (retrain.max_age_days {limit:g})"]
+    return [
+        f"version {report.champion_version} is {age:.0f} days old (retrain.max_age_days {limit:g})"
+    ]
 
 
 def _persists(spec: ModelSpec, feature: FeatureDrift, earlier: Sequence[DriftReport]) -> bool:

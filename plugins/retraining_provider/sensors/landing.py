@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from include.retraining.spec import ModelSpec
 
+
 class LandingSensor(BaseSensorOperator):
     """Wait, deferred, for every file of the run's partition.
 
@@ -32,9 +33,7 @@ class LandingSensor(BaseSensorOperator):
         super().__init__(
             poke_interval=spec.partitions.landing_poll_seconds,
             timeout=spec.partitions.landing_timeout_hours * 3600,
-            # a file that lands within moments can resume the task before the executor has reported its
-            # deferral, which Airflow then takes for a failure; looking once more is all it needs
-            **{"retries": 10, "retry_delay": dt.timedelta(seconds=2), "retry_exponential_backoff": 0, **kwargs},
+            **kwargs,
         )
         self.spec = spec
         self.aws_conn_id = aws_conn_id
@@ -59,7 +58,9 @@ class LandingSensor(BaseSensorOperator):
                 )
         return urls
 
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+    def resume_execution(
+        self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
+    ) -> Any:
         """Turn the time-out of the wait into what a person can act on."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
