@@ -99,15 +99,13 @@ def ingest(spec: ModelSpec) -> DAG:
             return found.model_dump(mode="json")
 
         report = validate_batch()
+        publish = publish_batch(report)
         alert_validation = AlertOperator(
             task_id="alert_validation", spec=spec, subject="validation", record=report
         )
 
-        (
-            wait_for_landing
-            >> report
-            >> [publish_batch(report) >> materialize_features(), alert_validation]
-        )
+        wait_for_landing >> report >> [publish, alert_validation]
+        publish >> materialize_features()
     return dag
 
 

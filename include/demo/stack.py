@@ -51,6 +51,7 @@ class Stack:
     """
 
     def __init__(self, settings: Settings, *, port: int | None = None) -> None:
+        self.settings = settings
         self.home = settings.home
         self.port = port or _free_port(AIRFLOW_PORT)
         self.url = f"http://127.0.0.1:{self.port}"
@@ -72,7 +73,7 @@ class Stack:
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
             "AIRFLOW__CORE__PARALLELISM": "4",
-            "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPOSITORY / "plugins"),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(self.settings.plugins),
             "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",

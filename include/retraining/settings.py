@@ -36,6 +36,7 @@ class Settings(BaseModel):
     slack_connection: str = "slack_alerts"
     airflow_url: str = ""
     preload: bool = True
+    plugins: Path = REPOSITORY / "plugins"
 
     def model_post_init(self, context: Any, /) -> None:
         """Fill what was left empty with the embedded defaults below `home`."""

@@ -392,7 +392,7 @@ def _line_of(node: yaml.Node | None, where: tuple[str | int, ...]) -> int:
     return line
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
+class _UniqueKeyLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML silently keeps the last of two equal keys; a model file must not."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -403,4 +403,5 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                     problem=f"key {key.value!r} appears twice", problem_mark=key.start_mark
                 )
             seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found

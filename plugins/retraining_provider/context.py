@@ -41,9 +41,8 @@ def current_batch(spec: ModelSpec) -> BatchRef:
 def actor(context: Any) -> str:
     """Give who started a run, as far as Airflow knows."""
     dag_run = context["dag_run"]
-    return str(
-        getattr(dag_run, "triggering_user_name", None) or f"{dag_run.run_type} run {dag_run.run_id}"
-    )
+    user = getattr(dag_run, "triggering_user_name", None)
+    return user or f"Airflow, run {dag_run.run_id}"
 
 
 def retrain_cause(spec: ModelSpec, settings: Any, context: Any) -> dict[str, Any]:

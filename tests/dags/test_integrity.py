@@ -1,0 +1,111 @@
+"""The DAG files load, cheaply, and a wrong model file does not take the others with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.airflow_home import BUNDLE, ROOT
+
+HEAVY = {
+    "boto3",
+    "duckdb",
+    "evidently",
+    "feast",
+    "great_expectations.core",
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scipy",
+    "sklearn",
+    "slack_sdk",
+}
+PARSE = """
+import json, sys
+from pathlib import Path
+sys.path[:0] = [sys.argv[1] + "/plugins"]
+from airflow.dag_processing.dagbag import BundleDagBag
+before = set(sys.modules)
+bag = BundleDagBag(sys.argv[1] + "/dags", bundle_path=Path(sys.argv[1]), bundle_name="retraining")
+print(json.dumps({
+    "dags": sorted(bag.dags),
+    "errors": bag.import_errors,
+    "modules": sorted(set(sys.modules) - before),
+}))
+"""
+
+
+def parse(bundle: Path) -> dict:
+    answer = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PARSE, str(bundle)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=bundle,
+        env={**os.environ, "PYTHONPATH": ""},
+    )
+    return json.loads(answer.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def parsed() -> dict:
+    return parse(ROOT)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A copy of what the DAG files need, to spoil."""
+    for folder in ("dags", "plugins", "include"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def test_every_dag_file_loads_without_errors(parsed):
+    assert parsed["errors"] == {}
+
+
+def test_every_model_has_one_dag_per_stage(parsed):
+    assert parsed["dags"] == [
+        f"flights__{stage}" for stage in ("ingest", "monitor", "retrain", "rollback")
+    ]
+
+
+def test_parsing_imports_no_heavy_library(parsed):
+    roots = {module.split(".")[0] for module in parsed["modules"]} | set(parsed["modules"])
+    assert roots & HEAVY == set()
+
+
+def test_a_misspelt_key_is_an_import_error_that_names_file_line_and_nearest_key(bundle):
+    models = bundle / "include" / "models"
+    good = (models / "flights.yaml").read_text()
+    bad = good.replace("model: flights", "model: planes").replace("maturity_days:", "maturty_days:")
+    (models / "planes.yaml").write_text(bad)
+    line = next(n for n, text in enumerate(bad.splitlines(), 1) if "maturty_days" in text)
+
+    found = parse(bundle)
+
+    (error,) = found["errors"].values()
+    assert f"planes.yaml:{line}: label.maturty_days" in error
+    assert "did you mean 'maturity_days'?" in error
+    assert [name for name in found["dags"] if name.startswith("flights__")] == [
+        f"flights__{stage}" for stage in ("ingest", "monitor", "retrain", "rollback")
+    ]
+    assert not any(name.startswith("planes__") for name in found["dags"])
+
+
+def test_the_bundle_ignores_everything_but_its_dag_files():
+    from airflow.utils.file import list_py_file_paths
+
+    found = {Path(path).relative_to(ROOT).parts[0] for path in list_py_file_paths(ROOT)}
+    assert found == {"dags"}
+
+
+def test_the_bundle_of_these_tests_is_this_repository():
+    assert json.loads(os.environ["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"])[0]["name"] == BUNDLE

@@ -1,0 +1,16 @@
+"""These tests need Airflow: it gets a home of its own before anything imports it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.airflow_home import configure
+
+configure()
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.is_relative_to(__file__.rpartition("/")[0]):
+            item.add_marker(pytest.mark.airflow)
+            item.add_marker(pytest.mark.xdist_group("airflow"))
