@@ -43,7 +43,6 @@ def ingest(spec: ModelSpec) -> DAG:
             parts.cron, timezone="UTC", run_offset=-1, key_format=parts.key_format
         ),
         start_date=parts.first + parts.length,
-        end_date=parts.last + parts.length if parts.last else None,
         catchup=parts.catch_up,
         max_active_runs=4,
         default_args=task_defaults(spec),
@@ -106,6 +105,9 @@ def ingest(spec: ModelSpec) -> DAG:
 
         wait_for_landing >> report >> [publish, alert_validation]
         publish >> materialize_features()
+    if parts.last:
+        # set last: a task would inherit it, and a run by hand after that day would be without tasks
+        dag.end_date = parts.last + parts.length
     return dag
 
 

@@ -56,7 +56,6 @@ def retrain(spec: ModelSpec) -> DAG:
         if spec.retrain.schedule
         else None,
         start_date=parts.first + parts.length,
-        end_date=parts.last + parts.length if parts.last else None,
         catchup=False,
         max_active_runs=1,
         default_args=task_defaults(spec),
@@ -175,6 +174,9 @@ def retrain(spec: ModelSpec) -> DAG:
             )
             decide_promotion >> approve_promotion >> promotion
         promotion >> alert_promotion
+    if parts.last:
+        # set last: a task would inherit it, and a run by hand after that day would be without tasks
+        dag.end_date = parts.last + parts.length
     return dag
 
 

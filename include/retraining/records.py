@@ -101,6 +101,9 @@ class FeatureDrift(Record):
     p_value: Share | None
     threshold: Share | None
     importance: float | None = Field(default=None, description="permutation importance at training")
+    distance_high: Share | None = Field(
+        default=None, description="certified upper end, where `distance` is a lower one"
+    )
     missing_change: Share | None = Field(
         default=None, description="of a numeric column: how far its share of missing values moved"
     )

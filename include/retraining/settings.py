@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from include.retraining.errors import SpecError, did_you_mean
 
@@ -38,10 +38,16 @@ class Settings(BaseModel):
     preload: bool = True
     plugins: Path = REPOSITORY / "plugins"
 
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
     def model_post_init(self, context: Any, /) -> None:
         """Fill what was left empty with the embedded defaults below `home`."""
         defaults = {
-            "storage_url": (self.home / "storage").as_uri(),
+            # no as_uri(): fsspec and Feast take %20 literally, and a home may hold a space
+            "storage_url": f"file://{self.home / 'storage'}",
             "mlflow_tracking_uri": f"sqlite:///{self.home / 'mlflow.db'}",
             "mlflow_artifact_uri": (self.home / "mlflow-artifacts").as_uri(),
             "feast_registry": f"sqlite:///{self.home / 'feast-registry.db'}",
@@ -58,16 +64,21 @@ class Settings(BaseModel):
         Raises
         ------
         SpecError
-            A variable with the prefix names no setting.
+            A variable with the prefix names no setting, or its value is none.
         """
         environ = os.environ if environ is None else environ
         given: dict[str, Any] = {}
         for variable, value in environ.items():
-            if not variable.startswith(PREFIX):
+            if not variable.startswith(PREFIX) or not value:  # Compose passes unset ones as ""
                 continue
             name = variable.removeprefix(PREFIX).lower()
             if name not in cls.model_fields:
                 known = [PREFIX + field.upper() for field in cls.model_fields]
                 raise SpecError(f"{variable}: unknown setting{did_you_mean(variable, known)}")
             given[name] = value
-        return cls.model_validate(given | overrides)
+        try:
+            return cls.model_validate(given | overrides)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = "_".join(str(part) for part in first["loc"]).upper()
+            raise SpecError(f"{PREFIX}{name}: {first['msg']}, got {first['input']!r}") from error

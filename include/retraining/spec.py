@@ -8,6 +8,7 @@ files can import it.
 from __future__ import annotations
 
 import datetime as dt
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -24,7 +25,7 @@ ColumnType = Literal["string", "integer", "number", "boolean", "timestamp"]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Partitions(_Section):
@@ -45,14 +46,12 @@ class Partitions(_Section):
         default=30.0, gt=0, description="between two looks for the file"
     )
 
-    @field_validator("first", "last", mode="before")
+    @field_validator("first", "last")
     @classmethod
-    def _utc(cls, value: object) -> object:
-        if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
-            value = dt.datetime(value.year, value.month, value.day)
-        if isinstance(value, dt.datetime) and value.tzinfo is None:
-            value = value.replace(tzinfo=dt.UTC)
-        return value
+    def _utc(cls, value: dt.datetime | None) -> dt.datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
 
     @model_validator(mode="after")
     def _aligned(self) -> Self:
@@ -103,8 +102,12 @@ class Source(_Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for name, path in {"batch": self.batch, **self.companions}.items():
-            if "{partition}" not in path:
-                raise ValueError(f"{name}: path must contain {{partition}}, got {path!r}")
+            if set(re.findall(r"{.*?}|[{}]", path)) != {"{partition}"}:
+                raise ValueError(
+                    f"{name}: path must contain {{partition}} and no other braces, got {path!r}"
+                )
+        if "batch" in self.companions:
+            raise ValueError("companions: 'batch' is the name of the batch itself; choose another")
         for column in (*self.key, self.event_time):
             if column not in self.columns:
                 near = did_you_mean(column, self.columns)
@@ -173,6 +176,7 @@ class Drift(_Section):
     persistence_windows: int = Field(
         default=2,
         ge=1,
+        le=3,
         description="of the last 3; a distance of twice its threshold counts at once",
     )
     expected: tuple[str, ...] = Field(default=(), description="features that drift by construction")
@@ -278,6 +282,8 @@ class ModelSpec(_Section):
         parts = self.partitions
         try:
             start = dt.datetime.strptime(partition, parts.key_format).replace(tzinfo=dt.UTC)
+            if start.strftime(parts.key_format) != partition:  # one batch has one key
+                raise ValueError("not the canonical form")  # noqa: TRY301 - the same answer for both
         except ValueError as error:
             raise SpecError(
                 f"partition: must look like {parts.first.strftime(parts.key_format)!r}, got {partition!r}"
@@ -343,6 +349,9 @@ def load_spec(path: Path) -> ModelSpec:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise SpecError(f"not valid YAML: {error.problem}", path=str(path), line=line) from error
+    except yaml.YAMLError as error:
+        reason = str(error).splitlines()[0]
+        raise SpecError(f"not valid YAML: {reason}", path=str(path)) from error
     if not isinstance(content, dict):
         raise SpecError(
             "must be a mapping of settings, starting with `model: <name>`", path=str(path)
@@ -350,9 +359,15 @@ def load_spec(path: Path) -> ModelSpec:
     try:
         return ModelSpec.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
+        # a misspelt key is also a missing one; what was written explains more than what was not
+        errors = error.errors()
+        first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
         where = tuple(part for part in first["loc"] if isinstance(part, (str, int)))
-        line = _line_of(yaml.compose(text, Loader=yaml.SafeLoader), where)
+        place = where
+        if first["type"] == "value_error":  # its message starts with the setting it is about
+            message = str(first["msg"]).removeprefix("Value error, ")
+            place += tuple(re.split(r"[^\w.]", message)[0].split("."))
+        line = _line_of(yaml.compose(text, Loader=yaml.SafeLoader), place)
         raise SpecError(_explain(dict(first), where), path=str(path), line=line) from error
 
 
@@ -379,7 +394,7 @@ def _fields_at(where: tuple[str | int, ...]) -> list[str]:
 
 def _line_of(node: yaml.Node | None, where: tuple[str | int, ...]) -> int:
     """Follow a location through the YAML tree as far as it goes; give the 1-based line."""
-    line = 1
+    line = node.start_mark.line + 1 if node else 1
     for part in where:
         if isinstance(node, yaml.MappingNode):
             found = next(((k, v) for k, v in node.value if k.value == str(part)), None)
@@ -393,11 +408,26 @@ def _line_of(node: yaml.Node | None, where: tuple[str | int, ...]) -> int:
 
 
 class _UniqueKeyLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML silently keeps the last of two equal keys; a model file must not."""
+    """YAML silently keeps the last of two equal keys; a model file must not.
+
+    What YAML takes for a date but is none (``2013-13-45``) is an error of that line.
+    """
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:
+            raise yaml.MarkedYAMLError(
+                problem=f"{node.value!r}: {error}", problem_mark=node.start_mark
+            ) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(
+                    problem="a key must be one word", problem_mark=key.start_mark
+                )
             if key.value in seen:
                 raise yaml.MarkedYAMLError(
                     problem=f"key {key.value!r} appears twice", problem_mark=key.start_mark

@@ -1,0 +1,148 @@
+r"""What is out of the ordinary for this feature: the threshold a distance has to exceed.
+
+The threshold is the largest of three:
+
+* the practical floor `min_distance`: smaller changes never matter, however certain they are;
+* chance: what two samples of one law of these sizes exceed with probability `alpha` / comparisons;
+* history: what windows of the reference, each held against the rest of it, show as ordinary.
+
+Rows of one window are seldom independent and windows differ by season, so chance alone calls
+ordinary windows drifted. What history shows beyond chance is a variance of its own,
+
+.. math:: \tau^2 = \tfrac1W \sum_i d_i^2 - c\, E_{chance}[d^2], \quad
+          \text{history}^2 = \text{chance}^2 + t_W(1 - \tfrac{\alpha}{2k})^2\, \tau^2
+
+with *c* the upper 95 % limit that chance alone stays below, so that independent rows pay nothing
+for being checked, and *t* the quantile of Student's law with W degrees of freedom: the bound for
+one more window whose level varies like those of the history did. The two obvious rules are no such
+bound: with 8 windows, an ordinary next one beats the largest distance seen in 1 of 9 checks, for
+every feature anew, and "mean + 3 sd" in 1 of 20 (distances are skewed, and their sd is an
+estimate). Both remain as lower limits. Few windows make the bound wide: that is what few windows
+know.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from include.retraining.records import Calibration
+from include.retraining.spec import Drift
+
+
+class History(NamedTuple):
+    """Leave-one-out distances: each window of the reference against all others, oldest first."""
+
+    rows: NDArray[np.int64]
+    distances: NDArray[np.float64]
+
+    @property
+    def measured(self) -> NDArray[np.float64]:
+        """The distances of the windows that could be measured."""
+        return self.distances[~np.isnan(self.distances)]
+
+
+Basis = Literal["floor", "chance", "history", "rows", "unbounded"]
+
+
+class Threshold(NamedTuple):
+    """What a distance has to exceed, and why it is this much.
+
+    `basis` names the largest of the three; where the state is `insufficient`, it is ``rows`` (too
+    few) or ``unbounded`` (no distance could exceed the threshold).
+    """
+
+    value: float
+    state: Calibration
+    basis: Basis
+    ordinary: float
+    windows: int
+
+
+_CHANCE_SPREAD = (
+    0.65  # sd of a squared Kolmogorov-Smirnov distance under chance, in units of its mean
+)
+
+
+def find_threshold(
+    history: History,
+    *,
+    chance: float,
+    chance_square: float,
+    sizes: tuple[int, int],
+    comparisons: int,
+    policy: Drift,
+    chance_ruled_out: bool = False,
+) -> Threshold:
+    """Give the threshold of one feature.
+
+    Parameters
+    ----------
+    history : History
+        Leave-one-out distances of the reference's windows.
+    chance : float
+        The critical distance of independent rows at ``policy.alpha / comparisons``.
+    chance_square : float
+        The mean squared distance of independent rows of these sizes.
+    sizes : tuple of int
+        Rows of the reference and of the current window that hold a value.
+    comparisons : int
+        How many features are judged together, at least 1.
+    policy : Drift
+        The settings of the model file.
+    chance_ruled_out : bool, default=False
+        A test of greater power than the distance's has excluded chance; counts only where the
+        history shows that rows are as good as independent.
+
+    Returns
+    -------
+    Threshold
+        `uncalibrated` with fewer than ``min_history_windows`` measured windows: then floor and
+        chance alone set it. `insufficient` with fewer than ``min_rows`` rows on a side, or where no
+        distance could exceed the threshold.
+    """
+    distances = history.measured
+    ordinary = float(np.max(distances, initial=0.0))
+    candidates: dict[Basis, float] = {"floor": policy.min_distance, "chance": chance}
+    state: Calibration = "uncalibrated"
+    if len(distances) >= policy.min_history_windows:
+        state = "calibrated"
+        beyond_chance = _variance_beyond_chance(history, chance_square, sizes)
+        lower = float(distances.mean() + policy.ordinary_sigmas * distances.std(ddof=1))
+        candidates["history"] = max(ordinary, lower)
+        if beyond_chance > 0:
+            sigmas = _student_quantile(len(distances), policy.alpha / comparisons)
+            bound = (chance**2 + sigmas**2 * beyond_chance) ** 0.5
+            candidates["history"] = max(candidates["history"], bound)
+        elif chance_ruled_out:
+            candidates["chance"] = 0.0
+    basis = max(candidates, key=lambda name: candidates[name])
+    value = min(1.0, candidates[basis])
+    if min(sizes) < policy.min_rows:
+        state, basis = "insufficient", "rows"
+    elif value >= 1.0:
+        state, basis = "insufficient", "unbounded"
+    return Threshold(value, state, basis, ordinary, len(distances))
+
+
+def _variance_beyond_chance(
+    history: History, chance_square: float, sizes: tuple[int, int]
+) -> float:
+    """Give how much the mean squared distance of the history exceeds what chance explains."""
+    measured = ~np.isnan(history.distances)
+    rows = history.rows[measured].astype(np.float64)
+    others = np.maximum(history.rows.sum() - rows, 1.0)
+    # Chance shrinks with the sizes: the windows had other ones than the current check.
+    scale = (1 / rows + 1 / others) / (1 / sizes[0] + 1 / sizes[1])
+    limit = 1 + 1.645 * _CHANCE_SPREAD / len(rows) ** 0.5
+    beyond = float((history.distances[measured] ** 2 - limit * chance_square * scale).mean())
+    # A window shorter than usual averages over less of what makes windows differ.
+    return max(0.0, beyond) * max(1.0, float(np.median(rows)) / sizes[1])
+
+
+def _student_quantile(windows: int, alpha: float) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(windows, 1 - alpha / 2))

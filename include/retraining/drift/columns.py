@@ -1,0 +1,312 @@
+"""One column of a table at a time, as sorted numbers or as counts of levels.
+
+Whatever a column holds comes out in one of these two forms; what cannot (text where numbers belong,
+lists) counts as missing, with the problem said, so that no type change passes for "no drift".
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from os import PathLike
+from typing import IO, Any, NamedTuple, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from include.retraining.drift.gap import EdgeCounts
+from include.retraining.drift.statistics import comparable
+from include.retraining.errors import DataError
+
+Source: TypeAlias = "pa.Table | str | PathLike[str] | IO[bytes] | pa.Buffer | bytes"
+
+_PIECE_ROWS = 131_072
+_PART_ROWS = 4_194_304
+_SORTED_ROWS = 16_777_216  # 128 MB a column; beyond, it is counted instead of sorted
+_BUFFER_BYTES = 1 << 20
+
+
+class NumericColumn(NamedTuple):
+    """A numeric column: its values sorted, missing ones left out.
+
+    float64, or int64 where whole numbers lie beyond 2**53.
+    """
+
+    values: NDArray[Any]
+    rows: int
+    problem: str = ""
+
+    @property
+    def present(self) -> int:
+        """The number of rows that have a value."""
+        return len(self.values)
+
+
+class CountedColumn(NamedTuple):
+    """A numeric column of which only counts at given edges are in memory.
+
+    `fetch` reads the values strictly between pairs of edges, sorted, should the counts not be
+    enough.
+    """
+
+    counts: EdgeCounts
+    rows: int
+    fetch: Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]
+    problem: str = ""
+
+    @property
+    def present(self) -> int:
+        """The number of rows that have a value."""
+        return self.counts.size
+
+
+class LevelColumn(NamedTuple):
+    """A categorical column: how often each level occurs, missing values apart."""
+
+    counts: Mapping[str, int]
+    rows: int
+    problem: str = ""
+
+    @property
+    def present(self) -> int:
+        """The number of rows that have a level."""
+        return sum(self.counts.values())
+
+
+class Columns:
+    """A table of which a piece of one column at a time is read: a pyarrow Table, or Parquet."""
+
+    def __init__(self, source: Source, *, categorical: Sequence[str] = ()) -> None:
+        self._table = source if isinstance(source, pa.Table) else None
+        if self._table is not None:
+            self.rows: int = self._table.num_rows
+            self._schema = self._table.schema
+            return
+        if isinstance(source, bytes):
+            source = pa.BufferReader(source)
+        try:
+            metadata = pq.ParquetFile(source).metadata
+            names = metadata.schema.to_arrow_schema().names
+            self._file = pq.ParquetFile(
+                source,
+                metadata=metadata,
+                # Levels are counted by code, not text by text; an absent column may not be named
+                # here.
+                read_dictionary=[name for name in categorical if name in names],
+                pre_buffer=False,
+                buffer_size=_BUFFER_BYTES,
+            )
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"window: must be a readable Parquet file: {error}") from error
+        self.rows = self._file.metadata.num_rows
+        self._schema = self._file.schema_arrow
+
+    @property
+    def fits_in_memory(self) -> bool:
+        """Whether one column is small enough to be sorted as a whole."""
+        return self.rows <= _SORTED_ROWS
+
+    def numeric(self, name: str) -> NumericColumn:
+        """Read one column as sorted numbers."""
+        problem, numbers = self._numbers(name)
+        try:
+            return NumericColumn(_sorted(numbers, self.rows), self.rows, problem)
+        except pa.ArrowInvalid:
+            return NumericColumn(np.empty(0), self.rows, self._not_numbers(name))
+
+    def counted(self, name: str, edges: NDArray[Any]) -> CountedColumn:
+        """Read one column as counts at some edges, some millions of values at a time."""
+        problem, numbers = self._numbers(name)
+        total = EdgeCounts.of(edges, np.empty(0, edges.dtype))
+        try:
+            for part in _parts(numbers):
+                total += _count_at(edges, part)
+        except pa.ArrowInvalid:
+            problem, total = self._not_numbers(name), EdgeCounts.of(edges, edges[:0])
+
+        def fetch(starts: NDArray[Any], ends: NDArray[Any]) -> NDArray[Any]:
+            return union(
+                [_strictly_between(part, starts, ends) for part in _parts(self._numbers(name)[1])]
+            )
+
+        return CountedColumn(total, self.rows, fetch, problem)
+
+    def _numbers(self, name: str) -> tuple[str, Iterator[NDArray[Any]]]:
+        """Give the numbers of a column piece by piece, and what is odd about them."""
+        if name not in self._schema.names:
+            return "the column is absent", iter(())
+        kind = self._schema.field(name).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        steps = _steps_to_numbers(kind)
+        if steps is None:
+            return self._not_numbers(name), iter(())
+        text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        problem = f"values arrive as {kind}, read as numbers" if text else ""
+        return problem, (_numbers(piece, steps) for piece in self._pieces(name))
+
+    def _not_numbers(self, name: str) -> str:
+        return f"values are {self._schema.field(name).type}, not numbers"
+
+    def levels(self, name: str) -> LevelColumn:
+        """Read one column as counts of levels."""
+        if name not in self._schema.names:
+            return LevelColumn({}, self.rows, "the column is absent")
+        kind = self._schema.field(name).type
+        if pa.types.is_nested(kind):
+            return LevelColumn({}, self.rows, f"values are {kind}, which has no levels to count")
+        counts: dict[str, int] = {}
+        for piece in self._pieces(name):
+            for value, count in _counted(piece):
+                if not is_missing(value):
+                    level = level_name(value)
+                    counts[level] = counts.get(level, 0) + count
+        return LevelColumn(counts, self.rows)
+
+    def _pieces(self, name: str) -> Iterator[pa.Array]:
+        if self._table is not None:
+            yield from self._table.column(name).chunks
+            return
+        try:
+            for batch in self._file.iter_batches(
+                batch_size=_PIECE_ROWS, columns=[name], use_threads=False
+            ):
+                yield batch.column(0)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"column {name!r}: cannot be read from Parquet: {error}") from error
+
+
+def union(samples: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Sort several samples into one, of a type in which no two different values become equal."""
+    filled = [sample for sample in samples if len(sample)]
+    if not filled:
+        return np.empty(0)
+    kinds = {sample.dtype for sample in filled}
+    if len(kinds) > 1:  # some beyond 2**53, some not: integers if all are whole, else as float64
+        whole = [_as_whole(sample) for sample in filled]
+        filled = [s for s in whole if s is not None]
+        if len(filled) < len(whole):
+            filled = [sample.astype(np.float64) for sample in samples if len(sample)]
+    return np.sort(np.concatenate(filled))
+
+
+def same_type(reference: NDArray[Any], current: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Bring two sorted columns to one type; order, and so sortedness, is kept."""
+    if reference.dtype == current.dtype:
+        return reference, current
+    whole = _as_whole(reference), _as_whole(current)
+    if whole[0] is not None and whole[1] is not None:
+        return whole[0], whole[1]
+    return comparable(reference, current)
+
+
+def _as_whole(values: NDArray[Any]) -> NDArray[np.int64] | None:
+    if values.dtype.kind == "i":
+        return values.astype(np.int64, copy=False)
+    inside = len(values) == 0 or (values[0] >= -(2**63) and values[-1] < 2**63)
+    if values.dtype.kind != "f" or not inside or not bool(np.all(values == np.floor(values))):
+        return None
+    return values.astype(np.int64)
+
+
+def _steps_to_numbers(kind: pa.DataType) -> list[pa.DataType] | None:  # noqa: PLR0911 - a table
+    """Give the casts that turn a type into numbers; None where there is no such cast."""
+    types = pa.types
+    if types.is_integer(kind) or types.is_float32(kind) or types.is_float64(kind):
+        return []
+    if types.is_boolean(kind):
+        return [pa.uint8()]
+    if types.is_null(kind) or types.is_decimal(kind) or types.is_float16(kind):
+        return [pa.float64()]
+    if types.is_string(kind) or types.is_large_string(kind):
+        return [pa.float64()]
+    # One unit for all windows; microseconds are exact in float64 until the year 2255.
+    if types.is_date(kind) or types.is_timestamp(kind):
+        return [pa.timestamp("us"), pa.int64()]
+    if types.is_time(kind):
+        return [pa.time64("us"), pa.int64()]
+    if types.is_duration(kind):
+        return [pa.duration("us"), pa.int64()]
+    return None
+
+
+def _sorted(pieces: Iterable[NDArray[Any]], rows: int) -> NDArray[Any]:
+    """Fill one buffer with the numbers of all pieces and sort it in place."""
+    values: NDArray[Any] = np.empty(0)
+    end = 0
+    for numbers in pieces:
+        if not end:
+            values = np.empty(rows, dtype=numbers.dtype)
+        values[end : end + len(numbers)] = numbers
+        end += len(numbers)
+    values = values[:end]
+    values.sort()
+    if values.dtype.kind == "f":
+        return values[: np.searchsorted(values, np.nan)]  # NaN sorts last
+    if (
+        values.dtype == np.uint64
+    ):  # beyond 2**63 nothing counts rows or names things: rounding is fine
+        values = values.astype(np.int64 if not len(values) or values[-1] < 2**63 else np.float64)
+    return comparable(values, values)[0]
+
+
+def _parts(pieces: Iterator[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+    """Sort the numbers of a column in parts of `_PART_ROWS`, which bounds the memory."""
+    while taken := list(itertools.islice(pieces, _PART_ROWS // _PIECE_ROWS)):
+        yield _sorted(taken, sum(map(len, taken)))
+
+
+def _count_at(edges: NDArray[Any], ordered: NDArray[Any]) -> EdgeCounts:
+    counted = EdgeCounts.of(*same_type(edges, ordered))
+    return EdgeCounts(edges, counted.below, counted.upto, counted.size)
+
+
+def _strictly_between(
+    ordered: NDArray[Any], starts: NDArray[Any], ends: NDArray[Any]
+) -> NDArray[Any]:
+    first = _count_at(starts, ordered).upto
+    last = _count_at(ends, ordered).below
+    return np.concatenate([ordered[a:b] for a, b in zip(first, last, strict=True)] or [ordered[:0]])
+
+
+def _numbers(piece: pa.Array, steps: Sequence[pa.DataType]) -> NDArray[Any]:
+    if pa.types.is_dictionary(piece.type):
+        piece = piece.dictionary_decode()
+    for step in steps:
+        # Unsafe between units of time only: nanoseconds are cut to microseconds.
+        piece = piece.cast(step, safe=not pa.types.is_temporal(step))
+    if pa.types.is_floating(piece.type):
+        numbers = piece.to_numpy(zero_copy_only=False)  # NaN for null
+        return np.asarray(numbers, dtype=np.float64)
+    return np.asarray((piece.drop_null() if piece.null_count else piece).to_numpy())
+
+
+def _counted(piece: pa.Array) -> Iterator[tuple[Any, int]]:
+    if pa.types.is_dictionary(piece.type):
+        codes = piece.indices.drop_null() if piece.indices.null_count else piece.indices
+        counts = np.bincount(codes.to_numpy(), minlength=len(piece.dictionary))
+        used = np.flatnonzero(counts)
+        yield from zip(piece.dictionary.take(used).to_pylist(), counts[used].tolist(), strict=True)
+        return
+    counted = piece.value_counts()
+    yield from zip(
+        counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True
+    )
+
+
+def is_missing(value: Any) -> bool:
+    """Say whether a level is no level: null, or not a number."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def level_name(value: Any) -> str:
+    """Name a level so that 1, 1.0 and "1" are one: one missing value makes pandas floats of integers."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value.hex() if isinstance(value, bytes) else str(value)

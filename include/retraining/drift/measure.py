@@ -1,0 +1,344 @@
+"""The current window against the profile of the reference: one `FeatureDrift` per column.
+
+A column always gets a stated verdict. What cannot be compared (absent, all missing, text where
+numbers were) shows as a change of the missing share, which is drift of its own; what is too small
+to judge is `insufficient`, never "no drift".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from include.retraining.drift.calibration import Threshold, find_threshold
+from include.retraining.drift.columns import (
+    Columns,
+    CountedColumn,
+    NumericColumn,
+    Source,
+    same_type,
+)
+from include.retraining.drift.engine import CountingWindow
+from include.retraining.drift.gap import Bounds, gap_bounds, largest_gap, refined_gap
+from include.retraining.drift.levels import compare_levels
+from include.retraining.drift.profile import CategoricalProfile, NumericProfile, ReferenceProfile
+from include.retraining.drift.statistics import (
+    KS_CHANCE_SQUARE,
+    ks_critical_distance,
+    ks_p_value,
+    rank_sum_p_value,
+    tv_critical_distance,
+)
+from include.retraining.records import Calibration, FeatureDrift
+from include.retraining.spec import Drift
+
+_IDENTIFIER_SHARE = 0.9  # of rows with levels too rare to compare: the column names rows, not kinds
+
+
+class _Finding(NamedTuple):
+    """One distance against its threshold."""
+
+    distance: float
+    threshold: Threshold
+    symbol: str
+
+    @property
+    def is_drift(self) -> bool:
+        return self.threshold.state != "insufficient" and self.distance > self.threshold.value
+
+
+def measure_columns(
+    profile: ReferenceProfile,
+    current: Source | CountingWindow,
+    *,
+    policy: Drift,
+    importances: Mapping[str, float] | None = None,
+) -> tuple[FeatureDrift, ...]:
+    """Measure how far each profiled column moved.
+
+    Parameters
+    ----------
+    profile : ReferenceProfile
+        Of the champion's reference.
+    current : pyarrow Table, Parquet path, file or buffer, or CountingWindow
+        The current window; from Parquet, one column at a time is in memory, of more than 16 million
+        rows a part of it. Columns that are not in the profile are not looked at.
+    policy : Drift
+        The settings of the model file.
+    importances : mapping of str to float, optional
+        Permutation importance per column, passed on to the result.
+
+    Returns
+    -------
+    tuple of FeatureDrift
+        One per column of the profile, in its order, with a reason each. `drifted` says what was
+        measured even where the column is declared `expected`.
+
+    Raises
+    ------
+    DataError
+        The current window cannot be read.
+    """
+    window: CountingWindow
+    if isinstance(current, CountingWindow):
+        window = current
+    else:
+        window = Columns(current, categorical=profile.categorical)
+    features = []
+    for column in profile:
+        if isinstance(column, NumericProfile):
+            drift = _measure_numeric(column, _read(window, column), len(profile), policy)
+        else:
+            drift = _measure_categorical(column, window, len(profile), policy)
+        extras: dict[str, object] = {"importance": (importances or {}).get(column.name)}
+        if column.name in policy.expected:
+            extras |= {
+                "expected": True,
+                "reason": f"{drift.reason}; declared to drift by construction, does not count",
+            }
+        features.append(drift.model_copy(update=extras))
+    return tuple(features)
+
+
+def overall_state(features: Sequence[FeatureDrift]) -> Calibration:
+    """Say how far the findings of a window can be trusted as a whole.
+
+    `insufficient` where no feature could be judged, `calibrated` where any could be held against
+    the model's own history, `uncalibrated` in between.
+    """
+    states = {feature.state for feature in features}
+    if "calibrated" in states:
+        return "calibrated"
+    return "uncalibrated" if "uncalibrated" in states else "insufficient"
+
+
+def _read(window: CountingWindow, column: NumericProfile) -> NumericColumn | CountedColumn:
+    if isinstance(window, Columns) and window.fits_in_memory:
+        return window.numeric(column.name)
+    return window.counted(column.name, column.counts.edges)
+
+
+def _measure_numeric(
+    reference: NumericProfile,
+    current: NumericColumn | CountedColumn,
+    comparisons: int,
+    policy: Drift,
+) -> FeatureDrift:
+    n, m = len(reference.values), current.present
+    bounds = p_value = threshold = None
+    findings = []
+    if n and m:
+        alpha = policy.alpha / comparisons / 2  # shared by two tests of chance
+        bounds = _distance(reference, current)
+        chance = ks_critical_distance(alpha, n, m)
+        in_doubt = (
+            policy.min_distance < bounds.low <= chance
+        )  # else the second test changes nothing
+        threshold = find_threshold(
+            reference.history,
+            chance=chance,
+            chance_square=KS_CHANCE_SQUARE * (1 / n + 1 / m),
+            sizes=(n, m),
+            comparisons=comparisons,
+            policy=policy,
+            chance_ruled_out=in_doubt and _rank_p_value(reference, current) <= alpha,
+        )
+        if isinstance(current, CountedColumn) and bounds.low <= threshold.value < bounds.high:
+            exact = refined_gap(reference.values, reference.counts, current.counts, current.fetch)
+            bounds = Bounds(exact, exact)
+        p_value = ks_p_value(bounds.low, n, m)
+        findings.append(_Finding(bounds.low, threshold, "D"))
+    missing = _missing_finding(reference, current, comparisons, policy)
+    if missing:
+        findings.append(missing)
+    return FeatureDrift(
+        name=reference.name,
+        kind="numeric",
+        distance=bounds.low if bounds else None,
+        distance_high=bounds.high if bounds and bounds.high > bounds.low else None,
+        p_value=p_value,
+        threshold=threshold.value if threshold else None,
+        missing_change=missing.distance if missing else None,
+        missing_threshold=missing.threshold.value if missing else None,
+        state=_state(findings),
+        drifted=any(finding.is_drift for finding in findings),
+        reason=_numeric_reason(reference, current, findings, policy),
+    )
+
+
+def _distance(reference: NumericProfile, current: NumericColumn | CountedColumn) -> Bounds:
+    if isinstance(current, CountedColumn):
+        return gap_bounds(reference.counts, current.counts)
+    left, right = same_type(reference.values, current.values)
+    counts = reference.counts if left is reference.values else None
+    exact = largest_gap(left, right, counts)
+    return Bounds(exact, exact)
+
+
+def _rank_p_value(reference: NumericProfile, current: NumericColumn | CountedColumn) -> float:
+    if isinstance(current, CountedColumn):
+        return 1.0  # so many rows that chance is never in the way
+    return rank_sum_p_value(*same_type(reference.values, current.values))
+
+
+def _missing_finding(
+    reference: NumericProfile,
+    current: NumericColumn | CountedColumn,
+    comparisons: int,
+    policy: Drift,
+) -> _Finding | None:
+    if not reference.rows or not current.rows:
+        return None
+    n, m = len(reference.values), current.present
+    before, now = 1 - n / reference.rows, 1 - m / current.rows
+    share = (n + m) / (reference.rows + current.rows)
+    threshold = find_threshold(
+        reference.missing_history,
+        chance=tv_critical_distance(
+            policy.alpha / comparisons, [n, reference.rows - n], [m, current.rows - m]
+        ),
+        chance_square=share * (1 - share) * (1 / reference.rows + 1 / current.rows),
+        sizes=(reference.rows, current.rows),
+        comparisons=comparisons,
+        policy=policy,
+    )
+    return _Finding(abs(now - before), threshold, "missing")
+
+
+def _measure_categorical(
+    reference: CategoricalProfile, window: CountingWindow, comparisons: int, policy: Drift
+) -> FeatureDrift:
+    current = window.levels(reference.name)
+    if not reference.rows or not current.rows:
+        return FeatureDrift(
+            name=reference.name,
+            kind="categorical",
+            distance=None,
+            p_value=None,
+            threshold=None,
+            state="insufficient",
+            drifted=False,
+            reason=f"no rows {'in the reference' if not reference.rows else 'now'}: no verdict",
+        )
+    compared = compare_levels(reference.levels, current)
+    threshold = find_threshold(
+        reference.history,
+        chance=compared.critical_distance(policy.alpha / comparisons),
+        chance_square=compared.chance_square,
+        sizes=(reference.rows, current.rows),
+        comparisons=comparisons,
+        policy=policy,
+    )
+    finding = _Finding(compared.distance, threshold, "TV")
+    reason = _explain(finding, policy)
+    if current.problem:
+        reason = f"{current.problem}: counted as missing; {reason}"
+    elif not reference.levels.counts or not current.counts:
+        sides = _sides(not reference.levels.counts, not current.counts)
+        reason = f"all values are missing {sides}; {reason}"
+    if compared.new_share > 0:
+        reason += f"; {compared.new_share:.1%} of rows have a level the reference has never seen"
+    if not reference.levels.counts and not current.counts:
+        threshold = threshold._replace(state="insufficient")
+        reason += "; nothing to compare, no verdict"
+    elif (
+        compared.rare_share > _IDENTIFIER_SHARE
+        and threshold.basis != "rows"
+        and not finding.is_drift
+    ):
+        threshold = threshold._replace(state="insufficient")
+        reason += (
+            f"; {compared.rare_share:.0%} of the reference has levels too rare to compare:"
+            " the column looks like an identifier"
+        )
+    return FeatureDrift(
+        name=reference.name,
+        kind="categorical",
+        distance=compared.distance,
+        p_value=compared.p_value,
+        threshold=threshold.value,
+        state=threshold.state,
+        drifted=finding.is_drift,
+        reason=reason,
+    )
+
+
+def _state(findings: Sequence[_Finding]) -> Calibration:
+    """Give the state of what drifted, else of the values; without values nothing was judged."""
+    drifted = [finding for finding in findings if finding.is_drift]
+    judged = drifted or [finding for finding in findings if finding.symbol == "D"]
+    return judged[0].threshold.state if judged else "insufficient"
+
+
+def _numeric_reason(
+    reference: NumericProfile,
+    current: NumericColumn | CountedColumn,
+    findings: Sequence[_Finding],
+    policy: Drift,
+) -> str:
+    values = [finding for finding in findings if finding.symbol == "D"]
+    missing = [finding for finding in findings if finding.symbol == "missing"]
+    parts = [current.problem] if current.problem else []
+    if not reference.rows or not current.rows:
+        parts.append(f"no rows {_sides(not reference.rows, not current.rows)}: no verdict")
+    elif not values:
+        parts.append(
+            f"all values are missing {_sides(not len(reference.values), not current.present)}"
+        )
+        parts += [] if missing and missing[0].is_drift else ["nothing to compare, no verdict"]
+    for finding in values:
+        if _is_constant(reference.values) and not finding.distance:
+            parts.append(f"constant {reference.values[0]:g} in the reference and now")
+        parts.append(_explain(finding, policy))
+    for finding in missing:
+        if finding.is_drift:
+            before = 1 - len(reference.values) / reference.rows
+            now = 1 - current.present / current.rows
+            parts.append(
+                f"the share of missing values went from {before:.1%} to {now:.1%},"
+                f" {_times(finding)}"
+            )
+    return "; ".join(parts)
+
+
+def _is_constant(ordered: NDArray[Any]) -> bool:
+    return len(ordered) > 0 and bool(ordered[0] == ordered[-1])
+
+
+def _sides(reference: bool, current: bool) -> str:
+    if reference and current:
+        return "in the reference and now"
+    return "in the reference" if reference else "now"
+
+
+def _explain(finding: _Finding, policy: Drift) -> str:
+    threshold = finding.threshold
+    history = f"windows of the reference differ by up to {threshold.ordinary:.2g} among themselves"
+    because = {
+        "floor": ", the smallest distance that matters",
+        "chance": ", what chance alone can reach with this many rows",
+        "history": f": {history}",
+        "rows": f": no verdict, because a side has fewer than {policy.min_rows} values",
+        "unbounded": f": no verdict, because no distance would be out of the ordinary: {history}",
+    }[threshold.basis]
+    text = f"{finding.symbol} {finding.distance:.2g}"
+    if threshold.state == "insufficient":
+        return text + because
+    if finding.is_drift:
+        text += f" is {_times(finding)} {threshold.value:.2g}{because}"
+    else:
+        text += f" is within its threshold {threshold.value:.2g}{because}"
+    if threshold.state == "uncalibrated":
+        text += (
+            f"; uncalibrated: {threshold.windows} windows of history,"
+            f" {policy.min_history_windows} are needed"
+        )
+    return text
+
+
+def _times(finding: _Finding) -> str:
+    if not finding.threshold.value:
+        return "above its threshold"
+    return f"{finding.distance / finding.threshold.value:.1f}x its threshold"

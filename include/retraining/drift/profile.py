@@ -1,0 +1,294 @@
+"""What is kept of a reference, so that a check reads and sorts only the current window.
+
+A profile is an Arrow IPC file with one record batch per column. It is read lazily and without
+copying, so a profile opened from disk costs memory only for the columns and values a check looks
+at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from include.retraining.drift.calibration import History
+from include.retraining.drift.columns import Columns, LevelColumn, Source, same_type, union
+from include.retraining.drift.gap import EdgeCounts, largest_gap
+from include.retraining.drift.levels import compare_levels
+from include.retraining.errors import DataError
+
+FORMAT_VERSION = 1
+_VERSION_KEY = b"drift_profile_version"
+_SCHEMA = pa.schema(
+    [
+        ("name", pa.string()),
+        ("kind", pa.string()),
+        ("rows", pa.int64()),
+        ("float_values", pa.large_list(pa.float64())),  # one of the two holds the sorted values
+        ("whole_values", pa.large_list(pa.int64())),
+        ("edge_below", pa.list_(pa.int64())),
+        ("edge_upto", pa.list_(pa.int64())),
+        ("float_edges", pa.list_(pa.float64())),
+        ("whole_edges", pa.list_(pa.int64())),
+        ("levels", pa.list_(pa.string())),
+        ("level_counts", pa.list_(pa.int64())),
+        ("window_rows", pa.list_(pa.int64())),
+        ("window_present", pa.list_(pa.int64())),
+        ("window_distances", pa.list_(pa.float64())),
+        ("window_missing_changes", pa.list_(pa.float64())),
+    ],
+    metadata={_VERSION_KEY: str(FORMAT_VERSION).encode()},
+)
+
+
+@dataclass(frozen=True)
+class NumericProfile:
+    """A numeric column of the reference."""
+
+    name: str
+    rows: int
+    values: NDArray[Any]
+    counts: EdgeCounts
+    history: History
+    missing_history: History
+    kind: Literal["numeric"] = "numeric"
+
+
+@dataclass(frozen=True)
+class CategoricalProfile:
+    """A categorical column of the reference."""
+
+    name: str
+    levels: LevelColumn
+    history: History
+    kind: Literal["categorical"] = "categorical"
+
+    @property
+    def rows(self) -> int:
+        """Rows of the reference, missing values included."""
+        return self.levels.rows
+
+
+ColumnProfile = NumericProfile | CategoricalProfile
+
+
+class ReferenceProfile:
+    """The reference of one model version: the union of its history windows, column by column."""
+
+    def __init__(self, batches: Sequence[pa.RecordBatch], *, path: Path | None = None) -> None:
+        self._batches = batches
+        self._path = path
+
+    @classmethod
+    def build(
+        cls,
+        windows: Sequence[Source],
+        *,
+        numeric: Sequence[str] = (),
+        categorical: Sequence[str] = (),
+    ) -> Self:
+        """Profile the union of some history windows.
+
+        Parameters
+        ----------
+        windows : sequence of pyarrow Tables, or of Parquet paths, files or buffers
+            Oldest first, each about as long as the windows that will be checked: their distances
+            from one another are what this model's data shows as ordinary.
+        numeric, categorical : sequence of str
+            The columns to profile. A window without a column counts as all missing.
+
+        Raises
+        ------
+        DataError
+            There is no window, or one is not readable.
+        """
+        if not windows:
+            raise DataError("windows: a reference needs at least one, got none")
+        opened = [Columns(window, categorical=categorical) for window in windows]
+        batches = [_numeric_batch(name, opened) for name in numeric]
+        batches += [_categorical_batch(name, opened) for name in categorical]
+        return cls(batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[ColumnProfile]:
+        for position in range(len(self)):
+            yield _decode(self._batch(position))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The profiled columns, numeric ones first."""
+        return tuple(batch.column("name")[0].as_py() for batch in self._batches)
+
+    @property
+    def categorical(self) -> tuple[str, ...]:
+        """The columns whose levels are compared."""
+        kinds = [batch.column("kind")[0].as_py() for batch in self._batches]
+        pairs = zip(self.names, kinds, strict=True)
+        return tuple(name for name, kind in pairs if kind == "categorical")
+
+    def to_bytes(self) -> bytes:
+        """Give the profile as an Arrow IPC file; `from_bytes` reads it back."""
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, _SCHEMA) as writer:
+            for position in range(len(self)):
+                writer.write_batch(self._batch(position))
+        return bytes(sink.getvalue())
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self:
+        """Read a profile, without copying it.
+
+        Raises
+        ------
+        DataError
+            The bytes are no profile, are cut short, or are of a version this code does not know.
+        """
+        return cls(_read(pa.BufferReader(content)))
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Map a profile file into memory: a check loads no more of it than it looks at.
+
+        Raises
+        ------
+        DataError
+            As `from_bytes`.
+        """
+        return cls(_read(pa.memory_map(str(path))), path=path)
+
+    def _batch(self, position: int) -> pa.RecordBatch:
+        if self._path is None:
+            return self._batches[position]
+        # A mapping of its own for each column: when the column is done, so are its pages in memory.
+        return pa.ipc.open_file(pa.memory_map(str(self._path))).get_batch(position)
+
+
+def _read(source: pa.NativeFile) -> list[pa.RecordBatch]:
+    try:
+        reader = pa.ipc.open_file(source)
+        version = (reader.schema.metadata or {}).get(_VERSION_KEY, b"none").decode(errors="replace")
+        if version != str(FORMAT_VERSION):
+            raise DataError(
+                f"drift profile: must be of format version {FORMAT_VERSION}, got {version};"
+                " build it again"
+            )
+        return [reader.get_batch(position) for position in range(reader.num_record_batches)]
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"drift profile: cut short, or not a profile at all ({error}); build it again"
+        ) from error
+
+
+def _numeric_batch(name: str, windows: Sequence[Columns]) -> pa.RecordBatch:
+    samples = [window.numeric(name) for window in windows]
+    values = union([sample.values for sample in samples])
+    counts = EdgeCounts.at_quantiles(values)
+    rows = np.array([sample.rows for sample in samples])
+    present = np.array([len(sample.values) for sample in samples])
+    distances = []
+    for sample in samples:
+        n, m = len(values), len(sample.values)
+        if m in (0, n):
+            distances.append(np.nan)
+            continue
+        reference, window = same_type(values, sample.values)
+        # The rest of the history is the union without the window, so its distance from the window
+        # is the union's, times n / (n - m): no second sort.
+        gap = largest_gap(reference, window, counts if reference is values else None)
+        distances.append(min(1.0, gap * n / (n - m)))
+    whole = values.dtype.kind == "i"
+    return _batch(
+        name=name,
+        kind="numeric",
+        rows=int(rows.sum()),
+        float_values=None if whole else values,
+        whole_values=values if whole else None,
+        edge_below=counts.below,
+        edge_upto=counts.upto,
+        float_edges=None if whole else counts.edges,
+        whole_edges=counts.edges if whole else None,
+        window_rows=rows,
+        window_present=present,
+        window_distances=np.array(distances),
+        window_missing_changes=_missing_changes(rows, present),
+    )
+
+
+def _missing_changes(rows: NDArray[Any], present: NDArray[Any]) -> NDArray[np.float64]:
+    """Each window's share of missing values against that of all other windows."""
+    missing = rows - present
+    other_rows = rows.sum() - rows
+    with np.errstate(invalid="ignore", divide="ignore"):  # no rows: NaN, which is "not measured"
+        return np.asarray(np.abs(missing / rows - (missing.sum() - missing) / other_rows))
+
+
+def _categorical_batch(name: str, windows: Sequence[Columns]) -> pa.RecordBatch:
+    samples = [window.levels(name) for window in windows]
+    total: dict[str, int] = {}
+    for sample in samples:
+        for level, count in sample.counts.items():
+            total[level] = total.get(level, 0) + count
+    rows = np.array([sample.rows for sample in samples])
+    distances = []
+    for sample in samples:
+        rest = {level: total[level] - sample.counts.get(level, 0) for level in total}
+        others = LevelColumn({k: v for k, v in rest.items() if v}, int(rows.sum()) - sample.rows)
+        measured = sample.rows and others.rows
+        distances.append(compare_levels(others, sample).distance if measured else np.nan)
+    return _batch(
+        name=name,
+        kind="categorical",
+        rows=int(rows.sum()),
+        levels=list(total),
+        level_counts=np.array(list(total.values()), dtype=np.int64),
+        window_rows=rows,
+        window_present=np.array([sample.present for sample in samples]),
+        window_distances=np.array(distances),
+    )
+
+
+def _batch(**fields: Any) -> pa.RecordBatch:
+    columns = []
+    for field in _SCHEMA:
+        value = fields.get(field.name)
+        if isinstance(value, np.ndarray) and pa.types.is_large_list(field.type):
+            offsets = pa.array([0, len(value)], pa.int64())
+            columns.append(pa.LargeListArray.from_arrays(offsets, pa.array(value)))
+        else:
+            columns.append(pa.array([value], field.type))
+    return pa.RecordBatch.from_arrays(columns, schema=_SCHEMA)
+
+
+def _decode(batch: pa.RecordBatch) -> ColumnProfile:
+    def one(field: str) -> Any:
+        return batch.column(field)[0].as_py()
+
+    def numbers(field: str) -> NDArray[Any]:
+        return np.asarray(batch.column(field)[0].values.to_numpy())
+
+    if one("kind") == "categorical":
+        counts = dict(zip(one("levels"), one("level_counts"), strict=True))
+        return CategoricalProfile(
+            one("name"),
+            LevelColumn(counts, one("rows")),
+            History(numbers("window_rows"), numbers("window_distances")),
+        )
+    which = "float" if batch.column("float_values")[0].is_valid else "whole"
+    values = numbers(f"{which}_values")
+    return NumericProfile(
+        one("name"),
+        one("rows"),
+        values,
+        EdgeCounts(
+            numbers(f"{which}_edges"), numbers("edge_below"), numbers("edge_upto"), len(values)
+        ),
+        History(numbers("window_present"), numbers("window_distances")),
+        History(numbers("window_rows"), numbers("window_missing_changes")),
+    )

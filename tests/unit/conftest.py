@@ -1,0 +1,91 @@
+"""Fixtures of the domain's tests: real storage, Feast, Great Expectations and MLflow in temporary folders."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec
+from include.retraining.storage import Storage
+
+FOREIGN = ("RETRAINING_", "AWS_", "MLFLOW_TRACKING", "MLFLOW_S3", "MLFLOW_EXPERIMENT")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the machine's own settings is seen."""
+    for name in list(os.environ):
+        if name.startswith(FOREIGN):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def flights() -> ModelSpec:
+    """The model file of the example, as users see it."""
+    return load_spec(MODELS_DIR / "flights.yaml")
+
+
+@pytest.fixture(scope="session")
+def _s3_server() -> Iterator[str]:
+    """An S3 server with one bucket; its requests are served one by one, as if each were atomic."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    one_by_one, app = threading.Lock(), server._server.app
+
+    def serve(environ: Any, start_response: Any) -> list[bytes]:
+        with one_by_one:
+            return list(app(environ, start_response))
+
+    server._server.app = serve
+    url = "http://{}:{}".format(*server.get_host_and_port())
+    client = boto3.client(
+        "s3",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+    client.create_bucket(Bucket="retraining")
+    yield url
+    server.stop()
+
+
+@pytest.fixture
+def s3_environment(_s3_server: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What a task sets from Airflow's connection."""
+    variables = {
+        "AWS_ENDPOINT_URL_S3": _s3_server,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return variables
+
+
+@pytest.fixture(params=["file", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    """Empty storage of each kind."""
+    if request.param == "file":
+        return Storage((tmp_path / "storage").as_uri())
+    request.getfixturevalue("s3_environment")
+    return Storage(f"s3://retraining/{tmp_path.name}-{uuid.uuid4().hex[:6]}")
+
+
+@pytest.fixture(scope="session")
+def processes() -> Iterator[ProcessPoolExecutor]:
+    """Eight processes that share nothing with this one but what they are told."""
+    with ProcessPoolExecutor(8, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool

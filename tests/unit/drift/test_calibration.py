@@ -1,0 +1,124 @@
+"""The threshold is the largest of floor, chance and history, and says which."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from include.retraining.drift.calibration import History, find_threshold
+from include.retraining.spec import Drift
+
+_POLICY = Drift(min_distance=0.05, alpha=0.01, min_rows=100, min_history_windows=4)
+
+
+def _history(distances: list[float], rows: int = 10_000) -> History:
+    return History(np.full(len(distances), rows), np.array(distances))
+
+
+def _threshold(history: History, **changes: object):  # type: ignore[no-untyped-def]
+    settings_: dict[str, object] = {
+        "chance": 0.02,
+        "chance_square": 1e-4,
+        "sizes": (80_000, 10_000),
+        "comparisons": 5,
+        "policy": _POLICY,
+    }
+    return find_threshold(history, **(settings_ | changes))  # type: ignore[arg-type]
+
+
+def test_floor_holds_where_chance_and_history_are_small() -> None:
+    threshold = _threshold(_history([0.01] * 8))
+    assert (threshold.value, threshold.basis, threshold.state) == (0.05, "floor", "calibrated")
+
+
+def test_chance_holds_where_rows_are_few() -> None:
+    threshold = _threshold(_history([0.01] * 8), chance=0.2, chance_square=0.01)
+    assert (threshold.value, threshold.basis) == (0.2, "chance")
+
+
+def test_history_holds_where_windows_differ_among_themselves() -> None:
+    threshold = _threshold(_history([0.05, 0.1, 0.12, 0.08, 0.06, 0.11, 0.09, 0.1]))
+    assert threshold.basis == "history"
+    assert threshold.value > 0.2
+    assert threshold.ordinary == 0.12
+
+
+def test_the_bound_of_a_hand_computed_history() -> None:
+    # Windows of one size, all 0.1 apart: tau^2 = 0.01 - (1 + 1.645 * 0.65 / 2) * chance_square *
+    # scale; scale = (1/10000 + 1/30000) / (1/40000 + 1/10000) = 16/15; four degrees of freedom.
+    from scipy.stats import t
+
+    tau = 0.01 - (1 + 1.645 * 0.65 / 2) * 1e-4 * 16 / 15
+    expected = (0.02**2 + t.ppf(1 - 0.01 / 10, 4) ** 2 * tau) ** 0.5
+    threshold = _threshold(_history([0.1] * 4), sizes=(40_000, 10_000))
+    assert threshold.value == pytest.approx(expected, rel=1e-9)
+
+
+def test_too_few_windows_are_uncalibrated_and_set_nothing() -> None:
+    threshold = _threshold(_history([0.3, 0.4, 0.3]))
+    assert (threshold.state, threshold.basis, threshold.windows) == ("uncalibrated", "floor", 3)
+    assert _threshold(_history([0.06, 0.07, 0.06, 0.07])).state == "calibrated"
+
+
+def test_windows_that_could_not_be_measured_do_not_count() -> None:
+    threshold = _threshold(_history([0.3, np.nan, 0.3, 0.2]))
+    assert (threshold.state, threshold.windows) == ("uncalibrated", 3)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "state"),
+    [((100, 100), "calibrated"), ((99, 100), "insufficient"), ((100, 99), "insufficient")],
+)
+def test_too_few_rows_on_a_side_are_insufficient(sizes: tuple[int, int], state: str) -> None:
+    threshold = _threshold(_history([0.01] * 8), sizes=sizes)
+    assert threshold.state == state
+    assert (threshold.basis == "rows") == (state == "insufficient")
+
+
+def test_a_threshold_no_distance_could_exceed_is_insufficient() -> None:
+    threshold = _threshold(_history([0.9, 1.0, 0.8, 0.95]))
+    assert (threshold.value, threshold.state, threshold.basis) == (1.0, "insufficient", "unbounded")
+
+
+def test_a_second_test_rules_chance_out_only_where_rows_behave_as_independent() -> None:
+    calm, wild = _history([0.01] * 8), _history([0.2] * 8)
+    for history, basis in ((calm, "floor"), (wild, "history")):
+        found = _threshold(history, chance=0.06, chance_square=1e-4, chance_ruled_out=True)
+        assert found.basis == basis
+    assert _threshold(_history([0.01] * 3), chance=0.06, chance_ruled_out=True).basis == "chance"
+
+
+def test_a_shorter_current_window_gets_a_wider_bound() -> None:
+    history = _history([0.1] * 8)
+    same = _threshold(history)
+    shorter = _threshold(history, sizes=(80_000, 2_500))
+    assert shorter.value > 1.5 * same.value
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=4, max_size=26),
+    st.floats(0.001, 0.3),
+    st.integers(1, 50),
+)
+@settings(deadline=None)
+def test_the_threshold_is_never_below_floor_chance_or_largest_distance(
+    distances: list[float], chance: float, comparisons: int
+) -> None:
+    found = _threshold(_history(distances), chance=chance, comparisons=comparisons)
+    assert found.value >= min(1.0, max(0.05, chance, *distances))
+    more = _threshold(_history(distances), chance=chance, comparisons=comparisons + 1)
+    assert more.value >= found.value
+
+
+def test_an_ordinary_next_window_is_rarely_out_of_the_ordinary() -> None:
+    # Window means differ by chance of their own (sd 0.3); 10 features share alpha = 1 %.
+    rng = np.random.default_rng(0)
+    alarms, windows, features = 0, 12, 400
+    for _ in range(features):
+        means = rng.normal(0, 0.3, windows + 1)
+        # Distance of two normals whose means lie delta apart, times sampling noise: about 0.4
+        # delta.
+        distances = 0.4 * np.abs(means[:-1] - means[:-1].mean()) * windows / (windows - 1)
+        current = 0.4 * abs(means[-1] - means[:-1].mean())
+        alarms += current > _threshold(_history(list(distances)), comparisons=10).value
+    assert alarms / features <= 0.01

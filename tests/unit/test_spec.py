@@ -1,0 +1,346 @@
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from include.retraining.errors import SpecError
+from include.retraining.spec import MODELS_DIR, ModelSpec, Partitions, load_spec, load_specs
+
+FLIGHTS = (MODELS_DIR / "flights.yaml").read_text()
+
+
+def line_of(text: str, part: str) -> int:
+    return next(n for n, line in enumerate(text.splitlines(), start=1) if part in line)
+
+
+def write(folder: Path, text: str | bytes, name: str = "flights.yaml") -> Path:
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def changed(old: str, new: str) -> str:
+    assert FLIGHTS.count(old) == 1, f"the model file changed: {old!r}"
+    return FLIGHTS.replace(old, new)
+
+
+def test_every_model_file_of_the_repository_loads():
+    found = load_specs()
+    assert not found.errors
+    assert {spec.model for spec in found.specs} >= {"flights"}
+    assert all(
+        spec.model == path.stem
+        for spec, path in zip(found.specs, sorted(MODELS_DIR.glob("*.yaml")), strict=True)
+    )
+
+
+def test_flights_is_predicted_from_what_is_known_before_departure(flights: ModelSpec):
+    known_later = {"dep_delay", "arr_delay", "air_time", "dep_time", "arr_time", "tailnum"}
+    assert not known_later & set(flights.features.names)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "says"),
+    [
+        pytest.param(
+            "\nlabel:",
+            "\nlabl:",
+            "labl:",
+            "labl: unknown setting; did you mean 'label'?",
+            id="required-section-misspelt",
+        ),
+        pytest.param(
+            "min_rows: 15000",
+            "min_row: 15000",
+            "min_row:",
+            "training.min_row: unknown setting; did you mean 'min_rows'?",
+            id="optional-key-misspelt",
+        ),
+        pytest.param(
+            "min_rows: 15000", "colour: red", "colour:", "allowed: estimator", id="key-unknown"
+        ),
+        pytest.param(
+            "owner: flight-ops-ml\n",
+            "",
+            "model:",
+            "owner: required and missing; add it",
+            id="required-key-missing",
+        ),
+        pytest.param(
+            "cool_down_days: 14",
+            "cool_down_days: -1",
+            "cool_down_days:",
+            "retrain.cool_down_days: input should be greater than or equal to 0, got -1",
+            id="out-of-range",
+        ),
+        pytest.param(
+            "floor: 0.53", "floor: .nan", "floor:", "finite number, got nan", id="not-a-number"
+        ),
+        pytest.param("floor: 0.53", "floor: high", "floor:", "valid number", id="wrong-type"),
+        pytest.param(
+            "floor: 0.53",
+            "floor: 0.53\n  floor: 0.6",
+            "floor: 0.6",
+            "'floor' appears twice",
+            id="key-twice",
+        ),
+        pytest.param(
+            "metric: roc_auc",
+            "metric: accuracy",
+            "metric:",
+            "'roc_auc'",
+            id="not-among-the-choices",
+        ),
+        pytest.param(
+            "first: 2013-01-07",
+            "first: 2013-13-45",
+            "first:",
+            "month must be in 1..12",
+            id="no-such-date",
+        ),
+        pytest.param(
+            "first: 2013-01-07", "first: [2013-01-07", "last:", "not valid YAML", id="broken-yaml"
+        ),
+        pytest.param(
+            "owner: flight-ops-ml",
+            "owner: x\n? [a, b]\n: 1",
+            "? [a, b]",
+            "a key must be one word",
+            id="list-as-key",
+        ),
+        pytest.param(
+            "owner: flight-ops-ml",
+            "owner: x\n1: 2",
+            "1: 2",
+            "keys should be strings",
+            id="number-as-key",
+        ),
+        pytest.param(
+            "last: 2013-12-23",
+            "last: 2013-12-24",
+            "last:",
+            "whole number of weeks",
+            id="last-not-on-the-grid",
+        ),
+        pytest.param(
+            "last: 2013-12-23",
+            "last: 2012-12-31",
+            "last:",
+            "must not be before first",
+            id="last-before-first",
+        ),
+        pytest.param(
+            "first: 2013-01-07",
+            "first: 2013-01-07T00:00:00+02:00",
+            "first:",
+            "first must be midnight UTC",
+            id="midnight-elsewhere",
+        ),
+        pytest.param(
+            "column: arr_delay",
+            "column: arrdelay",
+            "column: arrdelay",
+            "label.column 'arrdelay' is not in source.columns; did you mean 'arr_delay'?",
+            id="label-not-a-column",
+        ),
+        pytest.param(
+            "categorical: [carrier, origin, dest]",
+            "categorical: [carrier, origin, arr_delay]",
+            "column: arr",
+            "must not be a feature: it is the answer",
+            id="label-as-feature",
+        ),
+        pytest.param(
+            "categorical: [carrier, origin, dest]",
+            "categorical: [carrier, origin, temp]",
+            "features:",
+            "named twice: ['temp']",
+            id="feature-twice",
+        ),
+        pytest.param(
+            "slices: [origin]",
+            "slices: [orign]",
+            "slices:",
+            "did you mean 'origin'?",
+            id="slice-not-a-feature",
+        ),
+        pytest.param(
+            "expected: [weekday]",
+            "expected: [tail]",
+            "expected:",
+            "drift.expected: 'tail' is not",
+            id="expected-not-a-feature",
+        ),
+        pytest.param(
+            "expected: [weekday]",
+            "persistence_windows: 4",
+            "persistence_windows:",
+            "less than or equal to 3",
+            id="persistence-beyond-the-look-back",
+        ),
+        pytest.param(
+            "key: [sched_dep, carrier, flight]",
+            "key: [sched_dep, carier, flight]",
+            "source:",
+            "did you mean 'carrier'?",
+            id="key-not-a-column",
+        ),
+        pytest.param(
+            "event_time: sched_dep",
+            "event_time: carrier",
+            "event_time:",
+            "must be a timestamp",
+            id="event-time-not-a-timestamp",
+        ),
+        pytest.param(
+            "batch: landing/flights/{partition}.parquet",
+            "batch: landing/flights.parquet",
+            "batch:",
+            "batch: path must contain {partition}",
+            id="path-without-partition",
+        ),
+        pytest.param(
+            "batch: landing/flights/{partition}.parquet",
+            "batch: l/{model}/{partition}.parquet",
+            "batch:",
+            "no other braces",
+            id="path-with-an-unknown-name",
+        ),
+        pytest.param(
+            "    weather: landing",
+            "    wether: landing",
+            "companion_columns:",
+            "exactly the companions",
+            id="companion-undescribed",
+        ),
+        pytest.param("model: flights", "model: Flights-1", "model:", "pattern", id="model-name"),
+    ],
+)
+def test_wrong_model_file_names_file_line_and_remedy(tmp_path, old, new, line, says):
+    text = changed(old, new)
+    path = write(tmp_path, text)
+    with pytest.raises(SpecError) as caught:
+        load_spec(path)
+    assert says in str(caught.value)
+    assert caught.value.path == str(path)
+    assert caught.value.line == line_of(text, line)
+
+
+def test_companion_cannot_take_the_place_of_the_batch(tmp_path):
+    text = FLIGHTS.replace("    weather:", "    batch:")
+    with pytest.raises(SpecError, match="'batch' is the name of the batch itself"):
+        load_spec(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        pytest.param(b"", "must be a mapping", id="empty"),
+        pytest.param(b"- a\n- b\n", "must be a mapping", id="list"),
+        pytest.param(b"model: \xff\n", "must be UTF-8", id="not-utf-8"),
+        pytest.param(b"model: x\n# \x07\n", "not valid YAML", id="control-character"),
+        pytest.param(b"a: 1\n---\nb: 2\n", "not valid YAML", id="two-documents"),
+        pytest.param(b"a: !!python/object:os.system {}\n", "not valid YAML", id="python-object"),
+    ],
+)
+def test_file_that_is_no_model_file_is_a_spec_error(tmp_path, content, says):
+    with pytest.raises(SpecError, match=says):
+        load_spec(write(tmp_path, content))
+
+
+def test_file_that_is_not_there_is_a_spec_error(tmp_path):
+    with pytest.raises(SpecError, match="cannot be read"):
+        load_spec(tmp_path / "gone.yaml")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param(changed("\nlabel:", "\nlabl:"), id="misspelt"),
+        pytest.param("a: [", id="broken-yaml"),
+        pytest.param("model: x\n# \x07\n", id="control-character"),
+        pytest.param("a: 2013-13-45", id="no-such-date"),
+    ],
+)
+def test_one_wrong_model_file_does_not_stop_the_others(tmp_path, broken):
+    write(tmp_path, broken, "a_broken.yaml")
+    write(tmp_path, FLIGHTS, "flights.yaml")
+    found = load_specs(tmp_path)
+    assert [spec.model for spec in found.specs] == ["flights"]
+    assert [Path(error.path).name for error in found.errors] == ["a_broken.yaml"]
+
+
+def test_second_file_of_one_model_is_refused_and_the_first_stays(tmp_path):
+    write(tmp_path, FLIGHTS, "a.yaml")
+    write(tmp_path, FLIGHTS, "b.yaml")
+    found = load_specs(tmp_path)
+    assert len(found.specs) == 1
+    assert "also the name in another file" in str(found.errors[0])
+    assert found.errors[0].path.endswith("b.yaml")
+
+
+@pytest.mark.parametrize(
+    "first", ["2013-01-07", '"2013-01-07"', "2013-01-07T00:00:00Z", "2013-01-07 00:00:00"]
+)
+def test_every_spelling_of_a_moment_is_utc(tmp_path, first):
+    spec = load_spec(write(tmp_path, changed("first: 2013-01-07", f"first: {first}")))
+    assert spec.partitions.first == dt.datetime(2013, 1, 7, tzinfo=dt.UTC)
+    assert spec.batch_ref("2013-01-14").start == dt.datetime(2013, 1, 14, tzinfo=dt.UTC)
+
+
+def test_batch_ref_is_the_half_open_window_of_its_key(flights: ModelSpec):
+    batch = flights.batch_ref("2013-02-11")
+    assert batch.start == dt.datetime(2013, 2, 11, tzinfo=dt.UTC)
+    assert batch.end == dt.datetime(2013, 2, 18, tzinfo=dt.UTC)
+    assert flights.partition_key(batch.end) == "2013-02-18"
+
+
+@pytest.mark.parametrize("key", ["2013-01-07", "2013-12-23"], ids=["first", "last"])
+def test_batch_ref_takes_the_first_and_the_last_partition(flights: ModelSpec, key):
+    assert flights.batch_ref(key).partition == key
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        pytest.param("2012-12-31", id="before-the-first"),
+        pytest.param("2013-12-30", id="after-the-last"),
+        pytest.param("2013-01-08", id="off-the-grid"),
+        pytest.param("2013-1-7", id="second-spelling-of-a-batch"),
+        pytest.param("2013-01-07T00", id="other-length"),
+        pytest.param("20130107", id="no-dashes"),
+        pytest.param("../2013-01-07", id="path"),
+        pytest.param("", id="empty"),
+    ],
+)
+def test_batch_ref_refuses_what_is_no_partition_key(flights: ModelSpec, key):
+    with pytest.raises(SpecError, match="partition"):
+        flights.batch_ref(key)
+
+
+@pytest.mark.parametrize(
+    ("every", "cron", "key"),
+    [
+        ("hour", "0 * * * *", "2013-01-06T00"),
+        ("day", "0 0 * * *", "2013-01-06"),
+        ("week", "0 0 * * 0", "2013-01-06"),  # a Sunday
+    ],
+)
+def test_schedule_ticks_where_partitions_start(every, cron, key):
+    parts = Partitions(every=every, first=dt.datetime(2013, 1, 6, tzinfo=dt.UTC))
+    assert parts.cron == cron
+    assert parts.first.strftime(parts.key_format) == key
+
+
+@given(st.sampled_from(["hour", "day", "week"]), st.integers(0, 5000))
+def test_partition_keys_and_windows_are_inverse(every, number):
+    spec = load_spec(MODELS_DIR / "flights.yaml")
+    parts = Partitions(every=every, first=dt.datetime(2013, 1, 7, tzinfo=dt.UTC))
+    spec = spec.model_copy(update={"partitions": parts})
+    start = parts.first + number * parts.length
+    batch = spec.batch_ref(spec.partition_key(start))
+    assert (batch.start, batch.end) == (start, start + parts.length)

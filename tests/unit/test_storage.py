@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from include.retraining.errors import DataError
+from include.retraining.records import BatchRef
+from include.retraining.settings import Settings
+from include.retraining.storage import Storage, json_bytes, sha256
+
+pytestmark = pytest.mark.xdist_group("light")
+
+
+def test_written_object_is_read_back_and_replaced(storage: Storage):
+    storage.write("a/b.bin", b"one")
+    assert storage.read("a/b.bin") == b"one"
+    storage.write("a/b.bin", b"")
+    assert storage.read("a/b.bin") == b""
+
+
+def test_object_that_is_not_there_is_not_found(storage: Storage):
+    assert not storage.exists("a")
+    with pytest.raises(FileNotFoundError):
+        storage.read("a")
+    with pytest.raises(FileNotFoundError):
+        storage.read_json("a")
+    assert storage.read_record("a", BatchRef) is None
+
+
+def test_delete_removes_an_object_and_forgives_one_that_is_gone(storage: Storage):
+    storage.write("a", b"1")
+    storage.delete("a")
+    storage.delete("a")
+    assert not storage.exists("a")
+
+
+def test_list_gives_all_keys_below_a_folder_in_order(storage: Storage):
+    for key in ("m/b/2", "m/b/10", "m/a", "mm/a", "m/.hidden", "m/b/.1.tmp"):
+        storage.write(key, b"")
+    assert storage.list("m") == ["m/a", "m/b/10", "m/b/2"]
+    assert storage.list("m/b") == ["m/b/10", "m/b/2"]
+    assert storage.list("") == ["m/a", "m/b/10", "m/b/2", "mm/a"]
+    assert storage.list("nothing") == []
+
+
+def test_list_sees_what_was_written_since_it_was_last_asked(storage: Storage):
+    assert storage.list("m") == []
+    Storage(storage.url).write("m/a", b"")
+    assert storage.list("m") == ["m/a"]
+
+
+def test_create_writes_once_and_keeps_the_first(storage: Storage):
+    assert storage.create("a/b", b"first")
+    assert not storage.create("a/b", b"second")
+    assert storage.read("a/b") == b"first"
+    assert storage.list("") == ["a/b"]
+
+
+def test_create_is_free_again_after_a_delete(storage: Storage):
+    storage.create("a", b"first")
+    storage.delete("a")
+    assert storage.create("a", b"second")
+
+
+def _create(url: str, environment: dict[str, str], number: int) -> list[bool]:
+    os.environ |= environment
+    storage = Storage(url)
+    return [storage.create(f"race/{key}", str(number).encode()) for key in range(10)]
+
+
+def test_create_lets_one_of_eight_processes_win_each_key(request, storage: Storage, processes):
+    environment = {} if storage.is_local else request.getfixturevalue("s3_environment")
+    answers = [processes.submit(_create, storage.url, environment, n) for n in range(8)]
+    won = [answer.result(timeout=60) for answer in answers]
+    for key in range(10):
+        winners = [number for number in range(8) if won[number][key]]
+        assert len(winners) == 1
+        assert storage.read(f"race/{key}") == str(winners[0]).encode()
+
+
+def test_create_lets_one_of_eight_threads_win_each_key(storage: Storage):
+    with ThreadPoolExecutor(8) as pool:
+        for key in range(10):
+            won = list(
+                pool.map(lambda n, key=key: storage.create(f"race/{key}", b"%d" % n), range(8))
+            )
+            assert sum(won) == 1
+            assert storage.read(f"race/{key}") == str(won.index(True)).encode()
+
+
+def test_reader_sees_a_whole_object_while_it_is_replaced(tmp_path):
+    storage = Storage(tmp_path.as_uri())
+    contents = {bytes([letter]) * size for letter, size in ((65, 1), (66, 1_000_000))}
+    storage.write("a", min(contents))
+    stop = threading.Event()
+
+    def replace() -> None:
+        while not stop.is_set():
+            for content in contents:
+                storage.write("a", content)
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(replace)
+        seen = {storage.read("a") for _ in range(200)}
+        stop.set()
+        writing.result()
+    assert seen <= contents
+
+
+def test_write_that_dies_half_way_leaves_the_old_object(tmp_path, monkeypatch):
+    storage = Storage(tmp_path.as_uri())
+    storage.write("a", b"old")
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+    with pytest.raises(OSError, match="killed"):
+        storage.write("a", b"new")
+    assert storage.read("a") == b"old"
+    assert storage.list("") == ["a"]
+
+
+def test_home_with_a_space_keeps_its_storage_inside(tmp_path):
+    settings = Settings(home=tmp_path / "my home")
+    Storage.of(settings).write("a", b"1")
+    assert (tmp_path / "my home" / "storage" / "a").read_bytes() == b"1"
+
+
+def test_record_is_read_back_as_it_was(storage: Storage, flights):
+    batch = flights.batch_ref("2013-02-11")
+    storage.write_json("batch.json", batch)
+    assert storage.read_record("batch.json", BatchRef) == batch
+
+
+def test_json_is_reproducible_and_refuses_what_json_cannot_say():
+    assert json_bytes({"b": 1, "a": None}) == json_bytes({"a": None, "b": 1})
+    for number in (float("nan"), float("inf")):
+        with pytest.raises(DataError, match="cannot be kept as JSON"):
+            json_bytes({"a": number})
+
+
+def test_table_keeps_its_rows_and_its_instants_in_microseconds(storage: Storage):
+    instants = np.array(["2013-01-07T05:15:00.123456789", "NaT"], "datetime64[ns]")
+    times = pa.array(instants, pa.timestamp("ns", "UTC"))
+    table = pa.table({"at": times, "x": [1.5, None], "s": ["a", None]})
+    digest = storage.write_table("t.parquet", table)
+    found = storage.read_table("t.parquet")
+    assert found.schema.field("at").type == pa.timestamp("us", "UTC")
+    assert found.column("at").to_pylist()[0].isoformat() == "2013-01-07T05:15:00.123456+00:00"
+    assert found.select(["x", "s"]) == table.select(["x", "s"])
+    assert digest == sha256(storage.read("t.parquet"))
+    assert storage.read_table("t.parquet", ["x"]).column_names == ["x"]
+    assert storage.write_table("t.parquet", table) == digest
+
+
+@given(st.lists(st.binary(max_size=5), max_size=4), st.lists(st.binary(max_size=5), max_size=4))
+def test_one_digest_means_the_same_contents_in_the_same_order(one, other):
+    assert (sha256(*one) == sha256(*other)) == (one == other)
+
+
+@pytest.mark.parametrize(
+    ("url", "is_local"),
+    [("file:///a", True), ("/a", True), ("s3://b/a", False), ("memory://a", False)],
+)
+def test_storage_knows_whether_it_is_of_this_machine(url, is_local):
+    assert Storage(url).is_local is is_local
+
+
+def test_url_of_a_key_is_below_the_root(tmp_path: Path):
+    assert Storage("s3://b/root/").url_of("a/b") == "s3://b/root/a/b"
