@@ -15,6 +15,7 @@ from pathlib import Path
 
 from include.retraining.errors import RetrainingError, SpecError, did_you_mean
 from include.retraining.settings import Settings
+from include.retraining.settings_table import settings_table
 from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec, load_specs
 
 
@@ -42,7 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
     verify = actions.add_parser("verify", help="detect changed or missing entries")
     verify.add_argument("model")
 
-    commands.add_parser("schema", help="print the JSON schema of a model file, for editors")
+    schema = commands.add_parser(
+        "schema", help="print the JSON schema of a model file, for editors"
+    )
+    schema.add_argument("--markdown", action="store_true", help="a table for people instead")
 
     options = parser.parse_args(arguments)
     try:
@@ -52,9 +56,12 @@ def main(arguments: list[str] | None = None) -> int:
             case "status":
                 return run_status(_spec(options.model), as_json=options.json)
             case "ledger":
-                return run_ledger(_spec(options.model), verify=options.action == "verify", at=_at(options))
+                return run_ledger(
+                    _spec(options.model), verify=options.action == "verify", at=_at(options)
+                )
             case _:
-                print(json.dumps(ModelSpec.model_json_schema(), indent=2))
+                as_json = json.dumps(ModelSpec.model_json_schema(), indent=2)
+                print(settings_table() if options.markdown else as_json)
                 return 0
     except RetrainingError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -126,7 +133,9 @@ def _spec(model: str) -> ModelSpec:
     for error in errors:
         print(error, file=sys.stderr)
     known = [spec.model for spec in specs]
-    raise SpecError(f"no model {model!r}{did_you_mean(model, known)}; there are: {', '.join(known)}")
+    raise SpecError(
+        f"no model {model!r}{did_you_mean(model, known)}; there are: {', '.join(known)}"
+    )
 
 
 def _existing(settings: Settings) -> Settings:

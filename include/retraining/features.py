@@ -85,8 +85,10 @@ def materialize(spec: ModelSpec, settings: Settings, batch: BatchRef) -> Feature
     apply_definitions(spec, settings)
     store = feature_store(settings)
     views = _stored_views(spec)
-    # feature rows may be known up to a label's maturity after the batch's end
-    until = batch.end + dt.timedelta(days=spec.label.maturity_days)
+    # feature rows may be known up to a label's maturity after their batch's end; and an older batch that
+    # is delivered again must not set the online values back, so what came after it is written once more
+    newest = max(batch.end, *(other.end for other in published_partitions(spec, storage)))
+    until = newest + dt.timedelta(days=spec.label.maturity_days)
     store.materialize(batch.start, until, feature_views=views)
     rows = storage.read_table(report.files["batch"])
     joined = join(spec, settings, rows)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from include.retraining import metrics, registry
-from include.retraining.errors import ScoringError
+from include.retraining.errors import DataError, ScoringError
 from include.retraining.records import Performance
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
@@ -29,11 +29,21 @@ def labels(
         With the label column and the event time.
     known_at : datetime, optional
         A label counts only if it is mature by then; without, all that are there count.
+
+    Raises
+    ------
+    DataError
+        Without `label.at_least`, the column holds something else than 0 and 1.
     """
     values = rows.column(spec.label.column).to_numpy(zero_copy_only=False).astype("float64")
     if spec.label.at_least is not None:
         values = np.where(
             np.isnan(values), np.nan, (values >= spec.label.at_least).astype("float64")
+        )
+    elif strange := set(values[~np.isnan(values)]) - {0.0, 1.0}:
+        raise DataError(
+            f"label.column {spec.label.column!r} must hold 0 and 1, got {sorted(strange)[:3]}; mend the "
+            "source, or set label.at_least to the value from which on the label is 1"
         )
     if known_at is not None:
         maturity = dt.timedelta(days=spec.label.maturity_days)
@@ -74,7 +84,11 @@ def predict(spec: ModelSpec, model: Any, rows: pa.Table) -> metrics.Floats:
     """Give the probability of label 1 for each row; raises ScoringError on anything but a finite number."""
     if rows.num_rows == 0:
         return np.empty(0)
-    scores = np.asarray(model.predict_proba(feature_frame(spec, rows))[:, 1], dtype=np.float64)
+    frame = feature_frame(spec, rows)
+    try:
+        scores = np.asarray(model.predict_proba(frame)[:, 1], dtype=np.float64)
+    except Exception as error:  # whatever a model of another library raises
+        raise ScoringError(f"the model cannot score these rows: {error}") from error
     if not np.isfinite(scores).all():
         bad = int((~np.isfinite(scores)).sum())
         raise ScoringError(f"{bad} of {len(scores)} predictions are not finite numbers")

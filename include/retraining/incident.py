@@ -69,6 +69,9 @@ def open_incident(
 
     storage = Storage.of(settings)
     claimed = storage.read_record(_run_key(spec.model, run_id), RetrainRequest)
+    if claimed is None:  # a run killed right after its claim finds it by its name
+        own = (claim for claim in claims(spec, storage) if claim.run_id == run_id)
+        claimed = next((claim.request for claim in own), None)
     if claimed is not None:
         return claimed
     champion = registry.champion(spec, settings)

@@ -97,7 +97,8 @@ def verify(storage: Storage, model: str) -> list[str]:
 def reign(entries: list[Entry], at: dt.datetime | None = None) -> list[Entry]:
     """Give the line of champions still standing at a moment, the current one last.
 
-    A promotion adds a champion to the line; a rollback removes all after the one it returns to.
+    A promotion adds a champion to the line; a rollback removes all after the one it returns to. A
+    rollback to a version that an earlier one removed adds it again.
 
     Parameters
     ----------
@@ -112,7 +113,8 @@ def reign(entries: list[Entry], at: dt.datetime | None = None) -> list[Entry]:
             break
         if entry.action == "rollback":
             versions = [earlier.version for earlier in line]
-            line = line[: versions.index(entry.version)] if entry.version in versions else []
+            if entry.version in versions:
+                line = line[: versions.index(entry.version)]
         line.append(entry)
     return line
 

@@ -170,8 +170,13 @@ def verdict_of(spec: ModelSpec, storage: Storage, partition: str) -> Verdict | N
 def _trainable_rows(spec: ModelSpec, storage: Storage, batch: BatchRef) -> int:
     """Count the rows a retrain about this batch could learn from."""
     duel_start, _ = split_times(spec, batch)
+    oldest = None
+    if spec.training.max_days is not None:
+        oldest = duel_start - dt.timedelta(days=spec.training.max_days)
     count = 0
     for earlier in features.published_partitions(spec, storage):
+        if oldest is not None and earlier.end <= oldest:
+            continue
         if earlier.start < duel_start and earlier.start <= batch.start:
             report = features.require_published(spec, storage, earlier.partition)
             rows = storage.read_table(

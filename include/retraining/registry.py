@@ -185,12 +185,16 @@ def promote(
     Raises
     ------
     RegistryError
-        The gate did not pass, or the champion is no longer the one the candidate was measured against.
+        The gate did not pass, the champion is no longer the one the candidate was measured against, or
+        this very promotion was made before and the champion changed since.
     """
     if not decision.passed:
         raise RegistryError(
             f"version {decision.candidate_version} did not pass the gate: not promoted"
         )
+    _refuse_if_superseded(
+        spec, ledger.read(Storage.of(settings), spec.model), decision.incident_id, "promotion"
+    )
     current = aliases(spec, settings).get(CHAMPION)
     if current not in {decision.champion_version, decision.candidate_version}:
         raise RegistryError(
@@ -241,13 +245,15 @@ def rollback(
     Raises
     ------
     RegistryError
-        There is no earlier champion, or the version asked for never was one.
+        There is no earlier champion, the version asked for never was one or is champion now, or this very
+        rollback was made before and the champion changed since.
     """
     storage = Storage.of(settings)
     entries = ledger.read(storage, spec.model)
     done = next(
         (e for e in entries if e.incident_id == request_id and e.action == "rollback"), None
     )
+    _refuse_if_superseded(spec, entries, request_id, "rollback")
     line = ledger.reign(entries)
     if done is None:
         if not line:
@@ -262,6 +268,8 @@ def rollback(
         if target not in crowned:
             raise RegistryError(f"version {target} never was champion; allowed: {crowned}")
         current = line[-1].version
+        if target == current:
+            raise RegistryError(f"version {target} is champion already: there is nothing to do")
     else:
         target, current = done.version, done.previous_version or done.version
     load_model(spec, settings, target)  # never crown a version that cannot be scored
@@ -282,6 +290,19 @@ def rollback(
     before = after[-2].version if len(after) > 1 else None
     _crown(spec, settings, version=target, previous=before, retired=current)
     return _enter(spec, settings, draft)
+
+
+def _refuse_if_superseded(
+    spec: ModelSpec, entries: list[ledger.Entry], incident_id: str, action: str
+) -> None:
+    """Running an old step again must not undo what came after it."""
+    for entry in entries[:-1]:
+        if (entry.incident_id, entry.action) == (incident_id, action):
+            raise RegistryError(
+                f"{spec.model}: the {action} to version {entry.version} is done (ledger entry "
+                f"{entry.sequence}), and entry {entries[-1].sequence} made version "
+                f"{entries[-1].version} champion since; nothing was changed"
+            )
 
 
 def _crown(

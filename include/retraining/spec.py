@@ -31,8 +31,8 @@ class _Section(BaseModel):
 class Partitions(_Section):
     """How the past is cut into batches. `first` and `last` are the starts of partitions, in UTC."""
 
-    every: Literal["hour", "day", "week"] = "day"
-    first: dt.datetime
+    every: Literal["hour", "day", "week"] = Field(default="day", description="hour, day or week")
+    first: dt.datetime = Field(description="start of the first partition")
     last: dt.datetime | None = Field(
         default=None, description="no batch is expected after this one"
     )
@@ -90,14 +90,18 @@ class Source(_Section):
     Paths are below the storage root; ``{partition}`` stands for the partition key.
     """
 
-    batch: str
+    batch: str = Field(description="path of the file, .parquet, .csv, .json or .jsonl")
     companions: dict[str, str] = Field(
         default={}, description="further files of the same partition"
     )
     key: tuple[str, ...] = Field(min_length=1, description="columns that identify a row")
     event_time: str = Field(description="column: when the row's prediction is made, in UTC")
-    columns: dict[str, ColumnType] = Field(min_length=1)
-    companion_columns: dict[str, dict[str, ColumnType]] = {}
+    columns: dict[str, ColumnType] = Field(
+        min_length=1, description="name: string, integer, number, boolean or timestamp"
+    )
+    companion_columns: dict[str, dict[str, ColumnType]] = Field(
+        default={}, description="the same, for each companion"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -122,8 +126,8 @@ class Source(_Section):
 class Label(_Section):
     """What is predicted. With `at_least`, the label is 1 where the column reaches it, else 0."""
 
-    column: str
-    at_least: float | None = None
+    column: str = Field(description="holds the outcome; empty while it is unknown")
+    at_least: float | None = Field(default=None, description="the label is 1 from this value on")
     maturity_days: float = Field(ge=0, description="after this the label can no longer change")
 
 
@@ -132,8 +136,8 @@ class Features(_Section):
 
     service: str = Field(description="Feast feature service in feature_repo/")
     tables: str = Field(description="module:function that makes the feature tables of a batch")
-    numeric: tuple[str, ...] = ()
-    categorical: tuple[str, ...] = ()
+    numeric: tuple[str, ...] = Field(default=(), description="numeric features")
+    categorical: tuple[str, ...] = Field(default=(), description="categorical features")
 
     @model_validator(mode="after")
     def _some(self) -> Self:
@@ -188,10 +192,13 @@ class Drift(_Section):
 class Training(_Section):
     """How a candidate is fitted."""
 
-    estimator: str = "sklearn.ensemble.HistGradientBoostingClassifier"
-    params: dict[str, Any] = {}
-    seed: int = 0
-    min_rows: int = Field(default=1000, ge=1)
+    estimator: str = Field(
+        default="sklearn.ensemble.HistGradientBoostingClassifier",
+        description="a scikit-learn classifier, or module:function that returns one",
+    )
+    params: dict[str, Any] = Field(default={}, description="its arguments")
+    seed: int = Field(default=0, description="of everything random")
+    min_rows: int = Field(default=1000, ge=1, description="with mature labels; fewer train nothing")
     max_days: float | None = Field(
         default=None, gt=0, description="rolling window; None: all history"
     )
@@ -200,17 +207,20 @@ class Training(_Section):
 class Gate(_Section):
     """What a candidate has to show before it may replace the champion."""
 
-    metric: Literal["roc_auc", "average_precision", "neg_log_loss"] = "roc_auc"
+    metric: Literal["roc_auc", "average_precision", "neg_log_loss"] = Field(
+        default="roc_auc",
+        description="roc_auc, average_precision or neg_log_loss; higher is better",
+    )
     floor: float = Field(default=0.5, description="of the metric, for the first model as well")
     min_gain: float = Field(default=0.0, ge=0, description="the gain must be larger than this")
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="of all intervals, two-sided")
     duel_days: float = Field(
         default=7.0, gt=0, description="newest label-mature days, never trained on"
     )
-    min_rows: int = Field(default=200, ge=2)
+    min_rows: int = Field(default=200, ge=2, description="labelled rows a metric needs")
     slices: tuple[str, ...] = Field(default=(), description="columns: no slice may get worse")
-    max_slice_loss: float = Field(default=0.05, ge=0, description="of the metric, beyond its noise")
-    min_slice_rows: int = Field(default=100, ge=2)
+    max_slice_loss: float = Field(default=0.05, ge=0, description="of the metric, in any slice")
+    min_slice_rows: int = Field(default=100, ge=2, description="smaller slices are not judged")
 
 
 class Retrain(_Section):
@@ -228,7 +238,7 @@ class Retrain(_Section):
     cool_down_days: float = Field(
         default=0.0, ge=0, description="between two retrains, in data time"
     )
-    max_per_30_days: int = Field(default=4, ge=1)
+    max_per_30_days: int = Field(default=4, ge=1, description="budget of retrains, in data time")
     autonomy: Literal[1, 2, 3] = Field(
         default=2, description="1 evaluate only, 2 a person approves, 3 automatic with guardrails"
     )
@@ -238,10 +248,13 @@ class Retrain(_Section):
 class ModelSpec(_Section):
     """Everything the bundle has to know about one model."""
 
-    model: str = Field(pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$")
-    description: str
-    owner: str
-    slack_channel: str = "#ml-alerts"
+    model: str = Field(
+        pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$",
+        description="name of the model; lower case, _ between words",
+    )
+    description: str = Field(description="one sentence: what is predicted")
+    owner: str = Field(description="team or person, shown in Airflow")
+    slack_channel: str = Field(default="#ml-alerts", description="where its alerts go")
     partitions: Partitions
     source: Source
     label: Label

@@ -113,7 +113,9 @@ def _advise(
             f"{champion.number} took over; wait for the next batch"
         )
     elif verdict is not None and verdict.outcome == "retrain":
-        advice.append(f"A retrain was asked for: look at {spec.model}__retrain, run {verdict.incident_id}")
+        advice.append(
+            f"A retrain was asked for: look at {spec.model}__retrain, run {verdict.incident_id}"
+        )
     elif verdict is not None and verdict.outcome == "blocked":
         advice.append(
             f"A retrain has to wait ({verdict.reasons[-1]}); to retrain all the same, trigger "
@@ -172,9 +174,7 @@ def render(status: Status) -> str:
 
 
 def _performance(found: Performance) -> str:
-    return (
-        f"{found.metric} {found.value:.3f} ({found.low:.3f} to {found.high:.3f}, {found.rows:,} rows)"
-    )
+    return f"{found.metric} {found.value:.3f} ({found.low:.3f} to {found.high:.3f}, {found.rows:,} rows)"
 
 
 def _moment(at: dt.datetime | None) -> str:

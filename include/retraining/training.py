@@ -154,6 +154,10 @@ def train_candidate(
     done = registry.version_of_incident(spec, settings, request.incident_id)
     if done is not None:
         log.info("version %s of this incident is registered already: reused", done.number)
+        if done.stage == "None":  # the gate has not seen it: an attempt may have died before this
+            registry.client(settings).set_registered_model_alias(
+                spec.model, CHALLENGER, str(done.number)
+            )
         return _candidate(spec, settings, request, training_set, done)
     storage = Storage.of(settings)
     started = time.monotonic()
@@ -162,7 +166,14 @@ def train_candidate(
     labelled = training.filter(pa.array(~np.isnan(known)))
     pipeline = build_pipeline(spec)
     log.info("fitting %s on %s rows", spec.training.estimator, labelled.num_rows)
-    pipeline.fit(feedback.feature_frame(spec, labelled), known[~np.isnan(known)].astype("int64"))
+    frame = feedback.feature_frame(spec, labelled)
+    try:
+        pipeline.fit(frame, known[~np.isnan(known)].astype("int64"))
+    except (TypeError, ValueError) as error:  # what scikit-learn makes of parameters and data
+        raise DataError(
+            f"{spec.model}: {spec.training.estimator} cannot be fitted: {error}; check "
+            "training.params and the features"
+        ) from error
     log.info("fitted in %.1f s", time.monotonic() - started)
     duel = storage.read_table(training_set.duel_key)
     importances = permutation_importances(spec, pipeline, duel)
@@ -213,15 +224,14 @@ def _make_estimator(spec: ModelSpec) -> Any:
         raise SpecError(f"training.estimator: cannot import {path!r}: {error}") from error
     try:
         estimator = factory(**spec.training.params)
-        if "random_state" in estimator.get_params():
-            estimator.set_params(random_state=spec.training.seed)
-    except TypeError as error:
+    except Exception as error:  # whatever a factory of the user's raises
         raise SpecError(f"training.params: {path} does not take them: {error}") from error
-    if not hasattr(estimator, "predict_proba"):
+    if not hasattr(estimator, "predict_proba") or not hasattr(estimator, "set_params"):
         raise SpecError(
             f"training.estimator: {path} gives no probabilities; choose a classifier with predict_proba"
         )
-    return estimator
+    seeded = [name for name in estimator.get_params() if name.split("__")[-1] == "random_state"]
+    return estimator.set_params(**dict.fromkeys(seeded, spec.training.seed))
 
 
 def permutation_importances(spec: ModelSpec, pipeline: Any, duel: pa.Table) -> dict[str, float]:

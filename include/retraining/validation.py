@@ -7,6 +7,7 @@ about rows moves those rows to quarantine, with every expectation they broke. Wa
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,6 +15,7 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -80,14 +82,17 @@ def validate_batch(
     DataError
         No file has landed for the partition.
     """
-    inputs = [_read(storage, name, key) for name, key in input_keys(spec, batch.partition).items()]
+    declared = {"batch": spec.source.columns, **spec.source.companion_columns}
+    inputs = [
+        _read(storage, name, key, declared[name])
+        for name, key in input_keys(spec, batch.partition).items()
+    ]
     contents = sha256(*(item.content for item in inputs))
     suites_sha = sha256(*(_suite_path(suites, spec, item.name).read_bytes() for item in inputs))
     for item in inputs:
-        is_batch = item.name == "batch"
-        columns = spec.source.columns if is_batch else spec.source.companion_columns[item.name]
-        _check_columns(item, columns)
+        _check_columns(item, declared[item.name])
         if not item.is_refused:
+            _check_finite(item)
             _check_expectations(item, _suite_path(suites, spec, item.name), batch)
             _check_quarantined_share(item, spec.validation.max_quarantined_share)
     primary = inputs[0]
@@ -138,7 +143,7 @@ def _suite_path(suites: Path, spec: ModelSpec, name: str) -> Path:
     return path
 
 
-def _read(storage: Storage, name: str, key: str) -> _Input:
+def _read(storage: Storage, name: str, key: str, columns: dict[str, ColumnType]) -> _Input:
     try:
         item = _Input(name, key, storage.read(key))
     except FileNotFoundError as error:
@@ -146,7 +151,9 @@ def _read(storage: Storage, name: str, key: str) -> _Input:
             f"no file at {storage.url_of(key)}; deliver it there, then clear this task"
         ) from error
     try:
-        item.table = _parse(item.content, PurePosixPath(key).suffix)
+        table = _parse(item.content, PurePosixPath(key).suffix, columns)
+        table.validate(full=True)  # text that is not UTF-8 shows here, or in the middle of a task
+        item.table = table
     except (pa.ArrowException, OSError, ValueError) as error:
         first_line = str(error).strip().splitlines()[0][:200] if str(error).strip() else "no detail"
         size = f"{len(item.content)} bytes"
@@ -154,16 +161,38 @@ def _read(storage: Storage, name: str, key: str) -> _Input:
     return item
 
 
-def _parse(content: bytes, suffix: str) -> pa.Table:
+def _parse(content: bytes, suffix: str, columns: dict[str, ColumnType]) -> pa.Table:
     if not content:
         raise ValueError("the file is empty")
     if suffix == ".parquet":
-        return pq.read_table(BytesIO(content))
+        return pq.ParquetFile(BytesIO(content)).read()
+    # text formats have no types of their own, and a guess takes the code 007 for a number
+    text = [name for name, kind in columns.items() if kind in {"string", "timestamp"}]
     if suffix == ".csv":
-        return pyarrow.csv.read_csv(BytesIO(content))
-    if suffix in {".json", ".jsonl"}:
-        return pyarrow.json.read_json(BytesIO(content))
-    raise ValueError(f"unknown format {suffix!r}; allowed: .parquet, .csv, .json, .jsonl")
+        options = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(text, pa.string()))
+        table = pyarrow.csv.read_csv(BytesIO(content), convert_options=options)
+    elif suffix in {".json", ".jsonl"}:
+        there = set(pyarrow.json.read_json(BytesIO(content)).column_names)
+        schema = pa.schema([(name, pa.string()) for name in text if name in there])
+        options = pyarrow.json.ParseOptions(explicit_schema=schema)
+        table = pyarrow.json.read_json(BytesIO(content), parse_options=options)
+    else:
+        raise ValueError(f"unknown format {suffix!r}; allowed: .parquet, .csv, .json, .jsonl")
+    return _read_text(table, columns)
+
+
+def _read_text(table: pa.Table, columns: dict[str, ColumnType]) -> pa.Table:
+    """Empty text is a missing value; a timestamp is ISO 8601 with a time zone, or stays text."""
+    for position, name in enumerate(table.column_names):
+        kind, column = columns.get(name), table.column(position)
+        if kind not in {"string", "timestamp"} or not pa.types.is_string(column.type):
+            continue
+        column = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
+        if kind == "timestamp":
+            with contextlib.suppress(pa.ArrowInvalid):  # the check of the types says it better
+                column = column.cast(pa.timestamp("us", tz="UTC"))
+        table = table.set_column(position, name, column)
+    return table
 
 
 def _check_columns(item: _Input, columns: dict[str, ColumnType]) -> None:
@@ -224,6 +253,8 @@ def _cast(column: pa.ChunkedArray, kind: ColumnType) -> pa.ChunkedArray:
         column = column.cast(column.type.value_type)
     if pa.types.is_null(column.type):
         return column.cast(_TARGET[kind])
+    if kind == "timestamp" and pa.types.is_string(column.type):
+        raise ValueError("must be ISO 8601 with a time zone, such as 2013-01-07T05:15:00Z")
     if not _ACCEPTED[kind](column.type):
         raise ValueError("give it the declared type at the source, or declare the new one")
     if kind == "timestamp" and column.type.tz is None:
@@ -231,25 +262,45 @@ def _cast(column: pa.ChunkedArray, kind: ColumnType) -> pa.ChunkedArray:
     if kind == "integer" and pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
     if kind == "timestamp":
-        return column.cast(_TARGET[kind], safe=False)  # drops nanoseconds on purpose
+        # drops nanoseconds on purpose; nothing else may be lost
+        return column.cast(_TARGET[kind], safe=column.type.unit != "ns")
     return column.cast(_TARGET[kind])
+
+
+def _check_finite(item: _Input) -> None:
+    """Infinite numbers are bad rows, whatever the suite says: no model and no statistic can use them."""
+    assert item.table is not None
+    for name in item.table.column_names:
+        column = item.table.column(name)
+        if not pa.types.is_floating(column.type):
+            continue
+        rows = np.flatnonzero(np.isinf(column.to_numpy(zero_copy_only=False))).tolist()
+        for row in rows:
+            item.broken_rows.setdefault(row, []).append(f"{name}: column_values_to_be_finite")
+        if rows:
+            item.findings.append(
+                Finding(
+                    expectation="column_values_to_be_finite",
+                    column=name,
+                    severity="critical",
+                    failed_rows=len(rows),
+                    detail=f"{len(rows)} of {item.rows} rows are infinite",
+                )
+            )
 
 
 def _check_expectations(item: _Input, suite_path: Path, batch: BatchRef) -> None:
     """Run the Great Expectations suite of one input and sort its failures."""
     assert item.table is not None
-    frame = item.table.to_pandas()
-    frame[ROW] = range(len(frame))
-    for result in _run_suite(frame, suite_path.read_text(), batch):
+    for result in _run_suite(item.table.to_pandas(), suite_path, batch):
         if result.success:
             continue
         config = result.expectation_config
         severity: Severity = config.severity.value if config.severity else "critical"
         name, kwargs = config.type.removeprefix("expect_"), config.kwargs
         column = kwargs.get("column") or ", ".join(kwargs.get("column_list", ())) or None
-        if result.exception_info.get("raised_exception"):
-            message = str(result.exception_info.get("exception_message"))[:200]
-            item.refuse(name, f"could not be evaluated: {message}", column)
+        if trouble := _exception_of(result):
+            item.refuse(name, f"could not be evaluated: {trouble[:200]}; mend the suite", column)
             continue
         indexes = result.result.get("unexpected_index_list")
         if indexes is None:
@@ -260,7 +311,7 @@ def _check_expectations(item: _Input, suite_path: Path, batch: BatchRef) -> None
                 Finding(expectation=name, column=column, severity=severity, detail=detail)
             )
             continue
-        rows = [int(index[ROW]) for index in indexes]
+        rows = [int(index) for index in indexes]
         if severity == "critical":
             label = f"{column}: {name}" if column else name
             for row in rows:
@@ -288,16 +339,39 @@ def _check_quarantined_share(item: _Input, allowed: float) -> None:
         )
 
 
-def _run_suite(frame: pd.DataFrame, suite_json: str, batch: BatchRef) -> list[Any]:
-    import great_expectations as gx
+def _exception_of(result: Any) -> str:
+    """Say why an expectation could not be evaluated: one exception, or one for each of its metrics."""
+    info = result.exception_info or {}
+    found = [info, *(value for value in info.values() if isinstance(value, dict))]
+    return next((str(one["exception_message"]) for one in found if one.get("raised_exception")), "")
 
-    suite = gx.ExpectationSuite(**json.loads(suite_json))
+
+def _read_suite(path: Path) -> Any:
+    import great_expectations as gx
+    from great_expectations.exceptions import GreatExpectationsError
+
+    try:
+        content = json.loads(path.read_text())
+        suite = gx.ExpectationSuite(**content)
+        types = [one["type"] for one in content["expectations"]]
+    except (ValueError, TypeError, KeyError, GreatExpectationsError) as error:
+        raise DataError(f"{path.name} is no expectation suite: {error}") from error
+    known = [one.expectation_type for one in suite.expectations]
+    lost = [kind for kind in types if kind not in known]
+    if lost or len(known) != len(types):
+        # Great Expectations logs and leaves out what it does not know: a misspelt check would be no check
+        raise DataError(f"{path.name}: Great Expectations cannot use {', '.join(lost) or 'all of it'}")
+    return suite
+
+
+def _run_suite(frame: pd.DataFrame, suite_path: Path, batch: BatchRef) -> list[Any]:
+    suite = _read_suite(suite_path)
     result = (
         _batch_definition()
         .get_batch({"dataframe": frame})
         .validate(
             suite,
-            result_format={"result_format": "COMPLETE", "unexpected_index_column_names": [ROW]},
+            result_format="COMPLETE",
             expectation_parameters={"start": batch.start, "end": batch.end},
         )
     )

@@ -38,10 +38,10 @@ class History(NamedTuple):
     rows: NDArray[np.int64]
     distances: NDArray[np.float64]
 
-    @property
-    def measured(self) -> NDArray[np.float64]:
-        """The distances of the windows that could be measured."""
-        return self.distances[~np.isnan(self.distances)]
+    def measured(self, min_rows: int) -> History:
+        """Give the windows that could be measured; on a few rows any distance looks ordinary."""
+        usable = ~np.isnan(self.distances) & (self.rows >= min_rows)
+        return History(self.rows[usable], self.distances[usable])
 
 
 Basis = Literal["floor", "chance", "history", "rows", "unbounded"]
@@ -61,9 +61,8 @@ class Threshold(NamedTuple):
     windows: int
 
 
-_CHANCE_SPREAD = (
-    0.65  # sd of a squared Kolmogorov-Smirnov distance under chance, in units of its mean
-)
+# Standard deviation of a squared Kolmogorov-Smirnov distance by chance, in units of its mean.
+_CHANCE_SPREAD = 0.65
 
 
 def find_threshold(
@@ -103,13 +102,15 @@ def find_threshold(
         chance alone set it. `insufficient` with fewer than ``min_rows`` rows on a side, or where no
         distance could exceed the threshold.
     """
-    distances = history.measured
+    all_rows = int(history.rows.sum())
+    history = history.measured(policy.min_rows)
+    distances = history.distances
     ordinary = float(np.max(distances, initial=0.0))
     candidates: dict[Basis, float] = {"floor": policy.min_distance, "chance": chance}
     state: Calibration = "uncalibrated"
     if len(distances) >= policy.min_history_windows:
         state = "calibrated"
-        beyond_chance = _variance_beyond_chance(history, chance_square, sizes)
+        beyond_chance = _variance_beyond_chance(history, all_rows, chance_square, sizes)
         lower = float(distances.mean() + policy.ordinary_sigmas * distances.std(ddof=1))
         candidates["history"] = max(ordinary, lower)
         if beyond_chance > 0:
@@ -128,16 +129,15 @@ def find_threshold(
 
 
 def _variance_beyond_chance(
-    history: History, chance_square: float, sizes: tuple[int, int]
+    history: History, all_rows: int, chance_square: float, sizes: tuple[int, int]
 ) -> float:
     """Give how much the mean squared distance of the history exceeds what chance explains."""
-    measured = ~np.isnan(history.distances)
-    rows = history.rows[measured].astype(np.float64)
-    others = np.maximum(history.rows.sum() - rows, 1.0)
+    rows = history.rows.astype(np.float64)
+    others = np.maximum(all_rows - rows, 1.0)
     # Chance shrinks with the sizes: the windows had other ones than the current check.
     scale = (1 / rows + 1 / others) / (1 / sizes[0] + 1 / sizes[1])
     limit = 1 + 1.645 * _CHANCE_SPREAD / len(rows) ** 0.5
-    beyond = float((history.distances[measured] ** 2 - limit * chance_square * scale).mean())
+    beyond = float((history.distances**2 - limit * chance_square * scale).mean())
     # A window shorter than usual averages over less of what makes windows differ.
     return max(0.0, beyond) * max(1.0, float(np.median(rows)) / sizes[1])
 

@@ -158,8 +158,8 @@ class Columns:
         if pa.types.is_nested(kind):
             return LevelColumn({}, self.rows, f"values are {kind}, which has no levels to count")
         counts: dict[str, int] = {}
-        for piece in self._pieces(name):
-            for value, count in _counted(piece):
+        for group in _counted_groups(self._pieces(name)):
+            for value, count in group:
                 if not is_missing(value):
                     level = level_name(value)
                     counts[level] = counts.get(level, 0) + count
@@ -283,17 +283,29 @@ def _numbers(piece: pa.Array, steps: Sequence[pa.DataType]) -> NDArray[Any]:
     return np.asarray((piece.drop_null() if piece.null_count else piece).to_numpy())
 
 
-def _counted(piece: pa.Array) -> Iterator[tuple[Any, int]]:
-    if pa.types.is_dictionary(piece.type):
+def _counted_groups(pieces: Iterable[pa.Array]) -> Iterator[Iterable[tuple[Any, int]]]:
+    """Count the values of all pieces; pieces that share a dictionary are counted by its codes."""
+    dictionary: pa.Array | None = None
+    total: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+    for piece in pieces:
+        if not pa.types.is_dictionary(piece.type):
+            counted = piece.value_counts()
+            values, counts = counted.field("values"), counted.field("counts")
+            yield zip(values.to_pylist(), counts.to_pylist(), strict=True)
+            continue
+        if dictionary is None or not piece.dictionary.equals(dictionary):
+            yield _named(dictionary, total)
+            dictionary, total = piece.dictionary, np.zeros(len(piece.dictionary), dtype=np.int64)
         codes = piece.indices.drop_null() if piece.indices.null_count else piece.indices
-        counts = np.bincount(codes.to_numpy(), minlength=len(piece.dictionary))
-        used = np.flatnonzero(counts)
-        yield from zip(piece.dictionary.take(used).to_pylist(), counts[used].tolist(), strict=True)
-        return
-    counted = piece.value_counts()
-    yield from zip(
-        counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True
-    )
+        total += np.bincount(codes.to_numpy(), minlength=len(total))
+    yield _named(dictionary, total)
+
+
+def _named(dictionary: pa.Array | None, counts: NDArray[np.int64]) -> Iterable[tuple[Any, int]]:
+    if dictionary is None:
+        return ()
+    used = np.flatnonzero(counts)
+    return zip(dictionary.take(pa.array(used)).to_pylist(), counts[used].tolist(), strict=True)
 
 
 def is_missing(value: Any) -> bool:
@@ -302,7 +314,7 @@ def is_missing(value: Any) -> bool:
 
 
 def level_name(value: Any) -> str:
-    """Name a level so that 1, 1.0 and "1" are one: one missing value makes pandas floats of integers."""
+    """Name a level so that 1, 1.0 and "1" are one: a missing value makes floats of integers."""
     if isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer():
