@@ -6,7 +6,7 @@ import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseSensorOperator
-from airflow.sdk.exceptions import AirflowFailException, TaskDeferralTimeout
+from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
 
 from retraining_provider.context import batch_of
 from retraining_provider.hooks.retraining import RetrainingHook
@@ -64,7 +64,7 @@ class LandingSensor(BaseSensorOperator):
         """Turn the time-out of the wait into what a person can act on."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
-        except TaskDeferralTimeout as error:
+        except AirflowSensorTimeout as error:
             batch = batch_of(self.spec, context)
             raise AirflowFailException(
                 f"{self.spec.model} {batch.partition}: nothing landed within "

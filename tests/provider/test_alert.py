@@ -1,0 +1,184 @@
+"""Alerts through Airflow's Slack connection, against a server that speaks Slack's API on loopback."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+from urllib.parse import parse_qs
+
+import pytest
+from airflow.sdk.exceptions import AirflowSkipException
+
+from include.retraining.records import BatchRef, Finding, ValidationReport, Verdict
+from include.retraining.spec import MODELS_DIR, load_spec
+
+SPEC = load_spec(MODELS_DIR / "flights.yaml")
+BATCH = SPEC.batch_ref("2013-02-04")
+
+
+class Slack(ThreadingHTTPServer):
+    """Remembers calls; answers the first `failing` of them with an error of the server."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.calls: list[tuple[str, dict]] = []
+        self.failing = 0
+
+    def posts(self) -> list[dict]:
+        return [content for method, content in self.calls if method == "chat.postMessage"]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        is_json = "json" in self.headers.get("Content-Type", "")
+        content = json.loads(body) if is_json else {k: v[0] for k, v in parse_qs(body).items()}
+        if self.server.failing > 0:
+            self.server.failing -= 1
+            self.send_response(500)
+            self.end_headers()
+            return
+        self.server.calls.append((self.path.rpartition("/")[2], content))
+        answer = json.dumps({"ok": True, "channel": "C1", "ts": f"{len(self.server.calls)}.0"})
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(answer.encode())
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def slack(monkeypatch, tmp_path):
+    server = Slack()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    connection = {
+        "conn_type": "slack",
+        "password": "xoxb-test",
+        "extra": {"base_url": f"http://127.0.0.1:{server.server_port}/api/", "timeout": 5},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_SLACK_ALERTS", json.dumps(connection))
+    monkeypatch.setenv("RETRAINING_HOME", str(tmp_path))
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def context(partition: str = "2013-02-04", **more) -> dict:
+    dag_run = SimpleNamespace(
+        dag_id="flights__ingest", run_id="manual__1", run_type="manual", partition_key=partition
+    )
+    return {"dag_run": dag_run, "params": {}, **more}
+
+
+def report(rows_bad: int) -> dict:
+    finding = Finding(
+        expectation="column_values_to_be_between",
+        column="distance",
+        severity="critical",
+        failed_rows=rows_bad,
+        detail=f"{rows_bad} of 100 rows, such as -1",
+    )
+    return ValidationReport(
+        batch=BATCH,
+        status="accepted",
+        rows_in=100,
+        rows_good=100 - rows_bad,
+        rows_quarantined=rows_bad,
+        findings=(finding,) if rows_bad else (),
+        content_sha256="a",
+        suite_sha256="b",
+        quarantine_key="flights/quarantine/partition=2013-02-04" if rows_bad else None,
+    ).model_dump(mode="json")
+
+
+def alert(subject: str, record: dict):
+    from retraining_provider.operators.alert import AlertOperator
+
+    return AlertOperator(task_id="alert", spec=SPEC, subject=subject, record=record).execute(context())
+
+
+def test_a_batch_has_one_thread_whose_opening_message_shows_the_newest_state(slack):
+    alert("validation", report(5))
+    verdict = Verdict(
+        batch=BatchRef.model_validate(BATCH.model_dump()),
+        outcome="retrain",
+        reasons=("roc_auc 0.60 is below the 0.65 that version 1 promised",),
+        content_sha256="a",
+        champion_version=1,
+        incident_id="i",
+    )
+    alert("verdict", verdict.model_dump(mode="json"))
+
+    opening, *replies = slack.posts()
+    assert "thread_ts" not in opening
+    assert opening["channel"] == "#ml-flights"
+    assert [reply["thread_ts"] for reply in replies] == ["1.0", "1.0"]
+    assert "5 of 100 rows quarantined" in replies[0]["text"]
+    assert "below the 0.65 that version 1 promised" in replies[1]["text"]
+    ((_, update),) = [call for call in slack.calls if call[0] == "chat.update"]
+    assert (update["channel"], update["ts"]) == ("C1", "1.0")
+    assert "Retraining" in update["text"]
+
+
+def test_the_same_alert_is_told_once_however_often_the_task_runs(slack):
+    alert("validation", report(5))
+    before = len(slack.calls)
+    alert("validation", report(5))
+    assert len(slack.calls) == before
+
+
+def test_a_clean_batch_is_no_news(slack):
+    with pytest.raises(AirflowSkipException):
+        alert("validation", report(0))
+    assert slack.calls == []
+
+
+def test_an_error_of_slack_is_retried_and_no_alert_is_lost(slack):
+    slack.failing = 2
+    alert("validation", report(5))
+    assert len(slack.posts()) == 2
+
+
+def test_a_slack_that_stays_down_fails_the_task_and_the_next_try_delivers(slack):
+    slack.failing = 100
+    with pytest.raises(Exception):
+        alert("validation", report(5))
+    slack.failing = 0
+    alert("validation", report(5))
+    assert "5 of 100 rows quarantined" in slack.posts()[-1]["text"]
+
+
+def test_a_failed_task_is_told_with_its_error_and_what_to_do(slack):
+    from retraining_provider.notifications.failure import FailureNotifier
+
+    FailureNotifier(spec=SPEC).notify(
+        context(
+            exception=ValueError("disk <full>"), task_instance=SimpleNamespace(task_id="validate_batch")
+        )
+    )
+    text = slack.posts()[-1]["text"]
+    assert "flights__ingest.validate_batch failed" in text
+    assert "disk &lt;full&gt;" in text
+    assert "clear the task" in text
+
+
+def test_a_refused_batch_is_not_told_a_second_time_as_a_failure(slack):
+    from retraining_provider.notifications.failure import FailureNotifier
+
+    from include.retraining.errors import BatchRefused
+
+    FailureNotifier(spec=SPEC).notify(context(exception=BatchRefused("x")))
+    assert slack.calls == []
+
+
+def test_without_a_connection_messages_are_kept_in_a_folder(slack, monkeypatch, tmp_path):
+    monkeypatch.delenv("AIRFLOW_CONN_SLACK_ALERTS")
+    alert("validation", report(5))
+    kept = sorted((tmp_path / "slack").glob("*.json"))
+    assert [json.loads(file.read_text())["thread_ts"] for file in kept] == [None, "0001"]
+    assert slack.calls == []
