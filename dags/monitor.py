@@ -80,8 +80,12 @@ def monitor(spec: ModelSpec) -> DAG:
 
         @task
         def publish_report(report: object, verdict: object) -> str | None:
+            import os
+
             from include.retraining.monitoring import publish_report
             from include.retraining.records import DriftReport, Verdict
+
+            os.nice(10)  # nobody waits for a page; the retrain that runs beside it goes first
 
             return publish_report(
                 spec,

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What each service of the image runs:
 #
-#   init                   once, before the others: the tables of Airflow, and the bucket
+#   init                   once, before the others: the tables of Airflow, and the bucket (`bucket` alone, too)
 #   api-server, scheduler, dag-processor, triggerer
 #   mlflow                 the tracking server; its options are MLFLOW_* variables
 #   land [WEEKS]           deliver the first weeks of the example's flights (default: 12)
@@ -9,11 +9,15 @@
 #
 # Anything else is run as it is.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+self=$(realpath "${BASH_SOURCE[0]}")
+cd "$(dirname "$self")/.."
 
 case "${1:-}" in
 init)
     airflow db migrate
+    exec "$self" bucket
+    ;;
+bucket)
     python - <<'PY'
 import os
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
@@ -43,6 +47,7 @@ mlflow)
     exec mlflow server
     ;;
 land)
+    export AIRFLOW__LOGGING__LOGGING_LEVEL=ERROR
     PYTHONPATH=plugins exec python -W ignore - "${2:-12}" <<'PY'
 import sys
 from retraining_provider.hooks.retraining import RetrainingHook
@@ -62,6 +67,7 @@ PY
     ;;
 retraining)
     shift
+    export AIRFLOW__LOGGING__LOGGING_LEVEL=ERROR # what is printed is the answer
     PYTHONPATH=plugins exec python -W ignore -c '
 import sys
 from retraining_provider.hooks.retraining import RetrainingHook

@@ -7,6 +7,7 @@ connection is set up.
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import Literal, Protocol
 
@@ -48,9 +49,10 @@ class Alert(Record):
         if len(self.lines) > MAX_LINES:
             kept.append(f"... and {len(self.lines) - MAX_LINES} more")
         head = f"{SYMBOL[self.level]} *{_plain(self.title)}*"
-        body = "\n".join([head, *(f"> {_plain(line)}" for line in kept)])
+        quoted = (row for line in kept for row in _plain(line).splitlines())
+        body = "\n".join([head, *(f"> {row}" for row in quoted)])
         if len(body) > MAX_CHARACTERS:
-            body = body[: MAX_CHARACTERS - 4] + " ..."
+            body = re.sub("&[a-z]*$", "", body[: MAX_CHARACTERS - 4]) + " ..."  # no half escape
         return body + (f"\n<{self.url}|Open in Airflow>" if self.url else "")
 
 

@@ -205,4 +205,4 @@ def test_a_script_of_shell_passes_shellcheck_where_there_is_one():
     shellcheck = shutil.which("shellcheck")
     if shellcheck is None:
         pytest.skip("shellcheck is not installed")
-    subprocess.run([shellcheck, *SCRIPTS, ROOT / ".ci" / "run"], check=True)
+    subprocess.run([shellcheck, "--severity=warning", *SCRIPTS, ROOT / ".ci" / "run"], check=True)

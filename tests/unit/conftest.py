@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 
+from include.retraining import registry
+from include.retraining.settings import Settings
 from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec
 from include.retraining.storage import Storage
+from tests.unit import pipeline
 
 FOREIGN = ("RETRAINING_", "AWS_", "MLFLOW_TRACKING", "MLFLOW_S3", "MLFLOW_EXPERIMENT")
 
@@ -87,5 +90,59 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
 @pytest.fixture(scope="session")
 def processes() -> Iterator[ProcessPoolExecutor]:
     """Eight processes that share nothing with this one but what they are told."""
-    with ProcessPoolExecutor(8, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["s3fs", "tests.unit.writers"])  # imported once, not eight times
+    with ProcessPoolExecutor(8, mp_context=context) as pool:
         yield pool
+
+
+@pytest.fixture(scope="session")
+def _empty_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose MLflow database is made: that alone takes seconds."""
+    home = tmp_path_factory.mktemp("empty")
+    registry.aliases(pipeline.small_spec(), Settings(home=home))
+    return home
+
+
+@pytest.fixture(scope="session")
+def _ingested_home(_empty_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with four real weeks in force."""
+    home = tmp_path_factory.mktemp("ingested")
+    settings = pipeline.copy_home(_empty_home, home)
+    for partition in pipeline.WEEKS:
+        pipeline.ingest(pipeline.small_spec(), settings, partition)
+    return home
+
+
+@pytest.fixture(scope="session")
+def _trained_home(_ingested_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with three registered versions, trained on weeks 1-3; none is champion yet."""
+    home = tmp_path_factory.mktemp("trained")
+    settings = pipeline.copy_home(_ingested_home, home)
+    for seed in (1, 2, 3):
+        pipeline.train(pipeline.small_spec(training={"seed": seed}), settings, "2013-01-21")
+    return home
+
+
+@pytest.fixture
+def empty(_empty_home: Path, tmp_path: Path) -> Settings:
+    """Nothing has landed yet."""
+    return pipeline.copy_home(_empty_home, tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def shared(_ingested_home: Path) -> Settings:
+    """Four real weeks in force, for tests that change nothing."""
+    return Settings(home=_ingested_home)
+
+
+@pytest.fixture
+def ingested(_ingested_home: Path, tmp_path: Path) -> Settings:
+    """Four real weeks in force."""
+    return pipeline.copy_home(_ingested_home, tmp_path / "home")
+
+
+@pytest.fixture
+def trained(_trained_home: Path, tmp_path: Path) -> Settings:
+    """Four real weeks in force and the versions 1, 2, 3, none of them champion."""
+    return pipeline.copy_home(_trained_home, tmp_path / "home")

@@ -15,6 +15,7 @@ from include.retraining.errors import DataError
 from include.retraining.records import BatchRef
 from include.retraining.settings import Settings
 from include.retraining.storage import Storage, json_bytes, sha256
+from tests.unit.writers import create_keys
 
 pytestmark = pytest.mark.xdist_group("light")
 
@@ -70,15 +71,9 @@ def test_create_is_free_again_after_a_delete(storage: Storage):
     assert storage.create("a", b"second")
 
 
-def _create(url: str, environment: dict[str, str], number: int) -> list[bool]:
-    os.environ |= environment
-    storage = Storage(url)
-    return [storage.create(f"race/{key}", str(number).encode()) for key in range(10)]
-
-
 def test_create_lets_one_of_eight_processes_win_each_key(request, storage: Storage, processes):
     environment = {} if storage.is_local else request.getfixturevalue("s3_environment")
-    answers = [processes.submit(_create, storage.url, environment, n) for n in range(8)]
+    answers = [processes.submit(create_keys, storage.url, environment, n) for n in range(8)]
     won = [answer.result(timeout=60) for answer in answers]
     for key in range(10):
         winners = [number for number in range(8) if won[number][key]]

@@ -65,6 +65,12 @@ def test_windows_that_could_not_be_measured_do_not_count() -> None:
     assert (threshold.state, threshold.windows) == ("uncalibrated", 3)
 
 
+def test_windows_of_a_few_rows_do_not_widen_what_is_ordinary() -> None:
+    history = _history([0.01] * 8)
+    rows, distances = np.append(history.rows, 99), np.append(history.distances, 0.8)
+    assert _threshold(History(rows, distances)).value == _threshold(history).value
+
+
 @pytest.mark.parametrize(
     ("sizes", "state"),
     [((100, 100), "calibrated"), ((99, 100), "insufficient"), ((100, 99), "insufficient")],

@@ -159,7 +159,7 @@ def test_a_window_that_is_no_parquet_file_is_refused(tmp_path: pathlib.Path) -> 
 def test_a_single_window_has_no_history_to_compare() -> None:
     profile = ReferenceProfile.build([_window(0)], numeric=["x"], categorical=["c"])
     for column in profile:
-        assert len(column.history.measured) == 0
+        assert len(column.history.measured(1).rows) == 0
     assert {f.state for f in measure_columns(profile, _window(1), policy=Drift())} == {
         "uncalibrated"
     }

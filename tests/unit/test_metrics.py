@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
+
+from include.retraining import metrics
+
+METRICS = ["roc_auc", "average_precision", "neg_log_loss"]
+SKLEARN = {
+    "roc_auc": roc_auc_score,
+    "average_precision": average_precision_score,
+    "neg_log_loss": lambda *args, **kwargs: -log_loss(*args, **kwargs),
+}
+
+
+def floats(*values: float) -> metrics.Floats:
+    return np.array(values, dtype=np.float64)
+
+
+@st.composite
+def scored_rows(draw: st.DrawFn) -> tuple[metrics.Floats, metrics.Floats, metrics.Floats]:
+    """Labels of both classes, scores with ties, and whole weights as a resample has them."""
+    rows = draw(st.integers(2, 40))
+    labels = draw(st.lists(st.integers(0, 1), min_size=rows, max_size=rows))
+    scores = draw(st.lists(st.integers(1, 9).map(lambda n: n / 10), min_size=rows, max_size=rows))
+    weights = draw(st.lists(st.integers(0, 4), min_size=rows, max_size=rows))
+    assume({label for label, weight in zip(labels, weights, strict=True) if weight} == {0, 1})
+    return floats(*labels), floats(*scores), floats(*weights)
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        # pairs (late, on time): (0.8, 0.6) won, (0.8, 0.4) won, (0.6, 0.6) tied, (0.6, 0.4) won
+        pytest.param("roc_auc", 3.5 / 4, id="roc_auc"),
+        # from above: 0.8 finds 1 of 1, 0.6 finds 2 of 3 in all
+        pytest.param("average_precision", 0.5 * 1 + 0.5 * 2 / 3, id="average_precision"),
+        pytest.param(
+            "neg_log_loss", sum(map(math.log, (0.8, 0.6, 0.4, 0.6))) / 4, id="neg_log_loss"
+        ),
+    ],
+)
+def test_metric_is_what_a_hand_computes(metric, expected):
+    labels, scores = floats(1, 1, 0, 0), floats(0.8, 0.6, 0.6, 0.4)
+    assert metrics.value(metric, labels, scores) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@given(scored_rows())
+def test_metric_is_that_of_sklearn_with_ties_and_weights(metric, rows):
+    labels, scores, weights = rows
+    ours = metrics._weighted_metric(metric, labels, scores)(weights[None, :])[0]
+    theirs = SKLEARN[metric](labels, scores, sample_weight=weights)
+    assert ours == pytest.approx(theirs, abs=1e-9)
+
+
+@pytest.mark.parametrize("metric", ["roc_auc", "average_precision"])
+@given(scored_rows())
+def test_ranking_metric_sees_only_the_order(metric, rows):
+    labels, scores, _ = rows
+    assume(len(set(labels)) == 2)
+    whole = metrics.value(metric, labels, scores)
+    assert 0 <= whole <= 1
+    assert metrics.value(metric, labels, scores**3 / 7) == pytest.approx(whole, abs=1e-12)
+
+
+@given(scored_rows())
+def test_auc_of_turned_scores_is_what_is_left(rows):
+    labels, scores, _ = rows
+    assume(len(set(labels)) == 2)
+    auc = metrics.value("roc_auc", labels, scores)
+    assert metrics.value("roc_auc", labels, -scores) == pytest.approx(1 - auc, abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_metric_does_not_depend_on_the_order_of_the_rows(metric):
+    generator = np.random.default_rng(1)
+    labels = generator.integers(0, 2, 200).astype(float)
+    scores = generator.integers(1, 20, 200) / 20
+    mixed = generator.permutation(200)
+    assert metrics.value(metric, labels[mixed], scores[mixed]) == pytest.approx(
+        metrics.value(metric, labels, scores), abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_interval_holds_the_value_and_narrows_with_rows(metric):
+    generator = np.random.default_rng(2)
+    widths = []
+    for rows in (200, 3200):
+        labels = generator.integers(0, 2, rows).astype(float)
+        scores = np.clip(0.3 * labels + generator.random(rows) * 0.7, 0.01, 0.99)
+        found = metrics.measure(metric, labels, scores)
+        assert found.low < found.value < found.high
+        assert found.rows == rows
+        widths.append(found.high - found.low)
+    assert widths[1] < widths[0] / 2.5  # a quarter, but for chance
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_promises():
+    generator = np.random.default_rng(3)
+    truth = 0.5 + 0.5 * 0.0  # scores that know nothing
+    covered = 0
+    for trial in range(100):
+        labels = generator.integers(0, 2, 150).astype(float)
+        found = metrics.measure(
+            "roc_auc", labels, generator.random(150), confidence=0.9, seed=trial
+        )
+        covered += found.low <= truth <= found.high
+    assert 80 <= covered <= 98
+
+
+def test_same_seed_gives_the_same_interval_and_another_seed_another():
+    generator = np.random.default_rng(4)
+    labels, scores = generator.integers(0, 2, 100).astype(float), generator.random(100)
+    one, same, other = (metrics.measure("roc_auc", labels, scores, seed=s) for s in (1, 1, 2))
+    assert one == same
+    assert (one.low, one.high) != (other.low, other.high)
+
+
+def test_higher_confidence_is_a_wider_interval():
+    generator = np.random.default_rng(5)
+    labels, scores = generator.integers(0, 2, 100).astype(float), generator.random(100)
+    wide = metrics.measure("roc_auc", labels, scores, confidence=0.99)
+    narrow = metrics.measure("roc_auc", labels, scores, confidence=0.6)
+    assert wide.low < narrow.low < narrow.high < wide.high
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_gain_of_a_model_over_itself_is_exactly_nothing(metric):
+    generator = np.random.default_rng(6)
+    labels, scores = generator.integers(0, 2, 100).astype(float), generator.random(100)
+    assert metrics.paired_gain(metric, labels, scores, scores) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_gain_is_the_difference_and_turns_with_the_sides(metric):
+    generator = np.random.default_rng(7)
+    labels = generator.integers(0, 2, 400).astype(float)
+    good = np.clip(0.4 * labels + generator.random(400) * 0.6, 0.01, 0.99)
+    poor = np.clip(0.1 * labels + generator.random(400) * 0.9, 0.01, 0.99)
+    gain, low, high = metrics.paired_gain(metric, labels, good, poor)
+    assert gain == pytest.approx(
+        metrics.value(metric, labels, good) - metrics.value(metric, labels, poor)
+    )
+    assert 0 < low < gain < high
+    turned = metrics.paired_gain(metric, labels, poor, good)
+    assert turned == pytest.approx((-gain, -high, -low))
+
+
+def test_paired_interval_is_narrower_than_two_of_its_own():
+    generator = np.random.default_rng(8)
+    labels = generator.integers(0, 2, 400).astype(float)
+    one = np.clip(0.4 * labels + generator.random(400) * 0.6, 0, 1)
+    other = one + generator.normal(0, 0.02, 400)
+    _, low, high = metrics.paired_gain("roc_auc", labels, one, other)
+    alone = metrics.measure("roc_auc", labels, one)
+    assert high - low < (alone.high - alone.low) / 2
+
+
+def test_certain_and_wrong_costs_much_but_not_everything():
+    assert math.isfinite(metrics.value("neg_log_loss", floats(0, 1), floats(1, 0)))
+
+
+def test_one_row_of_a_class_still_gives_an_interval():
+    found = metrics.measure("roc_auc", floats(1, 0, 0, 0), floats(0.9, 0.1, 0.2, 0.95))
+    assert 0 <= found.low <= found.value <= found.high <= 1
