@@ -23,6 +23,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from retraining_provider.context import actor, retrain_cause
 from retraining_provider.defaults import task_defaults
 from retraining_provider.hooks.retraining import RetrainingHook
+from retraining_provider.links import ModelVersionLink
 from retraining_provider.operators.alert import AlertOperator
 
 from include.retraining.names import asset_name, dag_id
@@ -153,7 +154,9 @@ def retrain(spec: ModelSpec) -> DAG:
             return promotion.model_dump(mode="json")
 
         request = claim_retrain()
-        decision = run_duel(request, train_candidate(request, build_training_set(request)))
+        candidate = train_candidate(request, build_training_set(request))
+        candidate.operator.operator_extra_links = [ModelVersionLink()]
+        decision = run_duel(request, candidate)
         decide_promotion = BranchPythonOperator(
             task_id="decide_promotion", python_callable=next_step, op_args=[decision]
         )

@@ -1,4 +1,8 @@
-"""Registers what the bundle adds to Airflow. The only file of plugins/ that Airflow executes itself."""
+"""Tells Airflow of the bundle. The only file of plugins/ that Airflow executes itself.
+
+The folder being on Airflow's path is what lets the DAGs, the triggerer and the API server import the package
+beside it; pages and listeners would be registered here.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,6 @@ from airflow.plugins_manager import AirflowPlugin
 
 
 class RetrainingPlugin(AirflowPlugin):
-    """Links of the bundle's operators; the package retraining_provider has the operators themselves."""
+    """Shown under Admin > Plugins, so that one can see whether Airflow has found the folder."""
 
     name = "retraining"

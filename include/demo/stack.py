@@ -94,6 +94,7 @@ class Stack:
             "RETRAINING_HOME": str(self.home),
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "DO_NOT_TRACK": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes that nothing here needs
             "SQLALCHEMY_SILENCE_UBER_WARNING": "1",
         }
 

@@ -5,6 +5,7 @@ Without settings, all state is below ``var/demo`` of the checkout: what ``make d
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,10 +32,10 @@ class Settings(BaseModel):
     storage_url: str = ""
     mlflow_tracking_uri: str = ""
     mlflow_artifact_uri: str = ""
+    mlflow_url: str = "http://127.0.0.1:5000"
     feast_registry: str = ""
     feast_online_store: str = ""
-    slack_connection: str = "slack_alerts"
-    airflow_url: str = ""
+    commit: str = ""
     preload: bool = True
     plugins: Path = REPOSITORY / "plugins"
 
@@ -51,7 +52,9 @@ class Settings(BaseModel):
             "mlflow_tracking_uri": f"sqlite:///{self.home / 'mlflow.db'}",
             "mlflow_artifact_uri": (self.home / "mlflow-artifacts").as_uri(),
             "feast_registry": f"sqlite:///{self.home / 'feast-registry.db'}",
-            "feast_online_store": str(self.home / "feast-online.db"),
+            "feast_online_store": json.dumps(
+                {"type": "sqlite", "path": str(self.home / "feast-online.db")}
+            ),
         }
         for name, value in defaults.items():
             if not getattr(self, name):

@@ -9,7 +9,6 @@ import datetime as dt
 import importlib
 import json
 import logging
-import os
 import subprocess
 import tempfile
 import time
@@ -311,7 +310,7 @@ def _log_and_register(
         "retraining.feature_service": spec.features.service,
         "retraining.data_sha256": training_set.sha256,
         "retraining.spec_sha256": sha256(json_bytes(spec)),
-        "retraining.git_commit": _git_commit(),
+        "retraining.git_commit": _git_commit(settings),
     }
     run_name = f"retrain {request.batch.partition}"
     with mlflow.start_run(
@@ -402,11 +401,10 @@ def _candidate(
     return candidate
 
 
-def _git_commit() -> str:
-    """Give the commit of the bundle: what Airflow says of it, or git; ``unknown`` outside a checkout."""
-    bundle = os.environ.get("AIRFLOW_BUNDLE_VERSION")
-    if bundle:
-        return bundle
+def _git_commit(settings: Settings) -> str:
+    """Give the commit of the bundle: what the settings or git say; ``unknown`` outside a checkout."""
+    if settings.commit:
+        return settings.commit
     try:
         answer = subprocess.run(
             ["git", "rev-parse", "HEAD"],  # noqa: S607 - git of the machine

@@ -100,9 +100,8 @@ def validate_batch(
     quarantine = storage_key(spec.model, "quarantine", batch.partition)
     if refused:
         for item in inputs:
-            storage.write(
-                f"{quarantine}/refused-{contents[:12]}/{PurePosixPath(item.key).name}", item.content
-            )
+            name = f"{item.name}{PurePosixPath(item.key).suffix}"  # files may share their own
+            storage.write(f"{quarantine}/refused-{contents[:12]}/{name}", item.content)
     files = {}
     for item in inputs:
         if item.broken_rows and not refused:

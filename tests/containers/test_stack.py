@@ -1,7 +1,7 @@
 """The compose stack as plain processes: its entrypoint and environment, on PostgreSQL and S3.
 
 Only the addresses differ from docker-compose.yaml. The PostgreSQL server that
-RETRAINING_TEST_POSTGRES names is used: three databases are made there, and removed.
+TEST_POSTGRES_URL names is used: three databases are made there, and removed.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from tests.containers.stack import (
     image_environment,
 )
 
-SERVER = os.environ.get("RETRAINING_TEST_POSTGRES", "")
+SERVER = os.environ.get("TEST_POSTGRES_URL", "")
 STARTED = ("mlflow", "api-server", "scheduler", "dag-processor", "triggerer")
 SECONDS = 240
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.xdist_group("containers"),
-    pytest.mark.skipif(not SERVER, reason="RETRAINING_TEST_POSTGRES names no server"),
+    pytest.mark.skipif(not SERVER, reason="TEST_POSTGRES_URL names no server"),
 ]
 
 

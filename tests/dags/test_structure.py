@@ -132,6 +132,15 @@ def test_data_faults_fail_at_once_and_other_faults_are_retried():
     assert task.retries == 3
 
 
+def test_the_training_task_has_a_button_that_leads_to_the_version(monkeypatch):
+    from airflow.sdk.execution_time.xcom import XCom
+
+    (link,) = build("retrain").get_task("train_candidate").operator_extra_links
+    monkeypatch.setattr(XCom, "get_value", lambda **_: {"model": "flights", "version": 7})
+    monkeypatch.setenv("RETRAINING_MLFLOW_URL", "https://mlflow.example")
+    assert link.get_link(None, ti_key=None) == "https://mlflow.example/#/models/flights/versions/7"
+
+
 def test_every_stage_has_a_file_of_its_own():
     stages = {path.stem for path in Path(ROOT, "dags").glob("*.py")} - {"model_files"}
     assert stages == set(EDGES)

@@ -13,6 +13,5 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.is_relative_to(__file__.rpartition("/")[0]):
             item.add_marker(pytest.mark.airflow)
-            item.add_marker(pytest.mark.xdist_group("airflow"))
             # a task runs hundreds of third-party modules; their warnings are not ours to mend
             item.add_marker(pytest.mark.filterwarnings("default"))

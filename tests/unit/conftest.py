@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
+import shutil
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -97,31 +99,57 @@ def processes() -> Iterator[ProcessPoolExecutor]:
 
 
 @pytest.fixture(scope="session")
-def _empty_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Make a folder once for all test workers; who comes second waits and takes what is there."""
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def make(name: str, fill: Callable[[Path], None]) -> Path:
+        path, done = root / name, root / f"{name}.done"
+        with (root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(path, ignore_errors=True)
+                path.mkdir()
+                fill(path)
+                done.touch()
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def _empty_home(_make_once: Callable[..., Path]) -> Path:
     """A home whose MLflow database is made: that alone takes seconds."""
-    home = tmp_path_factory.mktemp("empty")
-    registry.aliases(pipeline.small_spec(), Settings(home=home))
-    return home
+
+    def fill(home: Path) -> None:
+        registry.aliases(pipeline.small_spec(), Settings(home=home))
+
+    return _make_once("empty", fill)
 
 
 @pytest.fixture(scope="session")
-def _ingested_home(_empty_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _ingested_home(_empty_home: Path, _make_once: Callable[..., Path]) -> Path:
     """A home with four real weeks in force."""
-    home = tmp_path_factory.mktemp("ingested")
-    settings = pipeline.copy_home(_empty_home, home)
-    for partition in pipeline.WEEKS:
-        pipeline.ingest(pipeline.small_spec(), settings, partition)
-    return home
+
+    def fill(home: Path) -> None:
+        settings = pipeline.copy_home(_empty_home, home)
+        for partition in pipeline.WEEKS:
+            pipeline.ingest(pipeline.small_spec(), settings, partition)
+
+    return _make_once("ingested", fill)
 
 
 @pytest.fixture(scope="session")
-def _trained_home(_ingested_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _trained_home(_ingested_home: Path, _make_once: Callable[..., Path]) -> Path:
     """A home with three registered versions, trained on weeks 1-3; none is champion yet."""
-    home = tmp_path_factory.mktemp("trained")
-    settings = pipeline.copy_home(_ingested_home, home)
-    for seed in (1, 2, 3):
-        pipeline.train(pipeline.small_spec(training={"seed": seed}), settings, "2013-01-21")
-    return home
+
+    def fill(home: Path) -> None:
+        settings = pipeline.copy_home(_ingested_home, home)
+        for seed in (1, 2, 3):
+            pipeline.train(pipeline.small_spec(training={"seed": seed}), settings, "2013-01-21")
+
+    return _make_once("trained", fill)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Steps that many tests need: a home prepared once and copied, batches ingested, versions trained."""
+"""Steps that many tests need: a prepared home copied, batches ingested, versions trained."""
 
 from __future__ import annotations
 

@@ -18,8 +18,6 @@ from include.retraining.records import (
 from include.retraining.storage import Storage
 from tests.unit.writers import deliver_alerts
 
-pytestmark = pytest.mark.xdist_group("light")
-
 
 def alert(title: str = "Batch refused", **changes: object) -> Alert:
     fields: dict[str, object] = {

@@ -13,8 +13,6 @@ from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
 from tests.unit.pipeline import small_spec
 
-pytestmark = pytest.mark.xdist_group("home")
-
 NO_HOLD = {"cool_down_days": 0.0, "max_per_30_days": 100}
 
 
@@ -156,9 +154,7 @@ def test_run_killed_right_after_its_claim_goes_on_with_it(empty: Settings, monke
 
 def test_schedule_needs_an_age_limit_and_a_champion(empty: Settings):
     with pytest.raises(NotDue, match="max_age_days is not set"):
-        claim(
-            small_spec(retrain={"max_age_days": None}), empty, week(1), "a", trigger="schedule"
-        )
+        claim(small_spec(retrain={"max_age_days": None}), empty, week(1), "a", trigger="schedule")
     with pytest.raises(NotDue, match="no model is in production yet"):
         claim(small_spec(), empty, week(1), "b", trigger="schedule")
     assert incident.claims(small_spec(), Storage.of(empty)) == []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import json
 
 import pytest
@@ -11,8 +12,6 @@ from include.retraining import ledger
 from include.retraining.errors import LedgerError
 from include.retraining.storage import Storage
 from tests.unit.writers import append_entries, draft
-
-pytestmark = pytest.mark.xdist_group("light")
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ def test_entries_are_numbered_and_chained(chain: Storage):
     entries = ledger.read(chain, "flights")
     assert [entry.sequence for entry in entries] == [1, 2, 3, 4, 5]
     assert entries[0].previous_hash == ledger.GENESIS
-    assert all(b.previous_hash == a.hash for a, b in zip(entries, entries[1:], strict=False))
+    assert all(b.previous_hash == a.hash for a, b in itertools.pairwise(entries))
     assert ledger.verify(chain, "flights") == []
 
 

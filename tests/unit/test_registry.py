@@ -13,8 +13,6 @@ from include.retraining.settings import Settings
 from include.retraining.storage import Storage
 from tests.unit.pipeline import small_spec
 
-pytestmark = pytest.mark.xdist_group("home")
-
 SPEC = small_spec()
 AT = dt.datetime(2013, 2, 4, tzinfo=dt.UTC)
 PROMISE = Performance(metric="roc_auc", rows=5000, value=0.7, low=0.68, high=0.72)
@@ -266,7 +264,7 @@ def test_rollback_never_crowns_a_version_that_cannot_be_loaded(trained: Settings
 
 
 def test_promotion_run_again_after_a_rollback_does_not_bring_the_version_back(trained: Settings):
-    # it used to: the alias was again the one the duel was against, and the ledger said nothing of it
+    # it used to: the alias was again the one the duel was against
     promote(trained, 1, None)
     promote(trained, 2, 1)
     rollback(trained, "r1")

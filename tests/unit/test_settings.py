@@ -41,10 +41,10 @@ def test_misspelt_variable_is_refused_with_the_nearest_name():
 
 
 def test_value_that_is_none_is_a_spec_error_that_names_the_variable():
-    with pytest.raises(SpecError, match="RETRAINING_PRELOAD: .* got 'maybe'"):
+    with pytest.raises(SpecError, match=r"RETRAINING_PRELOAD: .* got 'maybe'"):
         Settings.from_env({"RETRAINING_PRELOAD": "maybe"})
 
 
 def test_environment_of_the_process_is_the_default(monkeypatch):
-    monkeypatch.setenv("RETRAINING_AIRFLOW_URL", "http://airflow")
-    assert Settings.from_env().airflow_url == "http://airflow"
+    monkeypatch.setenv("RETRAINING_COMMIT", "abc")
+    assert Settings.from_env().commit == "abc"

@@ -17,8 +17,6 @@ from include.retraining.settings import Settings
 from include.retraining.storage import Storage, json_bytes, sha256
 from tests.unit.writers import create_keys
 
-pytestmark = pytest.mark.xdist_group("light")
-
 
 def test_written_object_is_read_back_and_replaced(storage: Storage):
     storage.write("a/b.bin", b"one")

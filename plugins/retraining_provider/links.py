@@ -1,0 +1,24 @@
+"""Buttons on the page of a task that lead to what it made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import BaseOperatorLink
+
+
+class ModelVersionLink(BaseOperatorLink):
+    """Leads from a task that returns a `Candidate` to its version in the MLflow page."""
+
+    name = "Model version in MLflow"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """Give the address; empty while the task has returned nothing."""
+        from airflow.sdk.execution_time.xcom import XCom
+        from retraining_provider.hooks.retraining import RetrainingHook
+
+        candidate = XCom.get_value(ti_key=ti_key, key="return_value")
+        if not candidate:
+            return ""
+        url = RetrainingHook().settings().mlflow_url
+        return f"{url}/#/models/{candidate['model']}/versions/{candidate['version']}"

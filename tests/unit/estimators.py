@@ -1,0 +1,29 @@
+"""Estimators and factories that a model file of the tests names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import RandomForestClassifier
+
+
+def calibrated_forest(**params: Any) -> CalibratedClassifierCV:
+    """Give an estimator whose randomness is one level down."""
+    return CalibratedClassifierCV(RandomForestClassifier(n_estimators=3, **params), cv=2)
+
+
+def impossible(**params: Any) -> BaseEstimator:
+    """Raise what no caller can foresee."""
+    raise LookupError(f"nothing is there for {params}")
+
+
+class Unfittable(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Takes its parameters and fails at the data."""
+
+    def fit(self, rows: Any, labels: Any) -> Unfittable:
+        raise ValueError("rows of this kind are not for me")
+
+    def predict_proba(self, rows: Any) -> Any:
+        raise NotImplementedError
