@@ -15,7 +15,7 @@ help:  ## show this list
 install: $(VENV)/.installed  ## create .venv with what the bundle runs on, byte-compiled
 install-dev: $(VENV)/.installed-dev  ## the same, with what tests, lint and types need
 
-demo: $(VENV)/.installed  ## replay twelve weeks of real flights through a real Airflow, print the scoreboard
+demo: $(VENV)/.installed  ## replay ten weeks of real flights through a real Airflow, print the scoreboard
 	@$(PY) -W ignore -m include.demo run
 
 up: $(VENV)/.installed  ## start the Airflow and MLflow pages on the demo's state

@@ -1,8 +1,8 @@
 """Speed of parsing and of the pipeline: `python -m benchmarks.pipeline` (or `make bench`).
 
-Prints, from one run: CPU seconds to parse 100 models beyond importing Airflow; seconds from landing to verdict
-and to promotion through the real scheduler; CPU seconds per task and the share spent importing, with and
-without preloading. Writes var/bench/pipeline.json.
+Prints, from one run: CPU seconds to parse 100 models beyond importing Airflow; seconds from landing
+to verdict and to promotion through the real scheduler; CPU seconds per task and the share spent
+importing, with and without preloading. Writes var/bench/pipeline.json.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ PARSE = """
 import sys, time, json
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/plugins"]
 import airflow.sdk
-import airflow.providers.standard.operators.hitl, airflow.providers.standard.operators.trigger_dagrun
+import airflow.providers.standard.operators.hitl
+import airflow.providers.standard.operators.trigger_dagrun
 import include.retraining.spec as spec
 from pathlib import Path
 spec.load_specs.__defaults__ = (Path(sys.argv[2]),)
@@ -41,7 +42,7 @@ print(json.dumps(seconds))
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--partitions", type=int, default=12, help="weeks of the replay")
+    parser.add_argument("--partitions", type=int, default=10, help="weeks of the replay")
     parser.add_argument("--parse-only", action="store_true")
     options = parser.parse_args()
     result: dict[str, object] = {"parse": bench_parse()}

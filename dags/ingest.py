@@ -1,16 +1,17 @@
 """
 ### Ingest: from a landed file to features
 
-**Starts** once per partition, when its window has passed; by hand for one partition (form: `partition`); as a
-backfill for many.
-**Does**: waits for the files, holds them against the Great Expectations suites, quarantines bad rows,
-publishes the good ones with their feature tables, and materializes the features in Feast's online store.
-**Emits** `<model>.validated_batch` and `<model>.features`, both with the partition; the latter starts the
-monitor.
+**Starts** once per partition, when its window has passed; by hand for one partition (form:
+`partition`); as a backfill for many.
+**Does**: waits for the files, holds them against the Great Expectations suites, quarantines bad
+rows, publishes the good ones with their feature tables, and materializes the features in Feast's
+online store.
+**Emits** `<model>.validated_batch` and `<model>.features`, both with the partition; the latter
+starts the monitor.
 
-**When it fails**: `publish_batch` is red if the batch was refused. Nothing was published and the last good data
-is still in force. Deliver a corrected file and clear the run. A batch that was published before is recognized
-and skipped.
+**When it fails**: `publish_batch` is red if the batch was refused. Nothing was published and the
+last good data is still in force. Deliver a corrected file and clear the run. A batch that was
+published before is recognized and skipped.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def ingest(spec: ModelSpec) -> DAG:
                 None,
                 type=["null", "string"],
                 title="Partition",
-                description=f"Only for a run by hand, for example {spec.partition_key(parts.first)}.",
+                description="Only for a run by hand, for example "
+                f"{spec.partition_key(parts.first)}.",
             )
         },
         tags=["retraining", spec.model],

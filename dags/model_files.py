@@ -1,6 +1,7 @@
 """Makes a wrong model file visible as an import error in the UI; the other models' DAGs still load.
 
-It holds no DAG. Airflow reads it all the same, because it finds the words "airflow" and "dag" in it.
+It holds no DAG. Airflow reads it all the same, because it finds the words "airflow" and "dag"
+in it.
 """
 
 from __future__ import annotations

@@ -1,13 +1,15 @@
 """
 ### Monitor: one verdict per batch
 
-**Starts** when `<model>.features` has a new partition; by hand for one partition (form: `partition`).
-**Does**: compares the batch with what the champion was trained on (inputs, predictions, realised performance),
-and comes to one verdict: `ignore`, `watch`, `retrain` or `blocked`, with reasons.
-**Emits** at most one run of the retrain DAG, named after the incident, so that no event can start it twice.
+**Starts** when `<model>.features` has a new partition; by hand for one partition (form:
+`partition`).
+**Does**: compares the batch with what the champion was trained on (inputs, predictions, realised
+performance), and comes to one verdict: `ignore`, `watch`, `retrain` or `blocked`, with reasons.
+**Emits** at most one run of the retrain DAG, named after the incident, so that no event can start
+it twice.
 
-**When it fails**: the report and the verdict are kept per partition in object storage; clear the failed task.
-The same content keeps the verdict it got; `measure anew` in the form judges it again.
+**When it fails**: the report and the verdict are kept per partition in object storage; clear the
+failed task. The same content keeps the verdict it got; `measure anew` in the form judges it again.
 """
 
 from __future__ import annotations

@@ -1,15 +1,17 @@
 """
 ### Retrain: from a reason to, perhaps, a new champion
 
-**Starts** when the monitor asks for it; on the model file's `retrain.schedule`, if the model is too old; by hand
-(form: partition, reason, force).
-**Does**: claims the incident, builds the point-in-time training set, trains and registers the candidate, lets it
-duel with the champion on later rows that neither was trained on, and promotes it if the gate says so. With
-`autonomy: 2` a person approves in between (Browse > Required Actions); no answer means no.
+**Starts** when the monitor asks for it; on the model file's `retrain.schedule`, if the model is too
+old; by hand (form: partition, reason, force).
+**Does**: claims the incident, builds the point-in-time training set, trains and registers the
+candidate, lets it duel with the champion on later rows that neither was trained on, and promotes it
+if the gate says so. With `autonomy: 2` a person approves in between (Browse > Required Actions); no
+answer means no.
 **Emits** `<model>.champion` when the champion changes.
 
-**When it fails**: the champion is untouched until `promote_candidate`. Clear the failed task: the same run
-continues with the same incident, the same MLflow run and the same model version, never a second one.
+**When it fails**: the champion is untouched until `promote_candidate`. Clear the failed task: the
+same run continues with the same incident, the same MLflow run and the same model version, never a
+second one.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ APPROVAL_BODY = """
 """
 
 
-def retrain(spec: ModelSpec) -> DAG:
+def retrain(spec: ModelSpec) -> DAG:  # noqa: C901 - counts the tasks, which are defined inside
     """Give the retrain DAG of one model."""
     champion = Asset(asset_name(spec.model, "champion"))
     parts = spec.partitions
@@ -65,7 +67,8 @@ def retrain(spec: ModelSpec) -> DAG:
                 None,
                 type=["null", "string"],
                 title="Partition",
-                description="The newest batch the retrain may read; empty: the newest published one.",
+                description="The newest batch the retrain may read; "
+                "empty: the newest published one.",
             ),
             "reason": Param(
                 None,
@@ -78,7 +81,8 @@ def retrain(spec: ModelSpec) -> DAG:
                 False,
                 type="boolean",
                 title="Force",
-                description="Retrain in spite of cool-down, budget, or an earlier retrain of the same cause.",
+                description="Retrain in spite of cool-down, budget, "
+                "or an earlier retrain of the same cause.",
             ),
             "trigger": Param("manual", enum=["manual", "monitor"], description="Leave as it is."),
         },

@@ -5,7 +5,8 @@
 **Does**: moves the champion alias back, with stages and a ledger entry, and tells the channel.
 **Emits** `<model>.champion`.
 
-**When it fails**: the champion is what it was, or what was asked for; never neither. Clear the task.
+**When it fails**: the champion is what it was, or what was asked for; never neither.
+Clear the task.
 """
 
 from __future__ import annotations

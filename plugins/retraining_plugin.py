@@ -1,7 +1,7 @@
 """Tells Airflow of the bundle. The only file of plugins/ that Airflow executes itself.
 
-The folder being on Airflow's path is what lets the DAGs, the triggerer and the API server import the package
-beside it; pages and listeners would be registered here.
+The folder being on Airflow's path is what lets the DAGs, the triggerer and the API server import
+the package beside it; pages and listeners would be registered here.
 """
 
 from __future__ import annotations

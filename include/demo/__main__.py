@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     run = commands.add_parser(
         "run", help="replay real flights through a real Airflow, print the scoreboard"
     )
-    run.add_argument("--partitions", type=int, default=None, help="how many weeks (default: 12)")
+    run.add_argument("--partitions", type=int, default=None, help="how many weeks (default: 10)")
     commands.add_parser("up", help="start the Airflow and MLflow pages on the demo's state")
     commands.add_parser("down", help="stop them")
     options = parser.parse_args(arguments)

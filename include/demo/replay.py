@@ -1,7 +1,7 @@
 """Replays weeks of real flights through a running Airflow, with mishaps, and shows what came of it.
 
-The replay only does what the outside world does: it lets files land, delivers one twice, and at the end presses
-the rollback button. Everything else is Airflow's own doing.
+The replay only does what the outside world does: it lets files land, delivers one twice, and at the
+end presses the rollback button. Everything else is Airflow's own doing.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from include.retraining.settings import Settings
 from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec
 from include.retraining.storage import Storage, json_bytes
 
-FIRST = 16  # weeks after the first one: where spring turns into summer and the frozen model falls behind
-PARTITIONS = 12
+# weeks after the first one: where spring turns into summer and the frozen model falls behind
+FIRST = 16
+PARTITIONS = 10
 BAD_ROWS, BROKEN, TWICE = 4, 6, 5  # which week gets which mishap, counted from 0
 STEP_SECONDS = 120.0
 DONE = {"success", "failed"}
@@ -98,7 +99,8 @@ def replay(settings: Settings, *, partitions: int | None = None) -> int:
     Storage(settings.home.as_uri()).write("scoreboard.json", json_bytes(board))
     print(render(board, settings))
     print(
-        f"The whole demo took {time.monotonic() - started:.0f} s. `make up` shows it in Airflow and MLflow."
+        f"The whole demo took {time.monotonic() - started:.0f} s. `make up` shows it in Airflow "
+        "and MLflow."
     )
     for problem in problems:
         print(f"NOT AS IT SHOULD BE: {problem}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What the demo came to: per week and in total, from the stored records and Airflow's own task times."""
+"""What the demo came to, per week and in total: stored records, and Airflow's own task times."""
 
 from __future__ import annotations
 
@@ -173,15 +173,25 @@ def render(board: dict[str, Any], settings: Settings) -> str:
             "",
             *table,
             "",
-            f"retrains {totals['retrains']}, promotions {totals['promotions']}, "
-            f"mean AUC regained over the frozen first model {_signed(totals['mean_auc_gain'])}",
+            (
+                f"retrains {totals['retrains']}, promotions {totals['promotions']}, "
+                f"mean AUC regained over the frozen first model {_signed(totals['mean_auc_gain'])}"
+            ),
             f"rows in {totals['rows_in']:,} = good {totals['rows_good']:,} + quarantined "
             f"{totals['rows_quarantined']:,}"
             + ("" if balance == totals["rows_in"] else "  NOT EQUAL"),
-            f"landing to verdict    {_seconds(totals['landing_to_verdict_s'])} (median; promised {PROMISED_VERDICT_S} s)",
-            f"landing to promotion  {_seconds(totals['landing_to_promotion_s'])} (median; promised "
-            f"{PROMISED_PROMOTION_S} s)",
-            f"rollback drill        {_seconds(totals['rollback_s'])} (promised {PROMISED_ROLLBACK_S} s)",
+            (
+                f"landing to verdict    {_seconds(totals['landing_to_verdict_s'])} "
+                f"(median; promised {PROMISED_VERDICT_S} s)"
+            ),
+            (
+                f"landing to promotion  {_seconds(totals['landing_to_promotion_s'])} "
+                f"(median; promised {PROMISED_PROMOTION_S} s)"
+            ),
+            (
+                f"rollback drill        {_seconds(totals['rollback_s'])} "
+                f"(promised {PROMISED_ROLLBACK_S} s)"
+            ),
             f"Slack messages        {totals['slack_messages']}, kept in {settings.home / 'slack'}",
             f"scoreboard            {settings.home / 'scoreboard.json'}",
         ]

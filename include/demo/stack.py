@@ -94,7 +94,7 @@ class Stack:
             "RETRAINING_HOME": str(self.home),
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "DO_NOT_TRACK": "true",
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes that nothing here needs
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes nothing here needs
             "SQLALCHEMY_SILENCE_UBER_WARNING": "1",
         }
 
@@ -222,7 +222,8 @@ class Stack:
 
     def _spawn(self, name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
         log = (self.home / "logs" / f"{name}.log").open("wb")
-        # a session of its own: a signal to its group reaches whatever it forks, and Ctrl-C here does not
+        # a session of its own: a signal to its group reaches whatever it forks, and Ctrl-C here
+        # does not
         return subprocess.Popen(
             command,
             env=self.environment,

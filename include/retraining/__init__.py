@@ -1,1 +1,1 @@
-"""Drift-triggered retraining: the domain. Imports and tests without Airflow; start reading at records.py."""
+"""Drift-triggered retraining: the domain. Needs no Airflow; start reading at records.py."""

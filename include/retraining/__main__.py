@@ -1,7 +1,7 @@
 """Drift-triggered retraining from a shell: check model files, and see how a model is doing.
 
-Without settings it looks at the embedded state of `make demo` and `make up`; RETRAINING_* variables point it
-elsewhere (docs/production.md).
+Without settings it looks at the embedded state of `make demo` and `make up`; RETRAINING_* variables
+point it elsewhere (docs/production.md).
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ def run_lint(files: list[Path]) -> int:
     else:
         specs, found = load_specs()
         errors, count = list(found), len(specs) + len(found)
-    for error in errors:
-        print(error, file=sys.stderr)
+    for finding in errors:
+        print(finding, file=sys.stderr)
     if count == 0:
         print(f"no model files in {MODELS_DIR}", file=sys.stderr)
         return 1
@@ -117,8 +117,8 @@ def run_ledger(spec: ModelSpec, *, verify: bool, at: dt.datetime | None) -> int:
         entries = ledger.reign(entries, at)[-1:]
     for entry in entries:
         print(
-            f"{entry.sequence:4d}  {entry.at:%Y-%m-%d %H:%M:%S}  {entry.action:9s}  version {entry.version:<4d} "
-            f"{entry.partition}  {entry.reason}  (by {entry.actor})"
+            f"{entry.sequence:4d}  {entry.at:%Y-%m-%d %H:%M:%S}  {entry.action:9s}  version "
+            f"{entry.version:<4d} {entry.partition}  {entry.reason}  (by {entry.actor})"
         )
     if not entries:
         print("nothing was in production")

@@ -1,7 +1,7 @@
 """Makes the messages people read, and delivers each once, one thread per batch.
 
-What is said is decided here, from records; how it travels is a `Channel`: Slack, or a folder where no Slack
-connection is set up.
+What is said is decided here, from records; how it travels is a `Channel`: Slack, or a folder where
+no Slack connection is set up.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ class FolderChannel:
 def deliver(alert: Alert, storage: Storage, channel: Channel) -> bool:
     """Send an alert unless it was sent before; the first of its thread opens the thread.
 
-    The opening message always shows the newest state of the thread. Two alerts of one thread at the same
-    moment wait for each other, so that there is one opening message.
+    The opening message always shows the newest state of the thread. Two alerts of one thread at the
+    same moment wait for each other, so that there is one opening message.
 
     Returns
     -------
@@ -214,7 +214,10 @@ def of_promotion(promotion: Promotion) -> Alert:
             model=promotion.model,
             thread=promotion.partition,
             level="warning",
-            title=f"Rolled back: version {promotion.version} is in production, version {previous} is not",
+            title=(
+                f"Rolled back: version {promotion.version} is in production, "
+                f"version {previous} is not"
+            ),
             lines=(f"Reason: {promotion.reason}", f"By: {promotion.actor}"),
         )
     instead = "the first model" if previous is None else f"in place of version {previous}"

@@ -11,8 +11,8 @@
     ├── RegistryError        the model registry is in a state no step may act on
     └── LedgerError          the ledger is broken, or two writers disagree
 
-Every message says what, got, allowed, do. Anything else that escapes (a connection reset, a time-out) is
-the world's fault and worth a retry.
+Every message says what, got, allowed, do. Anything else that escapes (a connection reset, a
+time-out) is the world's fault and worth a retry.
 """
 
 from __future__ import annotations

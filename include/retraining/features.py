@@ -1,7 +1,7 @@
-"""Makes a `FeatureSet`: publishes a validated batch, its feature tables, and the join of both, through Feast.
+"""Makes a `FeatureSet`: publishes a batch, its feature tables and the join of both, through Feast.
 
-A published partition is one small file, ``published.json``, that names everything else; it is written last,
-so that a reader sees a whole partition or none.
+A published partition is one small file, ``published.json``, that names everything else; it is
+written last, so that a reader sees a whole partition or none.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage, sha256
 
 if TYPE_CHECKING:
-    import pandas as pd
     from feast import FeatureStore
 
 FEATURE_REPO = REPOSITORY / "feature_repo"
@@ -37,7 +36,8 @@ def publish_batch(spec: ModelSpec, storage: Storage, report: ValidationReport) -
     Returns
     -------
     bool
-        False if this very content is in force already with its features: there is nothing left to do.
+        False if this very content is in force already with its features: there is nothing left to
+        do.
 
     Raises
     ------
@@ -50,9 +50,9 @@ def publish_batch(spec: ModelSpec, storage: Storage, report: ValidationReport) -
             f"{f.expectation}: {f.detail}" for f in report.findings if f.severity == "critical"
         )
         raise BatchRefused(
-            f"{spec.model} {batch.partition} refused: {causes}. Nothing was published and the last good data "
-            f"stays in force; all {report.rows_in} rows are kept in {report.quarantine_key}. "
-            "Deliver a corrected file, then clear the run."
+            f"{spec.model} {batch.partition} refused: {causes}. Nothing was published and the last "
+            f"good data stays in force; all {report.rows_in} rows are kept in "
+            f"{report.quarantine_key}. Deliver a corrected file, then clear the run."
         )
     in_force = published(spec, storage, batch.partition)
     if in_force and _same_content(in_force, report):
@@ -76,7 +76,7 @@ def publish_batch(spec: ModelSpec, storage: Storage, report: ValidationReport) -
 
 
 def materialize(spec: ModelSpec, settings: Settings, batch: BatchRef) -> FeatureSet:
-    """Load a published batch's features into the online store, and keep their join with the batch's rows.
+    """Load a published batch's features into the online store; keep their join with its rows.
 
     Safe to run twice: values are overwritten with the same values.
     """
@@ -85,8 +85,9 @@ def materialize(spec: ModelSpec, settings: Settings, batch: BatchRef) -> Feature
     apply_definitions(spec, settings)
     store = feature_store(settings)
     views = _stored_views(spec)
-    # feature rows may be known up to a label's maturity after their batch's end; and an older batch that
-    # is delivered again must not set the online values back, so what came after it is written once more
+    # feature rows may be known up to a label's maturity after their batch's end; and an older batch
+    # that is delivered again must not set the online values back, so what came after it is written
+    # once more
     newest = max(batch.end, *(other.end for other in published_partitions(spec, storage)))
     until = newest + dt.timedelta(days=spec.label.maturity_days)
     store.materialize(batch.start, until, feature_views=views)
@@ -119,7 +120,8 @@ def join(spec: ModelSpec, settings: Settings, rows: pa.Table) -> pa.Table:
     joined = joined.sort_values("_row", ignore_index=True)
     if joined["_row"].tolist() != frame["_row"].tolist():
         raise DataError(
-            f"the point-in-time join gave {len(joined)} rows for {len(frame)}; none may be lost or doubled"
+            f"the point-in-time join gave {len(joined)} rows for {len(frame)}; none may be lost or "
+            "doubled"
         )
     missing = [name for name in spec.features.names if name not in joined.columns]
     if missing:
@@ -221,7 +223,8 @@ def _service(spec: ModelSpec) -> Any:
     service = getattr(_definitions(spec), spec.features.service, None)
     if service is None:
         raise SpecError(
-            f"features.service: feature_repo/{spec.model}_views.py defines no {spec.features.service!r}"
+            f"features.service: feature_repo/{spec.model}_views.py defines no "
+            f"{spec.features.service!r}"
         )
     return service
 

@@ -35,15 +35,16 @@ def labels(
     DataError
         Without `label.at_least`, the column holds something else than 0 and 1.
     """
-    values = rows.column(spec.label.column).to_numpy(zero_copy_only=False).astype("float64")
+    column = rows.column(spec.label.column)
+    values: metrics.Floats = column.to_numpy(zero_copy_only=False).astype("float64")
     if spec.label.at_least is not None:
         values = np.where(
             np.isnan(values), np.nan, (values >= spec.label.at_least).astype("float64")
         )
-    elif strange := set(values[~np.isnan(values)]) - {0.0, 1.0}:
+    elif strange := set(values[~np.isnan(values)].tolist()) - {0.0, 1.0}:
         raise DataError(
-            f"label.column {spec.label.column!r} must hold 0 and 1, got {sorted(strange)[:3]}; mend the "
-            "source, or set label.at_least to the value from which on the label is 1"
+            f"label.column {spec.label.column!r} must hold 0 and 1, got {sorted(strange)[:3]}; "
+            "mend the source, or set label.at_least to the value from which on the label is 1"
         )
     if known_at is not None:
         maturity = dt.timedelta(days=spec.label.maturity_days)
@@ -58,8 +59,8 @@ def labels(
 
 
 def feature_frame(spec: ModelSpec, rows: pa.Table) -> pd.DataFrame:
-    """Give the model's input: its features, in order, numbers as float64 and categories as objects."""
-    frame = rows.select(list(spec.features.names)).to_pandas()
+    """Give the model's input: its features in order, numbers as float64, categories as objects."""
+    frame: pd.DataFrame = rows.select(list(spec.features.names)).to_pandas()
     for name in spec.features.numeric:
         frame[name] = frame[name].astype("float64")
     for name in spec.features.categorical:
@@ -74,14 +75,14 @@ def score(spec: ModelSpec, settings: Settings, number: int, rows: pa.Table) -> m
         gone = sorted(set(found.features) - set(spec.features.names))
         new = sorted(set(spec.features.names) - set(found.features))
         raise ScoringError(
-            f"{spec.model} version {number} was trained with other features (gone: {gone}, new: {new}); "
-            f"restore them in the model file, or retrain with force"
+            f"{spec.model} version {number} was trained with other features (gone: {gone}, new: "
+            f"{new}); restore them in the model file, or retrain with force"
         )
     return predict(spec, registry.load_model(spec, settings, number), rows)
 
 
 def predict(spec: ModelSpec, model: Any, rows: pa.Table) -> metrics.Floats:
-    """Give the probability of label 1 for each row; raises ScoringError on anything but a finite number."""
+    """Give each row's probability of label 1; ScoringError on anything but a finite number."""
     if rows.num_rows == 0:
         return np.empty(0)
     frame = feature_frame(spec, rows)
@@ -98,7 +99,7 @@ def predict(spec: ModelSpec, model: Any, rows: pa.Table) -> metrics.Floats:
 def performance(
     spec: ModelSpec, known: metrics.Floats, scores: metrics.Floats
 ) -> Performance | None:
-    """Give the metric on the labelled rows, or None where it is undefined: too few rows, or one class."""
+    """Give the metric on labelled rows; None where it is undefined: too few rows, or one class."""
     labelled = ~np.isnan(known)
     known, scores = known[labelled], scores[labelled]
     if len(known) < spec.gate.min_rows or len(np.unique(known)) < 2:

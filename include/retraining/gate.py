@@ -1,4 +1,4 @@
-"""Makes a `GateDecision`: champion and candidate score the same later rows, and the candidate has to win.
+"""Makes a `GateDecision`: both models score the same later rows, and the candidate has to win.
 
 Whatever cannot be measured fails the gate: a champion that cannot be scored stays in production.
 """
@@ -20,7 +20,7 @@ from include.retraining.training import LABEL
 def run_duel(
     spec: ModelSpec, settings: Settings, request: RetrainRequest, candidate: Candidate
 ) -> GateDecision:
-    """Let the candidate meet the champion on rows neither was trained on; decide by the model file's gate.
+    """Let the candidate meet the champion on rows neither was trained on; the gate decides.
 
     Raises
     ------
@@ -36,7 +36,8 @@ def run_duel(
         raise DataError(
             f"the duel window [{candidate.training_set.duel_start:%Y-%m-%d}, "
             f"{candidate.training_set.duel_end:%Y-%m-%d}) has {len(known)} labelled rows; it needs "
-            f"{spec.gate.min_rows} with both classes. The champion stays; retrain once more has landed"
+            f"{spec.gate.min_rows} with both classes. The champion stays; retrain once more has "
+            "landed"
         )
     champion = (
         None
@@ -53,8 +54,9 @@ def run_duel(
                 champion.trained_until
                 and champion.trained_until > candidate.training_set.duel_start
             ):
-                raise ScoringError(
-                    f"it was trained on rows up to {champion.trained_until:%Y-%m-%d}, inside the duel window"
+                raise ScoringError(  # noqa: TRY301 - fails the gate like any other failed scoring
+                    f"it was trained on rows up to {champion.trained_until:%Y-%m-%d}, inside the "
+                    "duel window"
                 )
             their_scores = feedback.score(spec, settings, champion.number, rows)
             theirs = feedback.performance(spec, known, their_scores)
@@ -110,7 +112,8 @@ def decide(
     candidate : Performance
         Of the candidate on the duel's rows.
     gain : tuple of float or None
-        Candidate minus champion, and the ends of its interval; None where there is nothing to compare with.
+        Candidate minus champion, and the ends of its interval; None where there is nothing to
+        compare with.
     slices : dict of str to float
         Gain of each slice that is large enough.
     first : bool
@@ -150,8 +153,10 @@ def decide(
             f"first model: {name} {candidate.value:.3f} reaches the floor {gate.floor:.3f}",
         )
     return True, (
-        f"{name} {candidate.value:.3f}, {gain[0]:+.4f} on the champion "
-        f"({gate.confidence:.0%} interval {gain[1]:+.4f} to {gain[2]:+.4f}, {candidate.rows} rows)",
+        (
+            f"{name} {candidate.value:.3f}, {gain[0]:+.4f} on the champion ({gate.confidence:.0%} "
+            f"interval {gain[1]:+.4f} to {gain[2]:+.4f}, {candidate.rows} rows)"
+        ),
     )
 
 

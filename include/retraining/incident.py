@@ -1,7 +1,7 @@
-"""Makes a `RetrainRequest`: whether a retrain may happen now, and that the same cause makes only one.
+"""Makes a `RetrainRequest`: may a retrain happen now, and only one for the same cause.
 
-An incident is claimed by creating its request object, which only one run can do. A run that is cleared and
-run again finds its own claim and goes on with it.
+An incident is claimed by creating its request object, which only one run can do. A run that is
+cleared and run again finds its own claim and goes on with it.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def open_incident(
     trigger, reason : str
         What asked for it, and why.
     run_id : str
-        Of the DAG run; the same run gets the same request again. The monitor's runs are named after the
-        incident.
+        Of the DAG run; the same run gets the same request again. The monitor's runs are named after
+        the incident.
     force : bool
         Neither cool-down nor budget nor an earlier retrain of the same cause holds it back.
 
@@ -120,7 +120,10 @@ def hold_reason(spec: ModelSpec, storage: Storage, batch: BatchRef) -> str | Non
         )
     recent = [end for end in earlier if batch.end - end < dt.timedelta(days=BUDGET_DAYS)]
     if len(recent) >= spec.retrain.max_per_30_days:
-        return f"budget spent: {len(recent)} retrains in 30 days, allowed are {spec.retrain.max_per_30_days}"
+        return (
+            f"budget spent: {len(recent)} retrains in 30 days, "
+            f"allowed are {spec.retrain.max_per_30_days}"
+        )
     return None
 
 
@@ -156,4 +159,5 @@ def _require_old(spec: ModelSpec, champion: Version | None, batch: BatchRef) -> 
 
 
 def _run_key(model: str, run_id: str) -> str:
-    return f"{names.storage_key(model, 'retrain')}/runs/{hashlib.sha256(run_id.encode()).hexdigest()[:16]}.json"
+    run = hashlib.sha256(run_id.encode()).hexdigest()[:16]
+    return f"{names.storage_key(model, 'retrain')}/runs/{run}.json"

@@ -1,7 +1,8 @@
-"""What was in production, when and why: an append-only, hash-chained list of promotions and rollbacks.
+"""What was in production, when and why: an append-only, hash-chained list of champions.
 
-One object per entry, created only if its number is free, so that two writers can never both be the next.
-Each entry carries the hash of the one before it; changing or removing one breaks every later hash.
+One object per entry, created only if its number is free, so that two writers can never both be the
+next. Each entry carries the hash of the one before it; changing or removing one breaks every later
+hash.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def append(storage: Storage, draft: Entry) -> Entry:
             return entry
         time.sleep(0.01 * min(attempt, 20))
     raise LedgerError(
-        f"{draft.model}: {MAX_ATTEMPTS} attempts to append to the ledger lost to other writers; run again"
+        f"{draft.model}: {MAX_ATTEMPTS} attempts to append to the ledger lost to other writers; "
+        "run again"
     )
 
 

@@ -1,6 +1,7 @@
-"""Makes a `DriftReport` of a batch against the champion, then its `Verdict`, and keeps both for people.
+"""Makes a `DriftReport` of a batch against the champion, then its `Verdict`; keeps both for people.
 
-A batch is judged once: the same content gives the verdict it got, whatever champion there is by now.
+A batch is judged once: the same content gives the verdict it got, whatever champion there is by
+now.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 def measure_drift(
     spec: ModelSpec, settings: Settings, batch: BatchRef, *, anew: bool = False
 ) -> DriftReport:
-    """Measure one batch: its columns, the champion's predictions, its performance where labels are mature.
+    """Measure one batch: its columns, the champion's predictions, performance on mature labels.
 
     Parameters
     ----------
@@ -81,7 +82,7 @@ def measure_drift(
             profile,
             rows.select(list(spec.features.names)).append_column(SCORE, pa.array(scores)),
             policy=spec.drift,
-            importances=_importances(spec, settings, champion),
+            importances=_importances(settings, champion),
         )
         columns = tuple(feature for feature in measured if feature.name != SCORE)
         age = batch.end - champion.trained_until if champion.trained_until else None
@@ -186,9 +187,7 @@ def _trainable_rows(spec: ModelSpec, storage: Storage, batch: BatchRef) -> int:
     return count
 
 
-def _importances(
-    spec: ModelSpec, settings: Settings, champion: registry.Version
-) -> dict[str, float]:
+def _importances(settings: Settings, champion: registry.Version) -> dict[str, float]:
     import mlflow
 
     registry.client(settings)

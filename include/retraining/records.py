@@ -1,7 +1,7 @@
 """The pipeline as records, in the order a batch meets them. Read from top to bottom.
 
     BatchRef -> ValidationReport -> FeatureSet -> DriftReport -> Verdict
-                                                  RetrainRequest -> TrainingSet -> Candidate -> GateDecision -> Promotion
+    RetrainRequest -> TrainingSet -> Candidate -> GateDecision -> Promotion
 
 Data stays in object storage; only these records travel between tasks, as plain JSON
 (``record.model_dump(mode="json")``), and each is also kept beside the data it describes.
@@ -26,11 +26,11 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-# --- ingest -----------------------------------------------------------------------------------------------
+# --- ingest ---------------------------------------------------------------------------------------
 
 
 class BatchRef(Record):
-    """One batch of one model: which partition, and the half-open window ``[start, end)`` it covers, in UTC."""
+    """One batch of one model: its partition, and its half-open window ``[start, end)`` in UTC."""
 
     model: str
     partition: str
@@ -82,17 +82,17 @@ class FeatureSet(Record):
     sha256: str
 
 
-# --- monitor ----------------------------------------------------------------------------------------------
+# --- monitor --------------------------------------------------------------------------------------
 
 Calibration = Literal["calibrated", "uncalibrated", "insufficient"]
 
 
 class FeatureDrift(Record):
-    """How far one column moved from the champion's reference, and whether that is out of the ordinary.
+    """How far one column moved from the champion's reference, and whether that is unusual.
 
-    `distance` is the two-sample Kolmogorov-Smirnov distance of a numeric column, the total-variation
-    distance of a categorical one; both lie in [0, 1]. None where the column cannot be measured, with the
-    reason said.
+    `distance` is the two-sample Kolmogorov-Smirnov distance of a numeric column, the
+    total-variation distance of a categorical one; both lie in [0, 1]. None where the column cannot
+    be measured, with the reason said.
     """
 
     name: str
@@ -169,11 +169,11 @@ class Verdict(Record):
     ks_distance: Share | None = Field(default=None, description="of the worst numeric feature")
 
 
-# --- retrain ----------------------------------------------------------------------------------------------
+# --- retrain --------------------------------------------------------------------------------------
 
 
 class RetrainRequest(Record):
-    """Why a model is to be retrained; the same cause gives the same incident, and so the same one model."""
+    """Why a model is to be retrained; the same cause gives the same incident, so one model."""
 
     incident_id: str
     batch: BatchRef = Field(description="the newest batch the retrain may read")
@@ -184,7 +184,7 @@ class RetrainRequest(Record):
 
 
 class TrainingSet(Record):
-    """Point-in-time correct rows: what the candidate learns from, and the later rows of the duel."""
+    """Point-in-time correct rows: what the candidate learns from, and later ones for the duel."""
 
     incident_id: str
     training_key: str

@@ -1,7 +1,7 @@
-"""The model registry: which version is champion, and moving that alias without ever leaving it undefined.
+"""The model registry: which version is champion, and moving that alias, never undefined.
 
-MLflow keeps versions, aliases and stages; the ledger keeps why they moved. Every step looks before it
-leaps, so that running it again finishes what a killed run left half-done.
+MLflow keeps versions, aliases and stages; the ledger keeps why they moved. Every step looks before
+it leaps, so that running it again finishes what a killed run left half-done.
 """
 
 from __future__ import annotations
@@ -146,8 +146,8 @@ def load_model(spec: ModelSpec, settings: Settings, number: int) -> Any:
         return _load(settings.mlflow_tracking_uri, spec.model, number)
     except Exception as error:
         raise ScoringError(
-            f"{spec.model} version {number} cannot be loaded: {error}. Restore its artifact, or roll back to "
-            f"another version with {spec.model}__rollback"
+            f"{spec.model} version {number} cannot be loaded: {error}. Restore its artifact, or "
+            f"roll back to another version with {spec.model}__rollback"
         ) from error
 
 
@@ -173,20 +173,21 @@ def profile_bytes(spec: ModelSpec, settings: Settings, found: Version) -> bytes:
             return file.read()
     except (MlflowException, OSError) as error:
         raise RegistryError(
-            f"{spec.model} version {found.number} has no drift profile: {error}. Retrain the model by hand"
+            f"{spec.model} version {found.number} has no drift profile: {error}. Retrain the model "
+            "by hand"
         ) from error
 
 
 def promote(
     spec: ModelSpec, settings: Settings, decision: GateDecision, *, actor: str, at: dt.datetime
 ) -> Promotion:
-    """Make the candidate of a passed gate the champion. Safe to run again, at any point of a killed run.
+    """Make the candidate of a passed gate the champion; safe to run again wherever it was killed.
 
     Raises
     ------
     RegistryError
-        The gate did not pass, the champion is no longer the one the candidate was measured against, or
-        this very promotion was made before and the champion changed since.
+        The gate did not pass, the champion is no longer the one the candidate was measured against,
+        or this very promotion was made before and the champion changed since.
     """
     if not decision.passed:
         raise RegistryError(
@@ -198,8 +199,8 @@ def promote(
     current = aliases(spec, settings).get(CHAMPION)
     if current not in {decision.champion_version, decision.candidate_version}:
         raise RegistryError(
-            f"{spec.model}: the duel was against version {decision.champion_version}, but version {current} is "
-            "champion now; nothing was changed, run a new retrain"
+            f"{spec.model}: the duel was against version {decision.champion_version}, but version "
+            f"{current} is champion now; nothing was changed, run a new retrain"
         )
     previous = decision.champion_version
     client(settings).set_model_version_tag(
@@ -245,8 +246,8 @@ def rollback(
     Raises
     ------
     RegistryError
-        There is no earlier champion, the version asked for never was one or is champion now, or this very
-        rollback was made before and the champion changed since.
+        There is no earlier champion, the version asked for never was one or is champion now, or
+        this very rollback was made before and the champion changed since.
     """
     storage = Storage.of(settings)
     entries = ledger.read(storage, spec.model)
@@ -260,8 +261,8 @@ def rollback(
             raise RegistryError(f"{spec.model} has no champion yet: there is nothing to roll back")
         if to_version is None and len(line) < 2:
             raise RegistryError(
-                f"{spec.model} version {line[-1].version} is the only champion so far: there is nothing to "
-                "return to"
+                f"{spec.model} version {line[-1].version} is the only champion so far: there is "
+                "nothing to return to"
             )
         target = line[-2].version if to_version is None else to_version
         crowned = sorted({entry.version for entry in entries})
@@ -295,7 +296,7 @@ def rollback(
 def _refuse_if_superseded(
     spec: ModelSpec, entries: list[ledger.Entry], incident_id: str, action: str
 ) -> None:
-    """Running an old step again must not undo what came after it."""
+    """Refuse an old step that is run again, where it would undo what came after it."""
     for entry in entries[:-1]:
         if (entry.incident_id, entry.action) == (incident_id, action):
             raise RegistryError(

@@ -1,6 +1,7 @@
-"""Where everything is: storage, MLflow, Feast. One environment prefix, and defaults that need nothing.
+"""Where everything is: storage, MLflow, Feast. One prefix, and defaults that need nothing.
 
-Without settings, all state is below ``var/demo`` of the checkout: what ``make demo`` and ``make up`` use.
+Without settings, all state is below ``var/demo`` of the checkout: what ``make demo`` and
+``make up`` use.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ PREFIX = "RETRAINING_"
 class Settings(BaseModel):
     """Addresses of the systems a run works on; read from the environment when a task starts.
 
-    Each field is the environment variable ``RETRAINING_<FIELD>``. Credentials are not among them: on ``s3://``
-    every library in use reads the standard ``AWS_*`` variables, which a task sets from Airflow's connection.
+    Each field is the environment variable ``RETRAINING_<FIELD>``. Credentials are not among them:
+    on ``s3://`` every library in use reads the standard ``AWS_*`` variables, which a task sets from
+    Airflow's connection.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,7 +46,7 @@ class Settings(BaseModel):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
-    def model_post_init(self, context: Any, /) -> None:
+    def model_post_init(self, context: Any, /) -> None:  # noqa: ARG002 - pydantic's signature
         """Fill what was left empty with the embedded defaults below `home`."""
         defaults = {
             # no as_uri(): fsspec and Feast take %20 literally, and a home may hold a space

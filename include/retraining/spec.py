@@ -1,8 +1,8 @@
-"""One YAML file per model becomes one frozen `ModelSpec`; everything a user can decide is a field here.
+"""One YAML file per model becomes one frozen `ModelSpec`; all a user can decide is a field here.
 
-Reading is strict: an unknown key, a wrong type or a value out of range is a `SpecError` with the file, the
-line and the nearest valid name, before any DAG exists. Needs nothing but pydantic and yaml, so that DAG
-files can import it.
+Reading is strict: an unknown key, a wrong type or a value out of range is a `SpecError` with the
+file, the line and the nearest valid name, before any DAG exists. Needs nothing but pydantic and
+yaml, so that DAG files can import it.
 """
 
 from __future__ import annotations
@@ -299,7 +299,8 @@ class ModelSpec(_Section):
                 raise ValueError("not the canonical form")  # noqa: TRY301 - the same answer for both
         except ValueError as error:
             raise SpecError(
-                f"partition: must look like {parts.first.strftime(parts.key_format)!r}, got {partition!r}"
+                f"partition: must look like {parts.first.strftime(parts.key_format)!r}, got "
+                f"{partition!r}"
             ) from error
         if (start - parts.first) % parts.length or start < parts.first:
             raise SpecError(
@@ -335,7 +336,7 @@ def load_specs(directory: Path = MODELS_DIR) -> SpecFiles:
         try:
             spec = load_spec(path)
             if spec.model in specs:
-                raise SpecError(
+                raise SpecError(  # noqa: TRY301 - collected like any other wrong file
                     f"model: {spec.model!r} is also the name in another file", path=str(path)
                 )
             specs[spec.model] = spec

@@ -54,7 +54,7 @@ def status_of(spec: ModelSpec, settings: Settings) -> Status:
     report = monitoring.report_of(spec, storage, newest) if newest else None
     verdict = monitoring.verdict_of(spec, storage, newest) if newest else None
     refused = _refused(spec, storage)
-    well, advice = _advise(spec, champion, entry, verdict, refused, storage)
+    well, advice = _advise(spec, champion, entry, verdict=verdict, refused=refused, storage=storage)
     return Status(
         model=spec.model,
         description=spec.description,
@@ -93,6 +93,7 @@ def _advise(
     spec: ModelSpec,
     champion: registry.Version | None,
     entry: ledger.Entry | None,
+    *,
     verdict: Verdict | None,
     refused: tuple[str, ...],
     storage: Storage,
@@ -102,7 +103,10 @@ def _advise(
         reasons = f": {verdict.reasons[0]}" if verdict else ""
         return None, (
             f"Nothing is in production yet{reasons}",
-            f"Let batches land; the monitor asks for the first model ({spec.model}__ingest is to be unpaused)",
+            (
+                "Let batches land; the monitor asks for the first model "
+                f"({spec.model}__ingest is to be unpaused)"
+            ),
         )
     well = verdict is None or verdict.outcome in {"ignore", "watch"}
     judged_older = verdict is not None and verdict.champion_version != champion.number
@@ -121,10 +125,11 @@ def _advise(
             f"A retrain has to wait ({verdict.reasons[-1]}); to retrain all the same, trigger "
             f"{spec.model}__retrain with force"
         )
-    for partition in refused:
-        advice.append(
-            f"{partition} was refused: deliver a corrected file, then clear that run of {spec.model}__ingest"
-        )
+    advice.extend(
+        f"{partition} was refused: deliver a corrected file, then clear that run of "
+        f"{spec.model}__ingest"
+        for partition in refused
+    )
     if entry is None or entry.version != champion.number:
         well = False
         known = f"version {entry.version}" if entry else "none"
@@ -151,8 +156,8 @@ def render(status: Status) -> str:
         lines.append(f"  {status.why}")
         if status.trained_from and status.trained_until and status.training_rows is not None:
             lines.append(
-                f"  trained on {status.training_rows:,} rows from {status.trained_from:%Y-%m-%d} to "
-                f"{status.trained_until:%Y-%m-%d}, MLflow run {status.run_id}"
+                f"  trained on {status.training_rows:,} rows from {status.trained_from:%Y-%m-%d} "
+                f"to {status.trained_until:%Y-%m-%d}, MLflow run {status.run_id}"
             )
         if status.previous_version is not None:
             lines.append(f"  a rollback would return to version {status.previous_version}")
@@ -174,7 +179,10 @@ def render(status: Status) -> str:
 
 
 def _performance(found: Performance) -> str:
-    return f"{found.metric} {found.value:.3f} ({found.low:.3f} to {found.high:.3f}, {found.rows:,} rows)"
+    return (
+        f"{found.metric} {found.value:.3f} "
+        f"({found.low:.3f} to {found.high:.3f}, {found.rows:,} rows)"
+    )
 
 
 def _moment(at: dt.datetime | None) -> str:

@@ -1,7 +1,7 @@
 """Object storage behind one URL: ``file://`` and ``s3://`` through fsspec, the same code.
 
-Keys are relative to the URL. A write is whole or not there: on files through a temporary name and a rename,
-on S3 because a put is atomic.
+Keys are relative to the URL. A write is whole or not there: on files through a temporary name and a
+rename, on S3 because a put is atomic.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Storage:
     Parameters
     ----------
     url : str
-        ``file:///folder`` or ``s3://bucket/prefix``; any fsspec URL works. On S3, endpoint and credentials are
-        what ``AWS_ENDPOINT_URL_S3``, ``AWS_ACCESS_KEY_ID`` and so on say.
+        ``file:///folder`` or ``s3://bucket/prefix``; any fsspec URL works. On S3, endpoint and
+        credentials are what ``AWS_ENDPOINT_URL_S3``, ``AWS_ACCESS_KEY_ID`` and so on say.
     """
 
     def __init__(self, url: str) -> None:
@@ -63,7 +63,8 @@ class Storage:
         return f"{self.url}/{key}"
 
     def _path(self, key: str) -> str:
-        return str(self.filesystem._strip_protocol(self.url_of(key)))
+        # fsspec has no public name for it
+        return str(self.filesystem._strip_protocol(self.url_of(key)))  # noqa: SLF001 - see above
 
     def exists(self, key: str) -> bool:
         """Is there an object at this key?"""

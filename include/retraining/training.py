@@ -1,6 +1,7 @@
 """Makes a `TrainingSet`, then a `Candidate`: point-in-time rows, a seeded pipeline, one MLflow run.
 
-The incident id finds what an earlier, killed attempt left: its run is continued, its version is reused.
+The incident id finds what an earlier, killed attempt left: its run is continued, its version is
+reused.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ SCORE = "prediction"
 IMPORTANCES_ARTIFACT = "importances.json"
 IMPORTANCE_ROWS = 2000
 
-# What a model artifact may contain beside numpy, scipy and scikit-learn's plain types. Reviewed one by one:
-# each only holds arrays. Anything else is refused when the model is loaded.
+# What a model artifact may contain beside numpy, scipy and scikit-learn's plain types. Reviewed one
+# by one: each only holds arrays. Anything else is refused when the model is loaded.
 TRUSTED_TYPES = [
+    "numpy.dtype",
     "sklearn._loss.link.Interval",
     "sklearn._loss.link.LogitLink",
     "sklearn._loss.loss.HalfBinomialLoss",
@@ -54,7 +56,7 @@ TRUSTED_TYPES = [
 
 
 def split_times(spec: ModelSpec, batch: BatchRef) -> tuple[dt.datetime, dt.datetime]:
-    """Give start and end of the duel window: the newest label-mature days. Training stays before its start."""
+    """Give start and end of the duel window, the newest label-mature days; training ends before."""
     duel_end = batch.end - dt.timedelta(days=spec.label.maturity_days)
     return duel_end - dt.timedelta(days=spec.gate.duel_days), duel_end
 
@@ -62,8 +64,8 @@ def split_times(spec: ModelSpec, batch: BatchRef) -> tuple[dt.datetime, dt.datet
 def build_training_set(spec: ModelSpec, settings: Settings, request: RetrainRequest) -> TrainingSet:
     """Join every published row up to the request's batch with its features as of its own time.
 
-    A row trains only if its label was mature when the duel window began, and duels only if it is mature at
-    the batch's end.
+    A row trains only if its label was mature when the duel window began, and duels only if it is
+    mature at the batch's end.
 
     Raises
     ------
@@ -141,15 +143,15 @@ def _check_learnable(spec: ModelSpec, known: np.ndarray[Any, Any]) -> None:
     classes = np.unique(known)
     if len(classes) < 2:
         raise DataError(
-            f"{spec.model}: all {len(known)} labels are {classes[0]:g}; a classifier needs both classes. Check "
-            f"label.column {spec.label.column!r} at the source"
+            f"{spec.model}: all {len(known)} labels are {classes[0]:g}; a classifier needs both "
+            f"classes. Check label.column {spec.label.column!r} at the source"
         )
 
 
 def train_candidate(
     spec: ModelSpec, settings: Settings, request: RetrainRequest, training_set: TrainingSet
 ) -> Candidate:
-    """Fit, log and register the candidate of an incident; the same incident gives the same one version."""
+    """Fit, log and register the candidate of an incident; one incident gives one version."""
     done = registry.version_of_incident(spec, settings, request.incident_id)
     if done is not None:
         log.info("version %s of this incident is registered already: reused", done.number)
@@ -180,7 +182,14 @@ def train_candidate(
         spec, training, feedback.predict(spec, pipeline, training), training_set
     )
     found = _log_and_register(
-        spec, settings, request, training_set, pipeline, importances, profile, labelled
+        spec,
+        settings,
+        request,
+        training_set,
+        pipeline=pipeline,
+        importances=importances,
+        profile=profile,
+        labelled=labelled,
     )
     return _candidate(spec, settings, request, training_set, found)
 
@@ -227,14 +236,15 @@ def _make_estimator(spec: ModelSpec) -> Any:
         raise SpecError(f"training.params: {path} does not take them: {error}") from error
     if not hasattr(estimator, "predict_proba") or not hasattr(estimator, "set_params"):
         raise SpecError(
-            f"training.estimator: {path} gives no probabilities; choose a classifier with predict_proba"
+            f"training.estimator: {path} gives no probabilities; choose a classifier with "
+            "predict_proba"
         )
     seeded = [name for name in estimator.get_params() if name.split("__")[-1] == "random_state"]
     return estimator.set_params(**dict.fromkeys(seeded, spec.training.seed))
 
 
 def permutation_importances(spec: ModelSpec, pipeline: Any, duel: pa.Table) -> dict[str, float]:
-    """Give what the metric loses when one feature is shuffled, on rows the model never saw; at least 0.
+    """Give what the metric loses when one feature is shuffled, on unseen rows; at least 0.
 
     Empty where the rows cannot carry the metric.
     """
@@ -257,12 +267,12 @@ def permutation_importances(spec: ModelSpec, pipeline: Any, duel: pa.Table) -> d
 def build_profile(
     spec: ModelSpec, training: pa.Table, scores: Any, training_set: TrainingSet
 ) -> ReferenceProfile:
-    """Profile the reference, one history window per partition length, the predictions as one more column."""
+    """Profile the reference in windows of a partition's length; predictions are a column more."""
     table = training.select([*spec.features.names, spec.source.event_time]).append_column(
         SCORE, pa.array(scores)
     )
     times = table.column(spec.source.event_time)
-    windows = []
+    windows: list[pa.Table] = []
     end = training_set.training_end
     while end > training_set.training_start and len(windows) < spec.drift.max_history_windows:
         start = end - spec.partitions.length
@@ -286,6 +296,7 @@ def _log_and_register(
     settings: Settings,
     request: RetrainRequest,
     training_set: TrainingSet,
+    *,
     pipeline: Any,
     importances: dict[str, float],
     profile: ReferenceProfile,
@@ -402,7 +413,7 @@ def _candidate(
 
 
 def _git_commit(settings: Settings) -> str:
-    """Give the commit of the bundle: what the settings or git say; ``unknown`` outside a checkout."""
+    """Give the commit of the bundle, as the settings or git say; ``unknown`` outside a checkout."""
     if settings.commit:
         return settings.commit
     try:

@@ -1,8 +1,9 @@
-"""Makes a `ValidationReport`: reads the landed files, holds them against their expectations, parts the rows.
+"""Makes a `ValidationReport`: holds the landed files against their expectations, parts the rows.
 
-A file that cannot be read, or whose columns are not those of the model file, refuses the batch. So does a
-critical expectation about the batch as a whole, and too large a share of bad rows. A critical expectation
-about rows moves those rows to quarantine, with every expectation they broke. Warnings are noted.
+A file that cannot be read, or whose columns are not those of the model file, refuses the batch. So
+does a critical expectation about the batch as a whole, and too large a share of bad rows. A
+critical expectation about rows moves those rows to quarantine, with every expectation they broke.
+Warnings are noted.
 """
 
 from __future__ import annotations
@@ -74,8 +75,8 @@ def validate_batch(
 ) -> ValidationReport:
     """Hold one landed batch against its expectations and put every row where it belongs.
 
-    Nothing is published: good rows are written under a name made of their content, where nobody reads until
-    `publish` says so.
+    Nothing is published: good rows are written under a name made of their content, where nobody
+    reads until `publish` says so.
 
     Raises
     ------
@@ -267,7 +268,7 @@ def _cast(column: pa.ChunkedArray, kind: ColumnType) -> pa.ChunkedArray:
 
 
 def _check_finite(item: _Input) -> None:
-    """Infinite numbers are bad rows, whatever the suite says: no model and no statistic can use them."""
+    """Infinite numbers are bad rows, whatever the suite says: no model, no statistic takes them."""
     assert item.table is not None
     for name in item.table.column_names:
         column = item.table.column(name)
@@ -339,7 +340,7 @@ def _check_quarantined_share(item: _Input, allowed: float) -> None:
 
 
 def _exception_of(result: Any) -> str:
-    """Say why an expectation could not be evaluated: one exception, or one for each of its metrics."""
+    """Say why an expectation could not be evaluated: one exception, or one per metric."""
     info = result.exception_info or {}
     found = [info, *(value for value in info.values() if isinstance(value, dict))]
     return next((str(one["exception_message"]) for one in found if one.get("raised_exception")), "")
@@ -358,8 +359,11 @@ def _read_suite(path: Path) -> Any:
     known = [one.expectation_type for one in suite.expectations]
     lost = [kind for kind in types if kind not in known]
     if lost or len(known) != len(types):
-        # Great Expectations logs and leaves out what it does not know: a misspelt check would be no check
-        raise DataError(f"{path.name}: Great Expectations cannot use {', '.join(lost) or 'all of it'}")
+        # Great Expectations logs and leaves out what it does not know: a misspelt check would be
+        # no check
+        raise DataError(
+            f"{path.name}: Great Expectations cannot use {', '.join(lost) or 'all of it'}"
+        )
     return suite
 
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def task_defaults(spec: ModelSpec) -> dict[str, Any]:
     """Give the default arguments of a model's tasks.
 
-    The world's faults are retried; the bundle's own errors are about data or state, and fail at once.
+    The world's faults are retried; the bundle's own errors are about data or state, and fail at
+    once.
     """
     return {
         "owner": spec.owner,

@@ -12,9 +12,10 @@ class ModelVersionLink(BaseOperatorLink):
 
     name = "Model version in MLflow"
 
-    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002 - Airflow's signature
         """Give the address; empty while the task has returned nothing."""
         from airflow.sdk.execution_time.xcom import XCom
+
         from retraining_provider.hooks.retraining import RetrainingHook
 
         candidate = XCom.get_value(ti_key=ti_key, key="return_value")

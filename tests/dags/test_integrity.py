@@ -63,7 +63,9 @@ def parsed() -> dict:
 def bundle(tmp_path: Path) -> Path:
     """A copy of what the DAG files need, to spoil."""
     for folder in ("dags", "plugins", "include"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
+        )
     return tmp_path
 
 
@@ -108,4 +110,5 @@ def test_the_bundle_ignores_everything_but_its_dag_files():
 
 
 def test_the_bundle_of_these_tests_is_this_repository():
-    assert json.loads(os.environ["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"])[0]["name"] == BUNDLE
+    bundles = json.loads(os.environ["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"])
+    assert bundles[0]["name"] == BUNDLE

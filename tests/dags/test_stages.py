@@ -1,4 +1,4 @@
-"""Real runs of every stage, one per branch: Airflow runs the tasks, on real flights, MLflow, Feast, GX."""
+"""Real runs of every stage, one per branch: real Airflow tasks, flights, MLflow, Feast, GX."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def bag():
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory, bag):
-    """State after four ingested and monitored weeks; the fourth asked for the first model, which was trained."""
+    """State after four ingested and monitored weeks; the fourth led to the first model."""
     path = tmp_path_factory.mktemp("state")
     os.environ["RETRAINING_HOME"] = str(path)
     settings = Settings.from_env()

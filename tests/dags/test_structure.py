@@ -110,13 +110,13 @@ def test_the_monitor_branches_on_the_verdict(outcome, branch):
 
 def test_the_ingest_runs_once_per_partition_after_its_window_has_passed():
     import pendulum
-
     from airflow.serialization.decoders import decode_timetable
     from airflow.serialization.encoders import encode_timetable
 
     timetable = decode_timetable(encode_timetable(build("ingest").timetable))
     assert timetable.summary.startswith("0 0 * * 1")
-    assert timetable._get_partition_info(pendulum.datetime(2013, 1, 14, tz="UTC"))[1] == "2013-01-07"
+    _, partition = timetable._get_partition_info(pendulum.datetime(2013, 1, 14, tz="UTC"))
+    assert partition == "2013-01-07"
 
 
 def test_data_faults_fail_at_once_and_other_faults_are_retried():

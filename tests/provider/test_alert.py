@@ -1,4 +1,4 @@
-"""Alerts through Airflow's Slack connection, against a server that speaks Slack's API on loopback."""
+"""Alerts through Airflow's Slack connection, against a loopback server that speaks its API."""
 
 from __future__ import annotations
 
@@ -99,7 +99,8 @@ def report(rows_bad: int) -> dict:
 def alert(subject: str, record: dict):
     from retraining_provider.operators.alert import AlertOperator
 
-    return AlertOperator(task_id="alert", spec=SPEC, subject=subject, record=record).execute(context())
+    task = AlertOperator(task_id="alert", spec=SPEC, subject=subject, record=record)
+    return task.execute(context())
 
 
 def test_a_batch_has_one_thread_whose_opening_message_shows_the_newest_state(slack):
@@ -146,7 +147,7 @@ def test_an_error_of_slack_is_retried_and_no_alert_is_lost(slack):
 
 def test_a_slack_that_stays_down_fails_the_task_and_the_next_try_delivers(slack):
     slack.failing = 100
-    with pytest.raises(Exception):
+    with pytest.raises(Exception):  # noqa: B017 - which one is the Slack client's business
         alert("validation", report(5))
     slack.failing = 0
     alert("validation", report(5))
@@ -158,7 +159,8 @@ def test_a_failed_task_is_told_with_its_error_and_what_to_do(slack):
 
     FailureNotifier(spec=SPEC).notify(
         context(
-            exception=ValueError("disk <full>"), task_instance=SimpleNamespace(task_id="validate_batch")
+            exception=ValueError("disk <full>"),
+            task_instance=SimpleNamespace(task_id="validate_batch"),
         )
     )
     text = slack.posts()[-1]["text"]

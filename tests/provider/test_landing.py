@@ -34,6 +34,7 @@ def context() -> dict:
 async def first_event(trigger):
     async for event in trigger.run():
         return event
+    return None
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import datetime as dt
 import shutil
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -151,8 +153,6 @@ def test_stricter_gate_never_promotes_more(value, gain, slices, gates, first):
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.51, 0.99), st.floats(0.51, 0.99))
 def test_higher_confidence_never_promotes_more(seed, one, other):
-    import numpy as np
-
     generator = np.random.default_rng(seed)
     labels = np.r_[np.ones(10), np.zeros(10)]
     ours, theirs = generator.random(20) + 0.2 * labels, generator.random(20) + 0.1 * labels
@@ -218,8 +218,6 @@ def test_duel_run_twice_decides_the_same(trained: Settings):
 
 def test_duel_run_again_after_the_promotion_leaves_the_champion_in_production(trained: Settings):
     decision = duel(trained, 1, None)
-    import datetime as dt
-
     registry.promote(
         SPEC, trained, decision, actor="test", at=dt.datetime(2013, 2, 4, tzinfo=dt.UTC)
     )
@@ -229,13 +227,9 @@ def test_duel_run_again_after_the_promotion_leaves_the_champion_in_production(tr
 
 
 def test_better_model_passes_against_a_poor_champion(ingested: Settings):
-    for iterations in (1, 60):
-        spec = small_spec(
-            training={
-                "seed": iterations,
-                "params": {"max_iter": iterations, "early_stopping": False},
-            }
-        )
+    for seed, iterations, leaves in ((1, 1, 2), (2, 60, 31)):
+        params = {"max_iter": iterations, "max_leaf_nodes": leaves, "early_stopping": False}
+        spec = small_spec(training={"seed": seed, "params": params})
         request = request_retrain(spec, ingested, "2013-01-21")
         found = training.build_training_set(spec, ingested, request)
         training.train_candidate(spec, ingested, request, found)
@@ -251,13 +245,8 @@ def test_better_model_passes_against_a_poor_champion(ingested: Settings):
 
 def test_champion_whose_artifact_is_gone_fails_the_gate_closed(trained: Settings):
     found = registry.client(trained).get_model_version("flights", "1")
-    folders = [
-        path
-        for path in (trained.home / "mlflow-artifacts" / "flights" / "models").iterdir()
-        if path.name == found.model_id
-    ]
-    assert len(folders) == 1
-    shutil.rmtree(folders[0])
+    name = found.source.removeprefix("models:/")
+    shutil.rmtree(trained.home / "mlflow-artifacts" / "flights" / "models" / name)
     decision = duel(trained, 2, 1)
     assert not decision.passed
     assert "the champion, version 1, cannot be compared" in decision.reasons[0]

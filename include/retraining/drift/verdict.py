@@ -1,7 +1,8 @@
 """Makes a `Verdict` out of a `DriftReport`: is this worth a retrain?
 
-In this order: no champion yet; measured harm; an old model; persistent drift in features that matter. What
-asks for a retrain during a cool-down is `blocked`. A batch that is too small is watched, never passed.
+In this order: no champion yet; measured harm; an old model; persistent drift in features that
+matter. What asks for a retrain during a cool-down is `blocked`. A batch that is too small is
+watched, never passed.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def _without_champion(spec: ModelSpec, report: DriftReport) -> tuple[Outcome, li
     ]
 
 
-def _with_champion(
+def _with_champion(  # noqa: PLR0911 - one return per rule, in the order of the rules
     spec: ModelSpec, report: DriftReport, earlier: Sequence[DriftReport]
 ) -> tuple[Outcome, list[str]]:
     harm = _harm(spec, report)
@@ -119,8 +120,11 @@ def _harm(spec: ModelSpec, report: DriftReport) -> list[str]:
     if now.high >= promise.value - spec.retrain.min_performance_drop:
         return []
     return [
-        f"{now.metric} {now.value:.3f} (interval {now.low:.3f} to {now.high:.3f}, {now.rows:,} rows) is below "
-        f"the {promise.value:.3f} that version {report.champion_version} promised"
+        (
+            f"{now.metric} {now.value:.3f} "
+            f"(interval {now.low:.3f} to {now.high:.3f}, {now.rows:,} rows) is below "
+            f"the {promise.value:.3f} that version {report.champion_version} promised"
+        )
     ]
 
 
@@ -144,7 +148,7 @@ def _persists(spec: ModelSpec, feature: FeatureDrift, earlier: Sequence[DriftRep
 
 
 def _importance_share(features: Sequence[FeatureDrift], drifted: Sequence[FeatureDrift]) -> float:
-    """Share of the model's importance that the drifted features carry; all count alike if none is known."""
+    """Share of the importance the drifted features carry; if none is known, all count alike."""
     weights = {f.name: f.importance or 0.0 for f in features if not f.expected}
     if not sum(weights.values()):
         weights = dict.fromkeys(weights, 1.0)

@@ -1,4 +1,4 @@
-"""Connects a task to the bundle's systems: addresses from the environment, secrets from connections."""
+"""Connects a task to its systems: addresses from the environment, secrets from connections."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 class RetrainingHook(BaseHook):
     """Gives the settings of a run, and the channel its alerts go to.
 
-    :param aws_conn_id: credentials and endpoint for storage on ``s3://``; without such a connection boto's
-        own chain of credentials is used.
-    :param mlflow_conn_id: host, login and password of the MLflow server; without it the address of the
-        environment is used.
+    :param aws_conn_id: credentials and endpoint for storage on ``s3://``; without such a connection
+        boto's own chain of credentials is used.
+    :param mlflow_conn_id: host, login and password of the MLflow server; without it the address of
+        the environment is used.
     :param slack_conn_id: where alerts go; without it they are kept in a folder.
     """
 
@@ -51,7 +51,7 @@ class RetrainingHook(BaseHook):
         return Settings.from_env(**overrides) if overrides else settings
 
     def channel(self, spec: ModelSpec) -> Channel:
-        """Give the channel for a model's alerts: Slack, or a folder where no connection is set up."""
+        """Give the channel for a model's alerts: Slack, or a folder if there is no connection."""
         from include.retraining.alerts import FolderChannel
         from include.retraining.settings import Settings
         from include.retraining.storage import Storage
@@ -68,7 +68,7 @@ class RetrainingHook(BaseHook):
             return None
 
     def _export_aws(self) -> None:
-        """Hand the connection to s3fs, pyarrow, Feast and MLflow, which all read these variables."""
+        """Hand the connection to s3fs, pyarrow, Feast and MLflow, which read these variables."""
         if self._connection(self.aws_conn_id) is None:
             return
         from airflow.providers.amazon.aws.hooks.s3 import S3Hook
@@ -86,7 +86,7 @@ class RetrainingHook(BaseHook):
 
 
 class SlackChannel:
-    """A Slack channel through Airflow's connection; a limit, an error or a reset of Slack's is retried."""
+    """A Slack channel through Airflow's connection; its limits, errors and resets are retried."""
 
     def __init__(self, conn_id: str, channel: str) -> None:
         from airflow.providers.slack.hooks.slack import SlackHook

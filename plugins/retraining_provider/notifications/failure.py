@@ -27,6 +27,7 @@ class FailureNotifier(BaseNotifier):
         self.spec = spec
 
     def notify(self, context: Any) -> None:
+        """Deliver the alert of a failed task; what goes wrong here is only logged."""
         from include.retraining import alerts
         from include.retraining.errors import BatchRefused
         from include.retraining.storage import Storage

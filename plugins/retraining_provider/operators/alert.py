@@ -36,6 +36,7 @@ class AlertOperator(BaseOperator):
         self.record = record
 
     def execute(self, context: Context) -> str:
+        """Deliver the alert once; give its title."""
         from include.retraining import alerts
         from include.retraining.storage import Storage
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class LandingSensor(BaseSensorOperator):
     """Wait, deferred, for every file of the run's partition.
 
-    On ``s3://`` it defers to the Amazon provider's ``S3KeyTrigger``, on files to the standard provider's
-    ``FileTrigger``; neither holds a worker slot.
+    On ``s3://`` it defers to the Amazon provider's ``S3KeyTrigger``, on files to the standard
+    provider's ``FileTrigger``; neither holds a worker slot.
 
     :param spec: the model; its ``partitions`` say how often to look and when to give up.
     :param aws_conn_id: connection for ``s3://``.
@@ -68,7 +68,8 @@ class LandingSensor(BaseSensorOperator):
             batch = batch_of(self.spec, context)
             raise AirflowFailException(
                 f"{self.spec.model} {batch.partition}: nothing landed within "
-                f"{self.spec.partitions.landing_timeout_hours:g} hours; deliver the files, then clear this task"
+                f"{self.spec.partitions.landing_timeout_hours:g} hours; deliver the files, then "
+                "clear this task"
             ) from error
 
     def _trigger(self, storage: Any, url: str) -> Any:

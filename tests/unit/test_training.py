@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import datetime as dt
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from include.demo import flights_feed
+from include.retraining import features, feedback, registry, training
+from include.retraining.errors import DataError, SpecError
+from include.retraining.names import CHALLENGER, INCIDENT_TAG
+from include.retraining.records import Candidate, TrainingSet
+from include.retraining.settings import Settings
+from include.retraining.spec import ModelSpec
+from include.retraining.storage import Storage
+from tests.unit.pipeline import WEEKS, copy_home, ingest, request_retrain, small_spec, train
+
+SPEC = small_spec()
+DAY = dt.timedelta(days=1)
+
+
+def build(
+    settings: Settings, partition: str, spec: ModelSpec = SPEC
+) -> tuple[TrainingSet, pd.DataFrame, pd.DataFrame]:
+    """Give a training set, its rows to learn from, and its rows to duel on."""
+    request = request_retrain(spec, settings, partition)
+    found = training.build_training_set(spec, settings, request)
+    storage = Storage.of(settings)
+    tables = [storage.read_table(key).to_pandas() for key in (found.training_key, found.duel_key)]
+    return found, *tables
+
+
+def feed(until: str) -> pd.DataFrame:
+    """Give all flights of the weeks up to one, straight from their source."""
+    weeks = [week for week in WEEKS if week <= until]
+    return pd.concat([flights_feed.flights_of(SPEC.batch_ref(week)) for week in weeks])
+
+
+# --- what may be learnt from ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("partition", ["2013-01-14", "2013-01-28"])
+def test_training_ends_before_the_duel_and_no_immature_label_is_used(ingested, partition):
+    batch = SPEC.batch_ref(partition)
+    found, learnt, duel = build(ingested, partition)
+    assert found.duel_end == batch.end - DAY
+    assert found.duel_start == found.training_end == batch.end - 8 * DAY
+    labelled = learnt[learnt[training.LABEL].notna()]
+    assert learnt["sched_dep"].max() < found.duel_start
+    # mature when the duel begins, not merely there by now
+    assert labelled["sched_dep"].max() < found.duel_start - DAY
+    assert duel["sched_dep"].between(found.duel_start, found.duel_end, inclusive="left").all()
+    assert (duel["sched_dep"] + DAY < batch.end).all()
+    assert duel[training.LABEL].isin([0.0, 1.0]).all()
+    assert labelled["sched_dep"].max() < duel["sched_dep"].min()
+
+
+@pytest.mark.parametrize("partition", ["2013-01-14", "2013-01-28"])
+def test_no_row_is_lost_and_labels_are_those_of_the_feed(ingested, partition):
+    found, learnt, duel = build(ingested, partition)
+    rows = feed(partition)
+    known = rows[rows["arr_delay"].notna()]
+    to_learn = known[known["sched_dep"] < found.duel_start - DAY]
+    to_duel = known[known["sched_dep"].between(found.duel_start, found.duel_end, inclusive="left")]
+    assert found.training_rows == learnt[training.LABEL].notna().sum() == len(to_learn)
+    assert found.duel_rows == len(duel) == len(to_duel)
+    assert found.unlabelled_rows == len(rows) - len(to_learn) - len(to_duel)
+    assert learnt[training.LABEL].sum() == (to_learn["arr_delay"] >= 15).sum()
+    assert duel[training.LABEL].sum() == (to_duel["arr_delay"] >= 15).sum()
+
+
+def test_request_reads_nothing_later_than_its_batch(ingested):
+    early = build(ingested, "2013-01-14")[0]
+    assert early.duel_end <= SPEC.batch_ref("2013-01-14").end
+    assert early.training_rows + early.duel_rows + early.unlabelled_rows == len(feed("2013-01-14"))
+
+
+def test_same_request_gives_the_same_rows_byte_for_byte(ingested):
+    assert build(ingested, "2013-01-21")[0] == build(ingested, "2013-01-21")[0]
+
+
+def test_rolling_window_leaves_older_batches_out(ingested):
+    spec = small_spec(training={"max_days": 7.0, "min_rows": 100})
+    found = build(ingested, "2013-01-28", spec)[0]
+    assert found.training_start == dt.datetime(2013, 1, 14, tzinfo=dt.UTC)  # 27 Jan less 7 days
+    assert found.training_rows < build(ingested, "2013-01-28")[0].training_rows
+
+
+def test_nothing_published_is_said(empty):
+    with pytest.raises(DataError, match="no published batch up to 2013-01-14; ingest one first"):
+        build(empty, "2013-01-14")
+
+
+def test_too_few_rows_have_an_edge(ingested):
+    rows = build(ingested, "2013-01-14")[0].training_rows
+    assert build(ingested, "2013-01-14", small_spec(training={"min_rows": rows}))
+    with pytest.raises(DataError, match=f"{rows} rows with mature labels, training.min_rows is"):
+        build(ingested, "2013-01-14", small_spec(training={"min_rows": rows + 1}))
+
+
+@pytest.mark.parametrize(("limit", "label"), [(-1e9, 1), (1e9, 0)], ids=["all-late", "all-on-time"])
+def test_labels_of_one_class_are_refused(ingested, limit, label):
+    spec = small_spec(label={"at_least": limit})
+    with pytest.raises(DataError, match=f"labels are {label}; a classifier needs both classes"):
+        build(ingested, "2013-01-21", spec)
+
+
+# --- the candidate --------------------------------------------------------------------------------
+
+
+def runs(settings: Settings) -> list[object]:
+    api = registry.client(settings)
+    experiment = registry.experiment_id(SPEC, settings)
+    return list(api.search_runs([experiment], "tags.`retraining.kind` = 'retrain'"))
+
+
+def versions(settings: Settings) -> list[int]:
+    found = registry.client(settings).search_model_versions("name = 'flights'")
+    return sorted(int(one.version) for one in found)
+
+
+def test_candidate_is_registered_with_all_that_explains_it(ingested):
+    request, candidate = train(SPEC, ingested, "2013-01-21")
+    found = registry.version(SPEC, ingested, candidate.version)
+    assert (candidate.version, versions(ingested)) == (1, [1])
+    assert found.run_id == candidate.run_id
+    assert found.trained_until == candidate.training_set.training_end
+    assert registry.aliases(SPEC, ingested) == {CHALLENGER: 1}
+    assert registry.champion(SPEC, ingested) is None
+    run = registry.client(ingested).get_run(candidate.run_id)
+    assert run.data.tags[INCIDENT_TAG] == request.incident_id
+    assert run.data.tags["retraining.data_sha256"] == candidate.training_set.sha256
+    assert run.data.params["seed"] == str(SPEC.training.seed)
+    assert run.data.metrics["training_rows"] == candidate.training_set.training_rows
+    assert len(run.inputs.dataset_inputs) == 1
+    key = f"flights/retrain/incident={request.incident_id}/candidate.json"
+    assert Storage.of(ingested).read_record(key, Candidate) == candidate
+    assert registry.profile_bytes(SPEC, ingested, found)
+
+
+def test_second_call_reuses_run_and_version(ingested):
+    first = train(SPEC, ingested, "2013-01-21")
+    assert train(SPEC, ingested, "2013-01-21") == first
+    assert (len(runs(ingested)), versions(ingested)) == (1, [1])
+
+
+class Killed(BaseException):
+    """A kill -9."""
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "log_inputs",
+        "log_artifacts",
+        "create_registered_model",
+        "create_model_version",
+        "set_registered_model_alias",
+    ],
+)
+def test_training_killed_anywhere_ends_in_one_run_and_one_version(ingested, monkeypatch, call):
+    from mlflow import MlflowClient
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, call, lambda *_, **__: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            train(SPEC, ingested, "2013-01-21")
+    _, candidate = train(SPEC, ingested, "2013-01-21")
+    assert (len(runs(ingested)), versions(ingested)) == (1, [1])
+    assert registry.aliases(SPEC, ingested) == {CHALLENGER: 1}
+    assert registry.client(ingested).get_run(candidate.run_id).info.status == "FINISHED"
+
+
+def test_old_candidate_does_not_become_challenger_again(ingested):
+    train(SPEC, ingested, "2013-01-14")
+    registry.set_stage(SPEC, ingested, 1, "Archived")
+    train(SPEC, ingested, "2013-01-21")
+    train(SPEC, ingested, "2013-01-14")
+    assert registry.aliases(SPEC, ingested) == {CHALLENGER: 2}
+
+
+FOREST = "sklearn.ensemble.RandomForestClassifier"
+
+
+def digest_of(settings: Settings, estimator: str, seed: int, **params: object) -> tuple[str, str]:
+    spec = small_spec(training={"estimator": estimator, "params": params, "seed": seed})
+    candidate = train(spec, settings, "2013-01-14")[1]
+    return candidate.digest, candidate.training_set.sha256
+
+
+def test_equal_data_and_seed_give_an_equal_model_and_another_seed_another(_ingested_home, tmp_path):
+    found = [
+        digest_of(copy_home(_ingested_home, tmp_path / name), FOREST, seed, n_estimators=5)
+        for name, seed in (("one", 1), ("same", 1), ("other", 2))
+    ]
+    assert found[0] == found[1]
+    assert found[0][0] != found[2][0]
+    assert found[0][1] == found[2][1]
+
+
+@pytest.mark.parametrize(
+    ("estimator", "params"),
+    [
+        pytest.param(FOREST, {"n_estimators": 3}, id="forest"),
+        pytest.param("sklearn.linear_model.LogisticRegression", {"max_iter": 20}, id="linear"),
+        pytest.param("tests.unit.estimators:calibrated_forest", {}, id="factory"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
+def test_other_estimators_are_trained_kept_and_loaded_again(ingested, estimator, params):
+    spec = small_spec(training={"estimator": estimator, "params": params})
+    _, candidate = train(spec, ingested, "2013-01-14")
+    rows = Storage.of(ingested).read_table(candidate.training_set.duel_key)
+    scores = feedback.score(spec, ingested, candidate.version, rows)
+    assert ((scores >= 0) & (scores <= 1)).all()
+
+
+def test_seed_reaches_an_estimator_inside_another():
+    spec = small_spec(
+        training={"estimator": "tests.unit.estimators:calibrated_forest", "params": {}, "seed": 42}
+    )
+    found = training.build_pipeline(spec).get_params()
+    seeds = {name: value for name, value in found.items() if name.endswith("random_state")}
+    assert seeds == {"model__estimator__random_state": 42}
+
+
+@pytest.mark.parametrize(
+    ("estimator", "params", "says"),
+    [
+        pytest.param("sklearn.Nothing", {}, "cannot import", id="no-such-name"),
+        pytest.param("nowhere.Nothing", {}, "cannot import", id="no-such-module"),
+        pytest.param("Nothing", {}, "cannot import", id="no-module"),
+        pytest.param(FOREST, {"trees": 3}, "does not take them", id="unknown-parameter"),
+        pytest.param("tests.unit.estimators:impossible", {}, "nothing is there", id="raises"),
+        pytest.param("sklearn.svm.LinearSVC", {}, "no probabilities", id="no-probabilities"),
+        pytest.param("collections.OrderedDict", {}, "no probabilities", id="no-estimator"),
+    ],
+)
+def test_estimator_that_cannot_be_made_is_a_spec_error(estimator, params, says):
+    spec = small_spec(training={"estimator": estimator, "params": params})
+    with pytest.raises(SpecError, match=says):
+        training.build_pipeline(spec)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "params"),
+    [
+        pytest.param(FOREST, {"n_estimators": -1}, id="parameter-out-of-range"),
+        pytest.param("tests.unit.estimators:Unfittable", {}, id="fails-at-the-data"),
+    ],
+)
+def test_estimator_that_cannot_be_fitted_is_a_data_error_and_leaves_nothing(
+    ingested, estimator, params
+):
+    spec = small_spec(training={"estimator": estimator, "params": params})
+    with pytest.raises(DataError, match="cannot be fitted"):
+        train(spec, ingested, "2013-01-14")
+    assert (runs(ingested), versions(ingested)) == ([], [])
+
+
+def test_pipeline_takes_missing_values_and_levels_it_never_saw(shared):
+    storage = Storage.of(shared)
+    joined = features.feature_set(SPEC, storage, SPEC.batch_ref(WEEKS[0]))
+    frame = feedback.feature_frame(SPEC, storage.read_table(joined.key)).tail(500)
+    for estimator in (SPEC.training.estimator, FOREST):
+        spec = small_spec(training={"estimator": estimator, "params": {}})
+        pipeline = training.build_pipeline(spec).fit(frame, np.arange(500) % 2)
+        strange = frame.head(2).copy()
+        strange["temp"] = np.nan
+        strange["dest"] = ["NEVER SEEN", None]
+        assert np.isfinite(pipeline.predict_proba(strange)).all()
+
+
+def test_every_feature_has_an_importance_of_at_least_nothing(ingested):
+    _, candidate = train(SPEC, ingested, "2013-01-21")
+    metrics = registry.client(ingested).get_run(candidate.run_id).data.metrics
+    found = {
+        name.removeprefix("importance."): value
+        for name, value in metrics.items()
+        if name.startswith("importance.")
+    }
+    assert set(found) == set(SPEC.features.names)
+    assert min(found.values()) >= 0
+    assert max(found.values()) > 0
+
+
+def test_corrected_batch_changes_the_data_hash(ingested):
+    before = build(ingested, "2013-01-21")[0].sha256
+    flights = flights_feed.flights_of(SPEC.batch_ref("2013-01-07")).iloc[10:]
+    ingest(SPEC, ingested, "2013-01-07", flights)
+    assert build(ingested, "2013-01-21")[0].sha256 != before
