@@ -28,8 +28,8 @@ def build(
     Parameters
     ----------
     inputs, previous : mapping of str to DataFrame
-        The good rows of this batch and of the one before it (empty frames before the first), by input
-        name: ``batch``, ``weather``.
+        The good rows of this batch and of the one before it (empty frames before the first), by
+        input name: ``batch``, ``weather``.
     batch : BatchRef
         The window.
 
@@ -52,8 +52,8 @@ def build(
 def _trailing_delay_rate(flights: pd.DataFrame, key: str, batch: BatchRef) -> pd.DataFrame:
     """Share of late arrivals in the trailing week, one row per key and day.
 
-    The row of day d counts flights scheduled in ``[d - 1 - 7 days, d - 1)``: all settled by d. This batch
-    adds the rows whose newest flights are its own.
+    The row of day d counts flights scheduled in ``[d - 1 - 7 days, d - 1)``: all settled by d. This
+    batch adds the rows whose newest flights are its own.
     """
     import pandas as pd
 

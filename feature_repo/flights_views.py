@@ -1,4 +1,4 @@
-"""Feast's view of `flights`: two entities, three tables, two facts computed on request, one service.
+"""Feast's view of `flights`: two entities, three tables, two facts on request, one service.
 
 Paths are below the storage root; the tables are made by `flights_tables.build`.
 """
@@ -75,7 +75,7 @@ schedule = RequestSource(
     mode="pandas",
 )
 def flights_facts(schedule: pd.DataFrame) -> pd.DataFrame:
-    """Facts of the timetable, in local time: minute of the day; weekday, Monday = 0, NaN for no real date."""
+    """Give minute of the day and weekday, local; Monday is 0, a date that never was is NaN."""
     date = pd.to_datetime(schedule[["year", "month", "day"]], errors="coerce")
     return pd.DataFrame(
         {

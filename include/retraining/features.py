@@ -60,19 +60,28 @@ def publish_batch(spec: ModelSpec, storage: Storage, report: ValidationReport) -
         if done is not None and done.sha256 == _feature_set_sha(spec, report):
             return False
     before = spec.partition_key(batch.start - spec.partitions.length)
-    previous = published(spec, storage, before)
+    _write_tables(spec, storage, report, published(spec, storage, before))
+    storage.write_json(_published_key(spec, batch.partition), report)
+    # the tables of a batch look back into the one before it, which may come late or be corrected
+    following = published(spec, storage, spec.partition_key(batch.end))
+    if following is not None:
+        _write_tables(spec, storage, following, report)
+    return True
+
+
+def _write_tables(
+    spec: ModelSpec, storage: Storage, report: ValidationReport, previous: ValidationReport | None
+) -> None:
     inputs = {name: storage.read_table(key).to_pandas() for name, key in report.files.items()}
     previous_inputs = {
         name: storage.read_table(previous.files[name]).to_pandas() if previous else frame.iloc[:0]
         for name, frame in inputs.items()
     }
     build = load_function(spec.features.tables)
-    for name, frame in build(inputs, previous_inputs, batch).items():
+    for name, frame in build(inputs, previous_inputs, report.batch).items():
         table = pa.Table.from_pandas(frame, preserve_index=False)
-        folder = storage_key(spec.model, "features").replace("/features", f"/features/{name}")
-        storage.write_table(f"{folder}/partition={batch.partition}/part.parquet", table)
-    storage.write_json(_published_key(spec, batch.partition), report)
-    return True
+        folder = f"{storage_key(spec.model, 'features')}/{name}"
+        storage.write_table(f"{folder}/partition={report.batch.partition}/part.parquet", table)
 
 
 def materialize(spec: ModelSpec, settings: Settings, batch: BatchRef) -> FeatureSet:
