@@ -1,4 +1,4 @@
-"""Fixtures of the domain's tests: real storage, Feast, Great Expectations and MLflow in temporary folders."""
+"""Real storage, Feast, Great Expectations and MLflow in temporary folders, prepared once."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def _empty_home(_make_once: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _ingested_home(_empty_home: Path, _make_once: Callable[..., Path]) -> Path:
+def ingested_home(_empty_home: Path, _make_once: Callable[..., Path]) -> Path:
     """A home with four real weeks in force."""
 
     def fill(home: Path) -> None:
@@ -141,11 +141,11 @@ def _ingested_home(_empty_home: Path, _make_once: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _trained_home(_ingested_home: Path, _make_once: Callable[..., Path]) -> Path:
+def _trained_home(ingested_home: Path, _make_once: Callable[..., Path]) -> Path:
     """A home with three registered versions, trained on weeks 1-3; none is champion yet."""
 
     def fill(home: Path) -> None:
-        settings = pipeline.copy_home(_ingested_home, home)
+        settings = pipeline.copy_home(ingested_home, home)
         for seed in (1, 2, 3):
             pipeline.train(pipeline.small_spec(training={"seed": seed}), settings, "2013-01-21")
 
@@ -159,15 +159,15 @@ def empty(_empty_home: Path, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def shared(_ingested_home: Path) -> Settings:
+def shared(ingested_home: Path) -> Settings:
     """Four real weeks in force, for tests that change nothing."""
-    return Settings(home=_ingested_home)
+    return Settings(home=ingested_home)
 
 
 @pytest.fixture
-def ingested(_ingested_home: Path, tmp_path: Path) -> Settings:
+def ingested(ingested_home: Path, tmp_path: Path) -> Settings:
     """Four real weeks in force."""
-    return pipeline.copy_home(_ingested_home, tmp_path / "home")
+    return pipeline.copy_home(ingested_home, tmp_path / "home")
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def test_feature_set_has_one_row_per_flight_in_order(shared: Settings):
 def test_every_joined_feature_was_known_at_the_scheduled_departure(
     ingested: Settings, tmp_path: Path
 ):
-    """Put each stored row's own time in place of its values, and join: that is the age of what is seen."""
+    """Put each stored row's own time in place of its values: what is joined is its age."""
     storage = Storage.of(ingested)
     for week in WEEKS:
         for table in TABLES:
@@ -137,7 +137,7 @@ def test_weather_is_the_newest_observation_before_the_departure(shared: Settings
 
 @pytest.mark.parametrize("hours", [0, 30, 100])
 def test_what_happens_later_changes_no_feature_of_an_earlier_flight(ingested: Settings, hours):
-    """Turn everything upside down that was not known at a moment: flights before it see no difference."""
+    """Turn upside down what was not known at a moment: flights before it see no difference."""
     week = "2013-01-21"
     batch = SPEC.batch_ref(week)
     moment = pd.Timestamp(batch.start) + pd.Timedelta(hours=hours)
@@ -242,7 +242,7 @@ def test_refused_batch_leaves_the_last_good_data_in_force(ingested: Settings):
     broken = flights_feed.flights_of(SPEC.batch_ref(WEEKS[1])).drop(columns="distance")
     report = validate(SPEC, ingested, WEEKS[1], broken)
     with pytest.raises(
-        BatchRefused, match="column_to_exist.*'distance' is missing.*stays in force"
+        BatchRefused, match=r"column_to_exist.*'distance' is missing.*stays in force"
     ):
         features.publish_batch(SPEC, Storage.of(ingested), report)
     assert state(ingested) == before

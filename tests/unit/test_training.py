@@ -189,9 +189,9 @@ def digest_of(settings: Settings, estimator: str, seed: int, **params: object) -
     return candidate.digest, candidate.training_set.sha256
 
 
-def test_equal_data_and_seed_give_an_equal_model_and_another_seed_another(_ingested_home, tmp_path):
+def test_equal_data_and_seed_give_an_equal_model_and_another_seed_another(ingested_home, tmp_path):
     found = [
-        digest_of(copy_home(_ingested_home, tmp_path / name), FOREST, seed, n_estimators=5)
+        digest_of(copy_home(ingested_home, tmp_path / name), FOREST, seed, n_estimators=5)
         for name, seed in (("one", 1), ("same", 1), ("other", 2))
     ]
     assert found[0] == found[1]
