@@ -96,7 +96,7 @@ def replay(settings: Settings, *, partitions: int | None = None) -> int:
         board = build_scoreboard(spec, settings, batches, timeline, rollback_s=rollback_s)
     finally:
         stack.stop()
-    Storage(settings.home.as_uri()).write("scoreboard.json", json_bytes(board))
+    Storage(f"file://{settings.home}").write("scoreboard.json", json_bytes(board))
     print(render(board, settings))
     print(
         f"The whole demo took {time.monotonic() - started:.0f} s. `make up` shows it in Airflow "

@@ -84,7 +84,7 @@ def build_scoreboard(
         "landing_to_verdict_s": _median(timeline.to_verdict),
         "landing_to_promotion_s": _median(timeline.to_promotion),
         "rollback_s": round(rollback_s, 1) if rollback_s is not None else None,
-        "slack_messages": len(Storage((settings.home / "slack").as_uri()).list("")),
+        "slack_messages": len(Storage(f"file://{settings.home / 'slack'}").list("")),
     }
     return {"partitions": rows, "totals": totals}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -86,7 +87,11 @@ def run(bag, stage, **conf):
     dag = bag.dags[f"flights__{stage}"]
     for task in dag.tasks:
         task.retries = 0
-    return dag.test(run_conf=conf, logical_date=None)
+    form = copy.deepcopy(dag.params)
+    try:
+        return dag.test(run_conf=conf, logical_date=None)
+    finally:
+        dag.params = form  # a test run leaves what was given to it in the DAG's form
 
 
 def states(dag_run) -> dict[str, str]:
@@ -94,7 +99,7 @@ def states(dag_run) -> dict[str, str]:
 
 
 def messages(settings) -> list[str]:
-    folder = Storage((settings.home / "slack").as_uri())
+    folder = Storage(f"file://{settings.home / 'slack'}")
     return [folder.read_json(key)["text"] for key in folder.list("")]
 
 

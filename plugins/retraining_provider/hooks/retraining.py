@@ -57,7 +57,7 @@ class RetrainingHook(BaseHook):
         from include.retraining.storage import Storage
 
         if self._connection(self.slack_conn_id) is None:
-            folder = Storage((Settings.from_env().home / "slack").as_uri())
+            folder = Storage(f"file://{Settings.from_env().home / 'slack'}")
             return FolderChannel(folder, spec.slack_channel)
         return SlackChannel(self.slack_conn_id, spec.slack_channel)
 
