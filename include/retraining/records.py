@@ -166,7 +166,9 @@ class Verdict(Record):
     champion_version: int | None
     incident_id: str
     worst_feature: str | None = None
-    ks_distance: Share | None = Field(default=None, description="of the worst feature; None where that is categorical")
+    ks_distance: Share | None = Field(
+        default=None, description="of the worst feature if it is numeric"
+    )
 
 
 # --- retrain --------------------------------------------------------------------------------------

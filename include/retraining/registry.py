@@ -241,6 +241,7 @@ def rollback(
 ) -> Promotion:
     """Return to an earlier champion: the one before the current, or the version asked for.
 
+    From a champion that the ledger does not know, it returns to the one the ledger knows.
     `request_id` makes it happen once: the same request again changes nothing.
 
     Raises
@@ -259,16 +260,19 @@ def rollback(
     if done is None:
         if not line:
             raise RegistryError(f"{spec.model} has no champion yet: there is nothing to roll back")
-        if to_version is None and len(line) < 2:
+        crowned = sorted({entry.version for entry in entries})
+        alias = aliases(spec, settings).get(CHAMPION)
+        # a champion that the ledger does not know: a promotion killed halfway, or a hand in MLflow
+        is_unknown = alias is not None and alias not in crowned
+        current = alias if alias is not None and is_unknown else line[-1].version
+        if to_version is None and len(line) < 2 and not is_unknown:
             raise RegistryError(
                 f"{spec.model} version {line[-1].version} is the only champion so far: there is "
                 "nothing to return to"
             )
-        target = line[-2].version if to_version is None else to_version
-        crowned = sorted({entry.version for entry in entries})
+        target = to_version or line[-1 if is_unknown else -2].version
         if target not in crowned:
             raise RegistryError(f"version {target} never was champion; allowed: {crowned}")
-        current = line[-1].version
         if target == current:
             raise RegistryError(f"version {target} is champion already: there is nothing to do")
     else:

@@ -14,4 +14,4 @@ def pytest_collection_modifyitems(items):
         if item.path.is_relative_to(__file__.rpartition("/")[0]):
             item.add_marker(pytest.mark.airflow)
             # a task runs hundreds of third-party modules; their warnings are not ours to mend
-            item.add_marker(pytest.mark.filterwarnings("default"))
+            item.add_marker(pytest.mark.filterwarnings("ignore"))

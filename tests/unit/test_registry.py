@@ -232,6 +232,16 @@ def test_rollback_that_is_regretted_remembers_whom_it_replaced(trained: Settings
     assert production(trained)[:2] == (1, None)
 
 
+def test_rollback_from_a_champion_the_ledger_does_not_know_returns_to_the_one_it_knows(trained):
+    """A promotion killed after the alias moved, or a hand in MLflow: one step back, not two."""
+    promote(trained, 1, None)
+    promote(trained, 2, 1)
+    registry.client(trained).set_registered_model_alias("flights", CHAMPION, "3")
+    promotion = rollback(trained, "r1")
+    assert (promotion.version, promotion.previous_version) == (2, 3)
+    assert production(trained)[:2] == (2, 1)
+
+
 def test_rollback_to_a_version_that_never_was_champion_is_refused(trained: Settings):
     promote(trained, 1, None)
     promote(trained, 2, 1)
