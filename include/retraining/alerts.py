@@ -138,7 +138,10 @@ def _wait_for(storage: Storage, key: str, *, seconds: float = 10.0) -> str | Non
 def of_validation(report: ValidationReport) -> Alert | None:
     """Tell about a refused batch or quarantined rows; nothing about a clean batch."""
     problems = [f for f in report.findings if f.severity != "info"]
-    lines = tuple(f"{f.severity}: {f.expectation}: {f.detail}" for f in problems)
+    lines = tuple(
+        f"{f.severity}: {f'{f.column}: ' if f.column else ''}{f.expectation}: {f.detail}"
+        for f in problems
+    )
     if report.status == "refused":
         return Alert(
             model=report.batch.model,

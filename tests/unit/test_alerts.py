@@ -198,7 +198,13 @@ def validation(**changes: object) -> ValidationReport:
 
 
 NOTE = Finding(expectation="no_new_columns", severity="info", failed_rows=0, detail="new: x")
-BAD = Finding(expectation="not_null", severity="critical", failed_rows=10, detail="10 of 1000")
+BAD = Finding(
+    expectation="not_null",
+    column="distance",
+    severity="critical",
+    failed_rows=10,
+    detail="10 of 1000",
+)
 GONE = Finding(expectation="column_to_exist", severity="critical", detail="x is missing")
 
 
@@ -214,7 +220,10 @@ def test_quarantined_rows_are_counted_and_located():
     found = alerts.of_validation(report)
     assert found is not None
     assert (found.level, found.title) == ("warning", "10 of 1,000 rows quarantined")
-    assert found.lines == ("critical: not_null: 10 of 1000", "Quarantined rows: flights/q")
+    assert found.lines == (
+        "critical: distance: not_null: 10 of 1000",
+        "Quarantined rows: flights/q",
+    )
 
 
 def test_refused_batch_is_critical_and_says_what_to_do():
