@@ -57,7 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
                 return run_status(_spec(options.model), as_json=options.json)
             case "ledger":
                 return run_ledger(
-                    _spec(options.model), verify=options.action == "verify", at=_at(options)
+                    _spec(options.model),
+                    verify=options.action == "verify",
+                    at=getattr(options, "at", None),
                 )
             case _:
                 as_json = json.dumps(ModelSpec.model_json_schema(), indent=2)
@@ -146,10 +148,6 @@ def _existing(settings: Settings) -> Settings:
             f"nothing at {settings.storage_url}; run `make demo` first, or set RETRAINING_HOME"
         )
     return settings
-
-
-def _at(options: argparse.Namespace) -> dt.datetime | None:
-    return getattr(options, "at", None)
 
 
 def _moment(text: str) -> dt.datetime:

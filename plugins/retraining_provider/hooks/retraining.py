@@ -23,8 +23,6 @@ class RetrainingHook(BaseHook):
     :param slack_conn_id: where alerts go; without it they are kept in a folder.
     """
 
-    conn_name_attr = "aws_conn_id"
-
     def __init__(
         self,
         *,
