@@ -10,7 +10,9 @@ import datetime as dt
 import json
 import logging
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +21,8 @@ from include.retraining import features, feedback, incident, registry
 from include.retraining.drift import verdict as verdicts
 from include.retraining.drift.measure import measure_columns, overall_state
 from include.retraining.drift.profile import ReferenceProfile
-from include.retraining.names import storage_key
-from include.retraining.records import BatchRef, DriftReport, FeatureDrift, Verdict
+from include.retraining.names import incident_key, storage_key
+from include.retraining.records import BatchRef, DriftReport, FeatureDrift, TrainingSet, Verdict
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
@@ -78,27 +80,73 @@ def measure_drift(
     else:
         scores = feedback.score(spec, settings, champion.number, rows)
         profile = ReferenceProfile.from_bytes(registry.profile_bytes(spec, settings, champion))
-        measured = measure_columns(
-            profile,
-            rows.select(list(spec.features.names)).append_column(SCORE, pa.array(scores)),
-            policy=spec.drift,
-            importances=_importances(settings, champion),
+        learned_from = storage.read_record(
+            f"{incident_key(spec.model, champion.incident_id)}/training_set.json", TrainingSet
         )
-        columns = tuple(feature for feature in measured if feature.name != SCORE)
-        age = batch.end - champion.trained_until if champion.trained_until else None
-        report = report.model_copy(
+        report = hold_against(
+            spec,
+            report,
+            rows,
+            known=known,
+            scores=scores,
+            profile=profile,
+            importances=_importances(settings, champion),
+            trained_until=champion.trained_until,
+        ).model_copy(
             update={
                 "champion_version": champion.number,
-                "state": overall_state(columns),
-                "features": columns,
-                "score": next((feature for feature in measured if feature.name == SCORE), None),
-                "performance": feedback.performance(spec, known, scores),
                 "promise": champion.promise,
-                "champion_age_days": age / dt.timedelta(days=1) if age else None,
+                "champion_rows": learned_from.training_rows if learned_from else None,
+                "new_rows": _trainable_rows(spec, storage, batch, since=champion.trained_until)
+                if spec.retrain.growth and champion.trained_until
+                else None,
             }
         )
     storage.write_json(_key(spec, batch.partition, "drift.json"), report)
     return report
+
+
+def hold_against(
+    spec: ModelSpec,
+    report: DriftReport,
+    rows: pa.Table,
+    *,
+    known: np.ndarray[Any, Any],
+    scores: np.ndarray[Any, Any],
+    profile: ReferenceProfile,
+    importances: Mapping[str, float],
+    trained_until: dt.datetime | None,
+) -> DriftReport:
+    """Add to a report how rows and scores differ from a champion's reference, and how it did.
+
+    Parameters
+    ----------
+    spec, report : ModelSpec, DriftReport
+        The model, and the report of the batch so far.
+    rows : Table
+        The batch with its features.
+    known, scores : ndarray of shape (n_rows,)
+        Label, NaN where it is not known, and the champion's prediction, of each row.
+    profile, importances, trained_until
+        Of the champion.
+    """
+    measured = measure_columns(
+        profile,
+        rows.select(list(spec.features.names)).append_column(SCORE, pa.array(scores)),
+        policy=spec.drift,
+        importances=importances,
+    )
+    columns = tuple(feature for feature in measured if feature.name != SCORE)
+    age = report.batch.end - trained_until if trained_until else None
+    return report.model_copy(
+        update={
+            "state": overall_state(columns),
+            "features": columns,
+            "score": next((feature for feature in measured if feature.name == SCORE), None),
+            "performance": feedback.performance(spec, known, scores),
+            "champion_age_days": age / dt.timedelta(days=1) if age else None,
+        }
+    )
 
 
 def judge_batch(
@@ -112,7 +160,7 @@ def judge_batch(
         return done
     earlier = [
         found
-        for back in range(verdicts.LOOK_BACK - 1, 0, -1)
+        for back in range(max(verdicts.LOOK_BACK - 1, spec.drift.max_history_windows), 0, -1)
         if (
             found := report_of(
                 spec, storage, spec.partition_key(batch.start - back * spec.partitions.length)
@@ -168,12 +216,20 @@ def verdict_of(spec: ModelSpec, storage: Storage, partition: str) -> Verdict | N
     return storage.read_record(_key(spec, partition, "verdict.json"), Verdict)
 
 
-def _trainable_rows(spec: ModelSpec, storage: Storage, batch: BatchRef) -> int:
-    """Count the rows a retrain about this batch could learn from."""
+def _trainable_rows(
+    spec: ModelSpec, storage: Storage, batch: BatchRef, *, since: dt.datetime | None = None
+) -> int:
+    """Count the rows a retrain about this batch could learn from.
+
+    With `since`, only those whose labels were not yet mature then.
+    """
     duel_start, _ = split_times(spec, batch)
     oldest = None
-    if spec.training.max_days is not None:
+    if since is not None:
+        oldest = since - dt.timedelta(days=spec.label.maturity_days)
+    elif spec.training.max_days is not None:
         oldest = duel_start - dt.timedelta(days=spec.training.max_days)
+
     count = 0
     for earlier in features.published_partitions(spec, storage):
         if oldest is not None and earlier.end <= oldest:
@@ -183,8 +239,12 @@ def _trainable_rows(spec: ModelSpec, storage: Storage, batch: BatchRef) -> int:
             rows = storage.read_table(
                 report.files["batch"], columns=[spec.source.event_time, spec.label.column]
             )
-            count += int((~np.isnan(feedback.labels(spec, rows, known_at=duel_start))).sum())
+            count += _known(spec, rows, duel_start) - (_known(spec, rows, since) if since else 0)
     return count
+
+
+def _known(spec: ModelSpec, rows: pa.Table, at: dt.datetime) -> int:
+    return int((~np.isnan(feedback.labels(spec, rows, known_at=at))).sum())
 
 
 def _importances(settings: Settings, champion: registry.Version) -> dict[str, float]:

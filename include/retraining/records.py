@@ -113,6 +113,13 @@ class FeatureDrift(Record):
     expected: bool = Field(default=False, description="declared in the model file: never counts")
     reason: str
 
+    @property
+    def excess(self) -> float:
+        """Distance over threshold, of the values or of the missing share, whichever is larger."""
+        values = (self.distance or 0.0) / (self.threshold or 1.0)
+        missing = (self.missing_change or 0.0) / (self.missing_threshold or 1.0)
+        return max(values, missing)
+
 
 class Performance(Record):
     """A metric of one model version on rows whose labels can no longer change."""
@@ -145,12 +152,16 @@ class DriftReport(Record):
     champion_age_days: float | None = Field(
         default=None, description="since its training data ended"
     )
+    champion_rows: Count | None = Field(default=None, description="rows the champion learned from")
+    new_rows: Count | None = Field(
+        default=None, description="labelled rows since, which a retrain could learn from as well"
+    )
 
     @property
     def worst(self) -> FeatureDrift | None:
         """The feature furthest beyond its threshold; where none has one, the one furthest away."""
         measured = [f for f in self.features if f.distance is not None and not f.expected]
-        return max(measured, key=lambda f: (f.distance or 0) / (f.threshold or 1), default=None)
+        return max(measured, key=lambda f: f.excess, default=None)
 
 
 Outcome = Literal["ignore", "watch", "retrain", "blocked"]

@@ -232,6 +232,12 @@ class Retrain(_Section):
     max_age_days: float | None = Field(
         default=None, gt=0, description="since its training data ended"
     )
+    growth: float | None = Field(
+        default=None,
+        gt=0,
+        description="new labelled rows, as a share of those the champion learned from, "
+        "that ask for a retrain",
+    )
     min_performance_drop: float = Field(
         default=0.0, ge=0, description="realised metric below the promise by more than this is harm"
     )

@@ -179,7 +179,11 @@ def train_candidate(
     duel = storage.read_table(training_set.duel_key)
     importances = permutation_importances(spec, pipeline, duel)
     profile = build_profile(
-        spec, training, feedback.predict(spec, pipeline, training), training_set
+        spec,
+        training,
+        feedback.predict(spec, pipeline, training),
+        start=training_set.training_start,
+        end=training_set.training_end,
     )
     found = _log_and_register(
         spec,
@@ -265,7 +269,7 @@ def permutation_importances(spec: ModelSpec, pipeline: Any, duel: pa.Table) -> d
 
 
 def build_profile(
-    spec: ModelSpec, training: pa.Table, scores: Any, training_set: TrainingSet
+    spec: ModelSpec, training: pa.Table, scores: Any, *, start: dt.datetime, end: dt.datetime
 ) -> ReferenceProfile:
     """Profile the reference in windows of a partition's length; predictions are a column more."""
     table = training.select([*spec.features.names, spec.source.event_time]).append_column(
@@ -273,17 +277,16 @@ def build_profile(
     )
     times = table.column(spec.source.event_time)
     windows: list[pa.Table] = []
-    end = training_set.training_end
-    while end > training_set.training_start and len(windows) < spec.drift.max_history_windows:
-        start = end - spec.partitions.length
+    while end > start and len(windows) < spec.drift.max_history_windows:
+        begin = end - spec.partitions.length
         inside = pc.and_(
-            pc.greater_equal(times, pa.scalar(start, times.type)),
+            pc.greater_equal(times, pa.scalar(begin, times.type)),
             pc.less(times, pa.scalar(end, times.type)),
         )
         window = table.filter(inside)
-        if window.num_rows and start >= training_set.training_start:
+        if window.num_rows and begin >= start:
             windows.insert(0, window)
-        end = start
+        end = begin
     return ReferenceProfile.build(
         windows or [table],
         numeric=[*spec.features.numeric, SCORE],

@@ -62,6 +62,15 @@ def report(*features: FeatureDrift, **changes: object) -> DriftReport:
     return DriftReport.model_validate(fields | changes)
 
 
+def dated(reports: list[DriftReport]) -> list[DriftReport]:
+    """Put reports into the weeks before the judged one, the last of them right before it."""
+    weeks = [BATCH.start - SPEC.partitions.length * n for n in range(len(reports), 0, -1)]
+    return [
+        found.model_copy(update={"batch": SPEC.batch_ref(SPEC.partition_key(week))})
+        for found, week in zip(reports, weeks, strict=True)
+    ]
+
+
 DRIFTED = feature("temp", 0.15, importance=0.5)
 FAR = feature("temp", 0.25, importance=0.5)
 CALM = feature("distance", 0.01, importance=0.5)
@@ -105,7 +114,7 @@ def test_drift_seen_for_the_first_time_is_watched():
     ],
 )
 def test_persistent_drift_without_labels_asks_for_a_retrain(earlier, outcome):
-    assert judge(SPEC, report(DRIFTED, CALM), earlier=earlier).outcome == outcome
+    assert judge(SPEC, report(DRIFTED, CALM), earlier=dated(earlier)).outcome == outcome
 
 
 @pytest.mark.parametrize(
@@ -249,6 +258,49 @@ def test_column_that_cannot_be_measured_still_gives_a_verdict():
     verdict = judge(SPEC, report(gone, CALM))
     assert verdict.outcome == "watch"
     assert "temp (all values are missing)" in verdict.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("growth", "new", "outcome"),
+    [(0.2, 1999, "ignore"), (0.2, 2000, "retrain"), (None, 9000, "ignore"), (0.2, None, "ignore")],
+)
+def test_enough_new_rows_to_learn_from_ask_for_a_retrain(growth, new, outcome):
+    spec = configured(retrain={"growth": growth})
+    verdict = judge(spec, report(CALM, champion_rows=10_000, new_rows=new))
+    assert verdict.outcome == outcome
+    if outcome == "retrain":
+        assert verdict.reasons[0] == (
+            "2,000 new labelled rows are 20% of the 10,000 that version 3 learned from "
+            "(retrain.growth 20%)"
+        )
+
+
+def test_missing_values_count_like_any_other_drift():
+    gone = feature("temp", 0.01, missing_change=0.5, missing_threshold=0.1, drifted=True)
+    verdict = judge(SPEC, report(gone.model_copy(update={"importance": 0.9}), CALM))
+    assert (verdict.outcome, verdict.worst_feature) == ("retrain", "temp")
+    assert "temp (5.0x its threshold)" in verdict.reasons[0]
+
+
+def weeks_of(*values: float) -> list[DriftReport]:
+    return dated([report(CALM, performance=performance(value)) for value in values])
+
+
+def test_a_hard_week_like_others_before_is_no_harm():
+    now = report(CALM, performance=performance(0.66), promise=performance(0.75))
+    assert judge(SPEC, now).outcome == "retrain"  # nothing says that weeks differ
+    steady = weeks_of(0.75, 0.75, 0.75, 0.75, 0.75, 0.75)
+    assert judge(SPEC, now, earlier=steady).outcome == "retrain"
+    unsteady = weeks_of(0.75, 0.66, 0.74, 0.65, 0.76, 0.66)
+    assert judge(SPEC, now, earlier=unsteady).outcome == "ignore"
+
+
+def test_a_fall_for_good_is_harm_although_weeks_differ():
+    now = report(CALM, performance=performance(0.60), promise=performance(0.80))
+    earlier = weeks_of(0.80, 0.78, 0.79, 0.81, 0.79, 0.62, 0.60)
+    verdict = judge(SPEC, now, earlier=earlier)
+    assert verdict.outcome == "retrain"
+    assert "that version 3 promised" in verdict.reasons[0]
 
 
 def test_report_without_features_is_judged_too():

@@ -1,16 +1,18 @@
 """Makes a `Verdict` out of a `DriftReport`: is this worth a retrain?
 
-In this order: no champion yet; measured harm; an old model; persistent drift in features that
-matter. What asks for a retrain during a cool-down is `blocked`. A batch that is too small is
-watched, never passed.
+In this order: no champion yet; measured harm; an old model; enough new rows to learn from;
+persistent drift in features that matter. What asks for a retrain during a cool-down is `blocked`. A
+batch that is too small is watched, never passed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from statistics import NormalDist, median
 
 from include.retraining.names import incident_id
-from include.retraining.records import DriftReport, FeatureDrift, Outcome, Verdict
+from include.retraining.records import DriftReport, FeatureDrift, Outcome, Performance, Verdict
 from include.retraining.spec import ModelSpec
 
 LOOK_BACK = 3
@@ -33,15 +35,15 @@ def judge(
     report : DriftReport
         What was measured.
     earlier : sequence of DriftReport
-        Of the batches before it, oldest first; those against another champion do not count.
+        Of the batches before it, oldest first. Those against the same champion say whether drift
+        persists; the realised performance of all says how much batches differ.
     hold : str, optional
         Why a retrain has to wait now.
     """
     if report.champion_version is None:
         wanted, reasons = _without_champion(spec, report)
     else:
-        comparable = [r for r in earlier if r.champion_version == report.champion_version]
-        wanted, reasons = _with_champion(spec, report, comparable[-(LOOK_BACK - 1) :])
+        wanted, reasons = _with_champion(spec, report, earlier)
     outcome: Outcome = wanted
     if wanted == "retrain" and hold:
         outcome, reasons = "blocked", [*reasons, hold]
@@ -76,27 +78,28 @@ def _without_champion(spec: ModelSpec, report: DriftReport) -> tuple[Outcome, li
 def _with_champion(  # noqa: PLR0911 - one return per rule, in the order of the rules
     spec: ModelSpec, report: DriftReport, earlier: Sequence[DriftReport]
 ) -> tuple[Outcome, list[str]]:
-    harm = _harm(spec, report)
-    age = _age(spec, report)
+    recent = [
+        r
+        for r in earlier
+        if r.champion_version == report.champion_version
+        and r.batch.start >= report.batch.start - (LOOK_BACK - 1) * spec.partitions.length
+    ]
+    harm = _harm(spec, report, earlier)
+    due = [*_age(spec, report), *_growth(spec, report)]
     drifted = [f for f in report.features if f.drifted and not f.expected]
     drifted += [report.score] if report.score and report.score.drifted else []
-    persistent = [f for f in drifted if _persists(spec, f, earlier)]
+    persistent = [f for f in drifted if _persists(spec, f, recent)]
     share = _importance_share(report.features, persistent)
-    reasons = [*harm, *age]
+    reasons = [*harm, *due]
     if persistent:
-        names = ", ".join(
-            f"{f.name} ({_beyond(f)})" for f in sorted(persistent, key=_excess, reverse=True)[:5]
-        )
+        names = _furthest(persistent)
         reasons.append(
             f"drifted for {spec.drift.persistence_windows} of {LOOK_BACK} windows or at twice its "
             f"threshold: {names}; {share:.0%} of the model's importance"
         )
     elif drifted:
-        names = ", ".join(
-            f"{f.name} ({_beyond(f)})" for f in sorted(drifted, key=_excess, reverse=True)[:5]
-        )
-        reasons.append(f"drifted for the first time: {names}")
-    if harm or age:
+        reasons.append(f"drifted for the first time: {_furthest(drifted)}")
+    if harm or due:
         return "retrain", reasons
     if persistent and share >= spec.drift.max_drifted_importance:
         if report.performance is None:
@@ -113,19 +116,62 @@ def _with_champion(  # noqa: PLR0911 - one return per rule, in the order of the 
     return "ignore", ["nothing is out of the ordinary"]
 
 
-def _harm(spec: ModelSpec, report: DriftReport) -> list[str]:
+def _harm(spec: ModelSpec, report: DriftReport, earlier: Sequence[DriftReport]) -> list[str]:
     now, promise = report.performance, report.promise
     if now is None or promise is None:
         return []
-    if now.high >= promise.value - spec.retrain.min_performance_drop:
+    ordinary = ordinary_drop(spec, [r.performance for r in earlier if r.performance])
+    if now.high >= promise.value - max(spec.retrain.min_performance_drop, ordinary):
         return []
-    return [
-        (
-            f"{now.metric} {now.value:.3f} "
-            f"(interval {now.low:.3f} to {now.high:.3f}, {now.rows:,} rows) is below "
-            f"the {promise.value:.3f} that version {report.champion_version} promised"
-        )
-    ]
+    text = (
+        f"{now.metric} {now.value:.3f} "
+        f"(interval {now.low:.3f} to {now.high:.3f}, {now.rows:,} rows) is below "
+        f"the {promise.value:.3f} that version {report.champion_version} promised"
+    )
+    return [text + (f" by more than the {ordinary:.3f} that batches differ" if ordinary else "")]
+
+
+def ordinary_drop(spec: ModelSpec, history: Sequence[Performance]) -> float:
+    r"""Give how far a batch's metric may ordinarily fall below a promise that one window made.
+
+    Some batches are harder than others, for any model. The variance between them is taken from the
+    median of the squared successive differences, which neither a slow decline nor one fall for good
+    inflates, less what the sampling of rows explains:
+
+    .. math:: \tau^2 = \frac{median_i (p_{i+1} - p_i)^2}{2 \cdot 0.455} - \overline{s^2}
+
+    where 0.455 is the median of a squared standard normal variable.
+
+    The batch and the promise each have their share of it, so the bound is
+    :math:`t_{W-1}(1-\alpha) \sqrt{2} \tau`. 0 with fewer than ``drift.min_history_windows``
+    batches: then only the sampling of rows is allowed for.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        With the settings.
+    history : sequence of Performance
+        Realised, of earlier batches, oldest first; the champions may have changed.
+    """
+    if len(history) < spec.drift.min_history_windows:
+        return 0.0
+    from scipy.special import stdtrit
+
+    successive = median((after.value - before.value) ** 2 for before, after in pairwise(history))
+    half_width = NormalDist().inv_cdf((1 + spec.gate.confidence) / 2)
+    sampling = sum(((p.high - p.low) / 2 / half_width) ** 2 for p in history) / len(history)
+    between = max(0.0, successive / 2 / 0.455 - sampling)
+    quantile = float(stdtrit(len(history) - 1, 1 - spec.drift.alpha))
+    return float(quantile * (2 * between) ** 0.5)
+
+
+def _growth(spec: ModelSpec, report: DriftReport) -> list[str]:
+    limit, known, new = spec.retrain.growth, report.champion_rows, report.new_rows
+    if limit is None or not known or new is None or new < limit * known:
+        return []
+    text = f"{new:,} new labelled rows are {new / known:.0%} of the {known:,}"
+    by = f"version {report.champion_version} learned from (retrain.growth {limit:.0%})"
+    return [f"{text} that {by}"]
 
 
 def _age(spec: ModelSpec, report: DriftReport) -> list[str]:
@@ -138,7 +184,7 @@ def _age(spec: ModelSpec, report: DriftReport) -> list[str]:
 
 
 def _persists(spec: ModelSpec, feature: FeatureDrift, earlier: Sequence[DriftReport]) -> bool:
-    if _excess(feature) >= AT_ONCE:
+    if feature.excess >= AT_ONCE:
         return True
     before = sum(
         any(f.name == feature.name and f.drifted for f in (*r.features, *filter(None, [r.score])))
@@ -156,11 +202,8 @@ def _importance_share(features: Sequence[FeatureDrift], drifted: Sequence[Featur
     return sum(weights.get(f.name, 0.0) for f in drifted) / total if total else 0.0
 
 
-def _excess(feature: FeatureDrift) -> float:
-    if feature.distance is None or not feature.threshold:
-        return 0.0
-    return feature.distance / feature.threshold
-
-
-def _beyond(feature: FeatureDrift) -> str:
-    return f"{_excess(feature):.1f}x its threshold" if _excess(feature) else feature.reason
+def _furthest(features: Sequence[FeatureDrift]) -> str:
+    first = sorted(features, key=lambda f: f.excess, reverse=True)[:5]
+    return ", ".join(
+        f"{f.name} ({f'{f.excess:.1f}x its threshold' if f.excess else f.reason})" for f in first
+    )
