@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from include.retraining import features, feedback, incident, registry
 from include.retraining.drift import verdict as verdicts
@@ -26,7 +27,7 @@ from include.retraining.records import BatchRef, DriftReport, FeatureDrift, Trai
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
-from include.retraining.training import IMPORTANCES_ARTIFACT, SCORE, split_times
+from include.retraining.training import IMPORTANCES_ARTIFACT, SCORE, oldest_row, split_times
 
 log = logging.getLogger(__name__)
 
@@ -224,12 +225,10 @@ def _trainable_rows(
     With `since`, only those whose labels were not yet mature then.
     """
     duel_start, _ = split_times(spec, batch)
-    oldest = None
+    oldest = oldest_row(spec, duel_start)
     if since is not None:
-        oldest = since - dt.timedelta(days=spec.label.maturity_days)
-    elif spec.training.max_days is not None:
-        oldest = duel_start - dt.timedelta(days=spec.training.max_days)
-
+        immature = since - dt.timedelta(days=spec.label.maturity_days)
+        oldest = max(immature, oldest) if oldest else immature
     count = 0
     for earlier in features.published_partitions(spec, storage):
         if oldest is not None and earlier.end <= oldest:
@@ -239,12 +238,12 @@ def _trainable_rows(
             rows = storage.read_table(
                 report.files["batch"], columns=[spec.source.event_time, spec.label.column]
             )
-            count += _known(spec, rows, duel_start) - (_known(spec, rows, since) if since else 0)
+            if oldest is not None:
+                times = rows.column(spec.source.event_time)
+                rows = rows.filter(pc.greater_equal(times, pa.scalar(oldest, times.type)))
+            known = feedback.labels(spec, rows, known_at=duel_start)
+            count += int((~np.isnan(known)).sum())
     return count
-
-
-def _known(spec: ModelSpec, rows: pa.Table, at: dt.datetime) -> int:
-    return int((~np.isnan(feedback.labels(spec, rows, known_at=at))).sum())
 
 
 def _importances(settings: Settings, champion: registry.Version) -> dict[str, float]:

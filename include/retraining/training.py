@@ -61,6 +61,13 @@ def split_times(spec: ModelSpec, batch: BatchRef) -> tuple[dt.datetime, dt.datet
     return duel_end - dt.timedelta(days=spec.gate.duel_days), duel_end
 
 
+def oldest_row(spec: ModelSpec, duel_start: dt.datetime) -> dt.datetime | None:
+    """Give the moment from which on rows train; None: all history."""
+    if spec.training.max_days is None:
+        return None
+    return duel_start - dt.timedelta(days=spec.training.max_days)
+
+
 def build_training_set(spec: ModelSpec, settings: Settings, request: RetrainRequest) -> TrainingSet:
     """Join every published row up to the request's batch with its features as of its own time.
 
@@ -79,8 +86,8 @@ def build_training_set(spec: ModelSpec, settings: Settings, request: RetrainRequ
         for batch in features.published_partitions(spec, storage)
         if batch.start <= request.batch.start
     ]
-    if spec.training.max_days is not None:
-        oldest = duel_start - dt.timedelta(days=spec.training.max_days)
+    oldest = oldest_row(spec, duel_start)
+    if oldest is not None:
         batches = [batch for batch in batches if batch.end > oldest]
     if not batches:
         raise DataError(
@@ -88,6 +95,9 @@ def build_training_set(spec: ModelSpec, settings: Settings, request: RetrainRequ
         )
     reports = [features.require_published(spec, storage, batch.partition) for batch in batches]
     rows = pa.concat_tables([storage.read_table(report.files["batch"]) for report in reports])
+    if oldest is not None:
+        event_time = rows.column(spec.source.event_time)
+        rows = rows.filter(pc.greater_equal(event_time, pa.scalar(oldest, event_time.type)))
     joined = features.join(spec, settings, rows)
     if joined.num_rows != rows.num_rows:
         raise DataError(
@@ -111,14 +121,14 @@ def build_training_set(spec: ModelSpec, settings: Settings, request: RetrainRequ
     known = training.column(LABEL).to_numpy()
     known = known[~np.isnan(known)]
     duel = duel.filter(pc.invert(pc.is_nan(duel.column(LABEL))))
-    _check_learnable(spec, known)
+    _check_learnable(spec, training)
 
     folder = incident_key(spec.model, request.incident_id)
     training_set = TrainingSet(
         incident_id=request.incident_id,
         training_key=f"{folder}/training.parquet",
         training_rows=len(known),
-        training_start=batches[0].start,
+        training_start=max(filter(None, (batches[0].start, oldest))),
         training_end=duel_start,
         duel_key=f"{folder}/duel.parquet",
         duel_rows=duel.num_rows,
@@ -134,17 +144,25 @@ def build_training_set(spec: ModelSpec, settings: Settings, request: RetrainRequ
     return training_set
 
 
-def _check_learnable(spec: ModelSpec, known: np.ndarray[Any, Any]) -> None:
-    if len(known) < spec.training.min_rows:
+def _check_learnable(spec: ModelSpec, training: pa.Table) -> None:
+    labelled = training.filter(pc.invert(pc.is_nan(training.column(LABEL))))
+    if labelled.num_rows < spec.training.min_rows:
         raise DataError(
-            f"{spec.model}: {len(known)} rows with mature labels, training.min_rows is "
+            f"{spec.model}: {labelled.num_rows} rows with mature labels, training.min_rows is "
             f"{spec.training.min_rows}; wait for more batches, or lower it"
         )
-    classes = np.unique(known)
+    classes = pc.unique(labelled.column(LABEL)).to_pylist()
     if len(classes) < 2:
         raise DataError(
-            f"{spec.model}: all {len(known)} labels are {classes[0]:g}; a classifier needs both "
-            f"classes. Check label.column {spec.label.column!r} at the source"
+            f"{spec.model}: all {labelled.num_rows} labels are {classes[0]:g}; a classifier needs "
+            f"both classes. Check label.column {spec.label.column!r} at the source"
+        )
+    frame = feedback.feature_frame(spec, labelled)
+    if empty := [name for name in spec.features.names if frame[name].isna().all()]:
+        raise DataError(
+            f"{spec.model}: no value in any of {labelled.num_rows} training rows: "
+            f"{', '.join(empty)}. Mend features.tables or the source, or take the feature out of "
+            "the model file"
         )
 
 

@@ -4,10 +4,11 @@ import datetime as dt
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from include.demo import flights_feed
-from include.retraining import features, feedback, registry, training
+from include.retraining import features, feedback, monitoring, registry, training
 from include.retraining.errors import DataError, SpecError
 from include.retraining.names import CHALLENGER, INCIDENT_TAG
 from include.retraining.records import Candidate, TrainingSet
@@ -80,11 +81,25 @@ def test_same_request_gives_the_same_rows_byte_for_byte(ingested):
     assert build(ingested, "2013-01-21")[0] == build(ingested, "2013-01-21")[0]
 
 
-def test_rolling_window_leaves_older_batches_out(ingested):
-    spec = small_spec(training={"max_days": 7.0, "min_rows": 100})
+@pytest.mark.parametrize("days", [7.0, 10.5])
+def test_rolling_window_leaves_older_rows_out_and_does_not_cut_whole_batches(ingested, days):
+    spec = small_spec(training={"max_days": days, "min_rows": 100})
+    found, learnt, _ = build(ingested, "2013-01-28", spec)
+    oldest = dt.datetime(2013, 1, 27, tzinfo=dt.UTC) - days * DAY  # the duel begins on the 27th
+    assert found.training_start == oldest
+    rows = feed("2013-01-28")
+    kept = rows["sched_dep"].between(oldest, found.duel_start, inclusive="left")
+    assert len(learnt) == kept.sum()
+    assert learnt["sched_dep"].min() >= oldest
+    batch = spec.batch_ref("2013-01-28")
+    assert monitoring._trainable_rows(spec, Storage.of(ingested), batch) == found.training_rows
+
+
+def test_rolling_window_longer_than_the_history_is_all_of_it(ingested):
+    spec = small_spec(training={"max_days": 1000.0})
     found = build(ingested, "2013-01-28", spec)[0]
-    assert found.training_start == dt.datetime(2013, 1, 14, tzinfo=dt.UTC)  # 27 Jan less 7 days
-    assert found.training_rows < build(ingested, "2013-01-28")[0].training_rows
+    assert found.training_start == SPEC.partitions.first
+    assert found.sha256 == build(ingested, "2013-01-28")[0].sha256
 
 
 def test_nothing_published_is_said(empty):
@@ -104,6 +119,21 @@ def test_labels_of_one_class_are_refused(ingested, limit, label):
     spec = small_spec(label={"at_least": limit})
     with pytest.raises(DataError, match=f"labels are {label}; a classifier needs both classes"):
         build(ingested, "2013-01-21", spec)
+
+
+@pytest.mark.parametrize("name", ["temp", "dest"], ids=["numeric", "categorical"])
+def test_feature_without_a_single_value_is_named(ingested, monkeypatch, name):
+    join = features.join
+
+    def without(*arguments):
+        table = join(*arguments)
+        place = table.column_names.index(name)
+        nothing = pa.nulls(table.num_rows, table.column(name).type)
+        return table.set_column(place, name, nothing)
+
+    monkeypatch.setattr(features, "join", without)
+    with pytest.raises(DataError, match=f"no value in any of [0-9]+ training rows: {name}. Mend"):
+        build(ingested, "2013-01-21")
 
 
 # --- the candidate --------------------------------------------------------------------------------
