@@ -13,10 +13,12 @@ import sys
 import warnings
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from include.retraining.errors import RetrainingError, SpecError, did_you_mean
-from include.retraining.settings import Settings
+from include.retraining.settings import REPOSITORY, Settings
 from include.retraining.settings_table import settings_table
-from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec, load_specs
+from include.retraining.spec import MODELS_DIR, Drift, ModelSpec, load_spec, load_specs
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,43 +33,84 @@ def main(arguments: list[str] | None = None) -> int:
     lint = commands.add_parser("lint", help="check all model files, or those given")
     lint.add_argument("files", nargs="*", type=Path, help="default: include/models/*.yaml")
 
+    lint.set_defaults(run=lambda options: run_lint(options.files))
+
     status = commands.add_parser("status", help="what is in production, is it well, what do I do")
     status.add_argument("model")
     status.add_argument("--json", action="store_true", help="for programs")
+
+    status.set_defaults(run=lambda options: run_status(_spec(options.model), as_json=options.json))
 
     ledger = commands.add_parser("ledger", help="what was in production when, and why")
     actions = ledger.add_subparsers(dest="action", required=True, metavar="ACTION")
     show = actions.add_parser("show", help="all entries, or what was in production at a time")
     show.add_argument("model")
     show.add_argument("--at", type=_moment, help="ISO 8601, UTC unless it says otherwise")
+    show.set_defaults(
+        run=lambda options: run_ledger(_spec(options.model), verify=False, at=options.at)
+    )
     verify = actions.add_parser("verify", help="detect changed or missing entries")
     verify.add_argument("model")
+    verify.set_defaults(run=lambda options: run_ledger(_spec(options.model), verify=True, at=None))
+
+    drift = commands.add_parser(
+        "drift", help="hold a Parquet file against earlier ones: has it drifted?"
+    )
+    drift.add_argument(
+        "--windows", nargs="+", type=Path, required=True, metavar="FILE",
+        help="the reference, oldest first; each about as long as the current one",
+    )  # fmt: skip
+    drift.add_argument("--current", type=Path, required=True, metavar="FILE")
+    drift.add_argument("--columns", nargs="+", default=[], metavar="NAME", help="default: all")
+    drift.add_argument(
+        "--expected", nargs="+", default=[], metavar="NAME", help="drift by construction"
+    )
+    for name in ("alpha", "min_distance", "min_rows"):
+        about = Drift.model_fields[name]
+        drift.add_argument(
+            f"--{name.replace('_', '-')}", type=type(about.default), default=about.default,
+            help=f"{about.description} (default: {about.default})",
+        )  # fmt: skip
+    drift.add_argument("--json", action="store_true", help="for programs")
+
+    drift.set_defaults(run=run_drift)
+
+    replay = commands.add_parser(
+        "replay", help="run retraining policies over a model's past: retrains spent, metric gained"
+    )
+    replay.add_argument("model")
+    replay.add_argument(
+        "--first", metavar="PARTITION", help="train the first model after this one; default: the "
+        "earliest that leaves training.min_rows",
+    )  # fmt: skip
+    replay.add_argument(
+        "--try", dest="tried", action="append", default=[], metavar="SETTING=VALUE[,...]",
+        help="one policy more: the model file with these changed, such as retrain.growth=0.3",
+    )  # fmt: skip
+    replay.add_argument(
+        "--ideal", action="store_true",
+        help="train on the duel window as well and promote without a duel, as studies assume",
+    )  # fmt: skip
+    replay.add_argument(
+        "--picture", type=Path, metavar="PNG", help="default: var/replay/<model>.png"
+    )
+    replay.add_argument("--json", action="store_true", help="for programs")
+
+    replay.set_defaults(run=lambda options: run_replay(_spec(options.model), options))
 
     schema = commands.add_parser(
         "schema", help="print the JSON schema of a model file, for editors"
     )
     schema.add_argument("--markdown", action="store_true", help="a table for people instead")
+    schema.set_defaults(run=lambda options: run_schema(markdown=options.markdown))
 
     options = parser.parse_args(arguments)
     try:
-        match options.command:
-            case "lint":
-                return run_lint(options.files)
-            case "status":
-                return run_status(_spec(options.model), as_json=options.json)
-            case "ledger":
-                return run_ledger(
-                    _spec(options.model),
-                    verify=options.action == "verify",
-                    at=getattr(options, "at", None),
-                )
-            case _:
-                as_json = json.dumps(ModelSpec.model_json_schema(), indent=2)
-                print(settings_table() if options.markdown else as_json)
-                return 0
+        exit_status: int = options.run(options)
     except RetrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    return exit_status
 
 
 def run_lint(files: list[Path]) -> int:
@@ -124,6 +167,65 @@ def run_ledger(spec: ModelSpec, *, verify: bool, at: dt.datetime | None) -> int:
         )
     if not entries:
         print("nothing was in production")
+    return 0
+
+
+def run_drift(options: argparse.Namespace) -> int:
+    """Print what drifted between files; give 0 whatever the verdict."""
+    from include.retraining.drift.files import as_table, compare_files
+
+    try:
+        policy = Drift(
+            alpha=options.alpha,
+            min_distance=options.min_distance,
+            min_rows=options.min_rows,
+            expected=tuple(options.expected),
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).replace("_", "-")
+        raise SpecError(f"--{name}: {first['msg']}, got {first['input']!r}") from error
+    found = compare_files(options.windows, options.current, policy=policy, columns=options.columns)
+    print(found.model_dump_json(indent=2) if options.json else as_table(found))
+    return 0
+
+
+def run_replay(spec: ModelSpec, options: argparse.Namespace) -> int:
+    """Print what each policy would have spent and gained; keep a picture of it."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from include.retraining import replay
+    from include.retraining.storage import Storage
+
+    settings = _existing(Settings.from_env())
+    console = Console(stderr=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        past = replay.Past(
+            spec,
+            replay.published_windows(spec, Storage.of(settings)),
+            first=options.first,
+            ideal=options.ideal,
+        )
+        outcomes = replay.replay(
+            past,
+            replay.standard_policies(spec, options.tried),
+            progress=lambda items, title, length: track(
+                items, title, total=length, console=console
+            ),
+        )
+        picture = options.picture or REPOSITORY / "var" / "replay" / f"{spec.model}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_bytes(replay.as_picture(past, outcomes))
+    print(replay.as_json(past, outcomes) if options.json else replay.as_table(past, outcomes))
+    print(f"picture: {picture}", file=sys.stderr)
+    return 0
+
+
+def run_schema(*, markdown: bool) -> int:
+    """Print what a model file may say."""
+    print(settings_table() if markdown else json.dumps(ModelSpec.model_json_schema(), indent=2))
     return 0
 
 

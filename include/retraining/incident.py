@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from include.retraining import names
@@ -107,7 +108,11 @@ def open_incident(
 
 def hold_reason(spec: ModelSpec, storage: Storage, batch: BatchRef) -> str | None:
     """Say why a retrain about this batch has to wait, in data time; None if it need not."""
-    ends = [claim.request.batch.end for claim in claims(spec, storage)]
+    return hold_after(spec, [claim.request.batch.end for claim in claims(spec, storage)], batch)
+
+
+def hold_after(spec: ModelSpec, ends: Sequence[dt.datetime], batch: BatchRef) -> str | None:
+    """Say why a retrain has to wait after those about the batches with these ends."""
     earlier = [end for end in ends if end <= batch.end]
     if not earlier:
         return None

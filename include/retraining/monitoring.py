@@ -81,9 +81,6 @@ def measure_drift(
     else:
         scores = feedback.score(spec, settings, champion.number, rows)
         profile = ReferenceProfile.from_bytes(registry.profile_bytes(spec, settings, champion))
-        learned_from = storage.read_record(
-            f"{incident_key(spec.model, champion.incident_id)}/training_set.json", TrainingSet
-        )
         report = hold_against(
             spec,
             report,
@@ -97,10 +94,7 @@ def measure_drift(
             update={
                 "champion_version": champion.number,
                 "promise": champion.promise,
-                "champion_rows": learned_from.training_rows if learned_from else None,
-                "new_rows": _trainable_rows(spec, storage, batch, since=champion.trained_until)
-                if spec.retrain.growth and champion.trained_until
-                else None,
+                **_growth(spec, storage, batch),
             }
         )
     storage.write_json(_key(spec, batch.partition, "drift.json"), report)
@@ -244,6 +238,19 @@ def _trainable_rows(
             known = feedback.labels(spec, rows, known_at=duel_start)
             count += int((~np.isnan(known)).sum())
     return count
+
+
+def _growth(spec: ModelSpec, storage: Storage, batch: BatchRef) -> dict[str, int]:
+    """Give how many rows the last retrain learned from, and how many there are beside them now."""
+    if spec.retrain.growth is None:
+        return {}
+    for claim in reversed(incident.claims(spec, storage)):
+        folder = incident_key(spec.model, claim.request.incident_id)
+        last = storage.read_record(f"{folder}/training_set.json", TrainingSet)
+        if last is not None and claim.request.batch.end <= batch.end:
+            new = _trainable_rows(spec, storage, batch, since=last.training_end)
+            return {"learned_rows": last.training_rows, "new_rows": new}
+    return {}
 
 
 def _importances(settings: Settings, champion: registry.Version) -> dict[str, float]:

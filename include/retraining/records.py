@@ -152,9 +152,12 @@ class DriftReport(Record):
     champion_age_days: float | None = Field(
         default=None, description="since its training data ended"
     )
-    champion_rows: Count | None = Field(default=None, description="rows the champion learned from")
+    learned_rows: Count | None = Field(
+        default=None,
+        description="labelled rows that the last retrain learned from, promoted or not",
+    )
     new_rows: Count | None = Field(
-        default=None, description="labelled rows since, which a retrain could learn from as well"
+        default=None, description="labelled rows that a retrain now could learn from beside those"
     )
 
     @property

@@ -266,11 +266,11 @@ def test_column_that_cannot_be_measured_still_gives_a_verdict():
 )
 def test_enough_new_rows_to_learn_from_ask_for_a_retrain(growth, new, outcome):
     spec = configured(retrain={"growth": growth})
-    verdict = judge(spec, report(CALM, champion_rows=10_000, new_rows=new))
+    verdict = judge(spec, report(CALM, learned_rows=10_000, new_rows=new))
     assert verdict.outcome == outcome
     if outcome == "retrain":
         assert verdict.reasons[0] == (
-            "2,000 new labelled rows are 20% of the 10,000 that version 3 learned from "
+            "2,000 new labelled rows are 20% of the 10,000 that the last retrain learned from "
             "(retrain.growth 20%)"
         )
 

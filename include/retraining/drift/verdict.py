@@ -89,7 +89,7 @@ def _with_champion(  # noqa: PLR0911 - one return per rule, in the order of the 
     drifted = [f for f in report.features if f.drifted and not f.expected]
     drifted += [report.score] if report.score and report.score.drifted else []
     persistent = [f for f in drifted if _persists(spec, f, recent)]
-    share = _importance_share(report.features, persistent)
+    share = importance_share(report.features, persistent)
     reasons = [*harm, *due]
     if persistent:
         names = _furthest(persistent)
@@ -166,12 +166,11 @@ def ordinary_drop(spec: ModelSpec, history: Sequence[Performance]) -> float:
 
 
 def _growth(spec: ModelSpec, report: DriftReport) -> list[str]:
-    limit, known, new = spec.retrain.growth, report.champion_rows, report.new_rows
+    limit, known, new = spec.retrain.growth, report.learned_rows, report.new_rows
     if limit is None or not known or new is None or new < limit * known:
         return []
     text = f"{new:,} new labelled rows are {new / known:.0%} of the {known:,}"
-    by = f"version {report.champion_version} learned from (retrain.growth {limit:.0%})"
-    return [f"{text} that {by}"]
+    return [f"{text} that the last retrain learned from (retrain.growth {limit:.0%})"]
 
 
 def _age(spec: ModelSpec, report: DriftReport) -> list[str]:
@@ -193,7 +192,7 @@ def _persists(spec: ModelSpec, feature: FeatureDrift, earlier: Sequence[DriftRep
     return before + 1 >= spec.drift.persistence_windows
 
 
-def _importance_share(features: Sequence[FeatureDrift], drifted: Sequence[FeatureDrift]) -> float:
+def importance_share(features: Sequence[FeatureDrift], drifted: Sequence[FeatureDrift]) -> float:
     """Share of the importance the drifted features carry; if none is known, all count alike."""
     weights = {f.name: f.importance or 0.0 for f in features if not f.expected}
     if not sum(weights.values()):

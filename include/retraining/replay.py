@@ -1,0 +1,662 @@
+"""Replays policies over a model's past: how many retrains would each have spent, what regained?
+
+Real models are trained, one for each window that a policy could have chosen, on what a retrain
+after that window would learn from. Every policy starts with the same first model and then decides
+after each window, with what was known by then; a retrain counts as spent even if the duel with the
+champion of that policy is lost.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import json
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from include.retraining import features, feedback, gate, metrics, training
+from include.retraining.drift import verdict as verdicts
+from include.retraining.errors import DataError, SpecError
+from include.retraining.incident import hold_after
+from include.retraining.monitoring import hold_against
+from include.retraining.records import BatchRef, DriftReport, Performance
+from include.retraining.spec import ModelSpec
+from include.retraining.storage import Storage
+
+if TYPE_CHECKING:
+    from include.retraining.drift.profile import ReferenceProfile
+
+Family = Literal["bound", "schedule", "growth", "rule", "ours"]
+Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
+
+FIXED_SCHEDULES = (2, 3, 4, 5, 6, 8, 10, 13)
+GROWTHS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+CLAIRVOYANT_RETRAINS = 16
+
+
+class Window(NamedTuple):
+    """One batch of the past with its features, its labels and its event times."""
+
+    batch: BatchRef
+    rows: pa.Table
+
+
+class Policy(NamedTuple):
+    """When to retrain. `decide` sees the walk so far and says whether to retrain now."""
+
+    name: str
+    family: Family
+    decide: Callable[[Walk], bool]
+
+
+class Outcome(NamedTuple):
+    """What a policy spent and gained.
+
+    `metric` is the mean over all windows after the first model's, each scored by the champion of
+    that time; `regained` is the share of what retraining after every window gains over never.
+    """
+
+    policy: str
+    family: Family
+    retrains: int
+    promotions: int
+    metric: float
+    regained: float
+    regret: float
+    retrained: tuple[str, ...]
+    promoted: tuple[str, ...]
+
+
+@dataclass
+class Walk:
+    """One policy on its way through the past."""
+
+    past: Past
+    champion: int
+    now: int
+    retrained: list[int] = field(default_factory=list)
+    promoted: list[int] = field(default_factory=list)
+
+
+class _Trained(NamedTuple):
+    pipeline: Any
+    start: dt.datetime
+    end: dt.datetime
+    scores: list[metrics.Floats]
+
+
+class _Duel(NamedTuple):
+    pipeline: Any
+    rows: pa.Table
+    known: metrics.Floats
+    scores: metrics.Floats
+
+
+class _Reference(NamedTuple):
+    profile: ReferenceProfile
+    importances: dict[str, float]
+    promise: Performance | None
+
+
+class Past:
+    """The windows of a model, and the models that were or could have been trained on them.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        With the training, the metric and the thresholds.
+    windows : sequence of Window
+        Oldest first.
+    first : str, optional
+        Partition after which the first model is trained; without, the earliest one that leaves
+        `training.min_rows` rows to learn from.
+    ideal : bool, default=False
+        Models learn from all rows with mature labels and replace the champion without a duel, as
+        studies of schedules assume. Otherwise the duel window is held out, and the gate decides.
+
+    Raises
+    ------
+    DataError
+        There are too few windows or rows.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        windows: Sequence[Window],
+        *,
+        first: str | None = None,
+        ideal: bool = False,
+    ) -> None:
+        self.spec = spec
+        self.ideal = ideal
+        self.windows = list(windows)
+        self._models: dict[int, _Trained] = {}
+        self._metrics: dict[tuple[int, int], float] = {}
+        self._reports: dict[tuple[int, int, str], DriftReport] = {}
+        self._references: dict[int, _Reference] = {}
+        self._duels: dict[int, _Duel] = {}
+        self._promotes: dict[tuple[int, int], bool] = {}
+        self._rules: dict[tuple[int, int], bool] = {}
+        self.labels = [feedback.labels(spec, window.rows) for window in self.windows]
+        self.first = self._first(first)
+
+    @property
+    def last(self) -> int:
+        """Index of the last window."""
+        return len(self.windows) - 1
+
+    @property
+    def choices(self) -> range:
+        """The windows after which a policy can retrain, the first model's included."""
+        return range(self.first, self.last)
+
+    def model(self, at: int) -> _Trained:
+        """Train on what a retrain after this window would learn from; once."""
+        if at not in self._models:
+            self._models[at] = self._train(at)
+        return self._models[at]
+
+    def metric(self, trained: int, window: int) -> float:
+        """Give how a model does on a later window; NaN where the window cannot carry the metric."""
+        key = (trained, window)
+        if key not in self._metrics:
+            known, scores = self.labels[window], self._scores(trained, window)
+            labelled = ~np.isnan(known)
+            found = float("nan")
+            if len(np.unique(known[labelled])) > 1:
+                found = metrics.value(self.spec.gate.metric, known[labelled], scores[labelled])
+            self._metrics[key] = found
+        return self._metrics[key]
+
+    def report(self, trained: int, window: int, *, spec: ModelSpec | None = None) -> DriftReport:
+        """Give the drift report of a window against a model, as the monitor would have made it.
+
+        `spec` stands in for the model file, to try other thresholds.
+        """
+        spec = spec or self.spec
+        key = (trained, window, spec.drift.model_dump_json())
+        if key not in self._reports:
+            model, batch = self.model(trained), self.windows[window].batch
+            rows = self.windows[window].rows
+            known = feedback.labels(self.spec, rows, known_at=batch.end)
+            reference = self._reference(trained)
+            empty = DriftReport(
+                batch=batch,
+                content_sha256=batch.partition,
+                champion_version=trained,
+                state="uncalibrated",
+                rows=rows.num_rows,
+                labelled_rows=int((~np.isnan(known)).sum()),
+                promise=reference.promise,
+            )
+            self._reports[key] = hold_against(
+                spec,
+                empty,
+                rows,
+                known=known,
+                scores=self._scores(trained, window),
+                profile=reference.profile,
+                importances=reference.importances,
+                trained_until=model.end,
+            )
+        return self._reports[key]
+
+    def trainable(self, window: int) -> int:
+        """Count the labelled rows that a retrain after this window could learn from."""
+        return self._trainable[window]
+
+    def evidently_says_drift(self, trained: int, window: int) -> bool:
+        """Give the answer of Evidently's default rule."""
+        key = (trained, window)
+        if key not in self._rules:
+            model = self.model(trained)
+            learned = self._rows(trained, model.start, model.end)
+            self._rules[key] = _evidently_default(self.spec, learned, self.windows[window].rows)
+        return self._rules[key]
+
+    @cached_property
+    def _trainable(self) -> list[int]:
+        counts = []
+        for window in self.windows:
+            duel_start, _ = training.split_times(self.spec, window.batch)
+            end = window.batch.end if self.ideal else duel_start
+            known = [
+                feedback.labels(self.spec, earlier.rows, known_at=end)
+                for earlier in self.windows
+                if earlier.batch.start < end
+            ]
+            counts.append(int(sum((~np.isnan(found)).sum() for found in known)))
+        return counts
+
+    def _first(self, partition: str | None) -> int:
+        names = [window.batch.partition for window in self.windows]
+        need = self.spec.training.min_rows
+        enough = [index for index, count in enumerate(self._trainable) if count >= need]
+        if partition is not None and partition not in names:
+            raise DataError(
+                f"--first: {partition!r} is not published; there are {', '.join(names)}"
+            )
+        earliest = enough[0] if enough else len(names)
+        first = names.index(partition) if partition is not None else earliest
+        if first < earliest or len(names) - first < 3:
+            most = max(self._trainable, default=0)
+            raise DataError(
+                f"{self.spec.model}: {len(names)} windows are published, and the newest retrain "
+                f"could learn from {most:,} labelled rows; a replay needs training.min_rows "
+                f"{need:,} before its first model and two windows after it. Ingest more of the past"
+            )
+        return first
+
+    def _scores(self, trained: int, window: int) -> metrics.Floats:
+        return self.model(trained).scores[window - trained - 1]
+
+    def _train(self, at: int) -> _Trained:
+        batch = self.windows[at].batch
+        duel_start, _ = training.split_times(self.spec, batch)
+        end = batch.end if self.ideal else duel_start
+        pipeline, start = self._fit(at, end)
+        later = [window.rows for window in self.windows[at + 1 :]]
+        scores = feedback.predict(self.spec, pipeline, pa.concat_tables(later))
+        ends = np.cumsum([table.num_rows for table in later])[:-1]
+        return _Trained(pipeline, start, end, np.split(scores, ends))
+
+    def _fit(self, at: int, end: dt.datetime) -> tuple[Any, dt.datetime]:
+        """Fit on what was known at `end`; give the pipeline, and where its rows start."""
+        spec = self.spec
+        start = self.windows[0].batch.start
+        start = max(start, training.oldest_row(spec, end) or start)
+        learned = self._rows(at, start, end)
+        known = feedback.labels(spec, learned, known_at=end)
+        labelled = learned.filter(pa.array(~np.isnan(known)))
+        known = known[~np.isnan(known)]
+        if len(np.unique(known)) < 2:
+            raise DataError(f"{spec.model}: all labels before {end:%Y-%m-%d} are the same")
+        pipeline = training.build_pipeline(spec)
+        pipeline.fit(feedback.feature_frame(spec, labelled), known.astype("int64"))
+        return pipeline, start
+
+    def _reference(self, at: int) -> _Reference:
+        """Give what a report holds a window against; once, and only where a policy asks for it."""
+        if at not in self._references:
+            spec, model = self.spec, self.model(at)
+            learned = self._rows(at, model.start, model.end)
+            profile = training.build_profile(
+                spec,
+                learned,
+                feedback.predict(spec, model.pipeline, learned),
+                start=model.start,
+                end=model.end,
+            )
+            duel = self._duel(at)
+            labelled = duel.rows.append_column(training.LABEL, pa.array(duel.known))
+            self._references[at] = _Reference(
+                profile,
+                training.permutation_importances(spec, duel.pipeline, labelled),
+                feedback.performance(spec, duel.known, duel.scores),
+            )
+        return self._references[at]
+
+    def _duel(self, at: int) -> _Duel:
+        """Give the rows a candidate of this window would meet the champion on, and its scores."""
+        if at not in self._duels:
+            spec, batch = self.spec, self.windows[at].batch
+            start, end = training.split_times(spec, batch)
+            pipeline = self._fit(at, start)[0] if self.ideal else self.model(at).pipeline
+            rows = self._rows(at, start, end)
+            known = feedback.labels(spec, rows, known_at=batch.end)
+            rows, known = rows.filter(pa.array(~np.isnan(known))), known[~np.isnan(known)]
+            scores = feedback.predict(spec, pipeline, rows)
+            self._duels[at] = _Duel(pipeline, rows, known, scores)
+        return self._duels[at]
+
+    def promotes(self, champion: int, candidate: int) -> bool:
+        """Say whether the gate lets a candidate replace a champion; by value, without slices."""
+        if self.ideal:
+            return True
+        key = (champion, candidate)
+        if key not in self._promotes:
+            spec, duel = self.spec, self._duel(candidate)
+            own = feedback.performance(spec, duel.known, duel.scores)
+            self._promotes[key] = False
+            if own is not None:
+                theirs = feedback.predict(spec, self.model(champion).pipeline, duel.rows)
+                gain = metrics.paired_gain(
+                    spec.gate.metric,
+                    duel.known,
+                    duel.scores,
+                    theirs,
+                    confidence=spec.gate.confidence,
+                    seed=spec.training.seed,
+                )
+                decided = gate.decide(spec.gate, own, gain=gain, slices={}, first=False)
+                self._promotes[key] = decided[0]
+        return self._promotes[key]
+
+    def _rows(self, at: int, start: dt.datetime, end: dt.datetime) -> pa.Table:
+        """Give the rows of the windows up to this one with event times in ``[start, end)``."""
+        rows = pa.concat_tables([window.rows for window in self.windows[: at + 1]])
+        times = rows.column(self.spec.source.event_time)
+        inside = pc.and_(
+            pc.greater_equal(times, pa.scalar(start, times.type)),
+            pc.less(times, pa.scalar(end, times.type)),
+        )
+        return rows.filter(inside)
+
+
+def published_windows(spec: ModelSpec, storage: Storage) -> list[Window]:
+    """Give all published batches of a model with their features, oldest first."""
+    windows = []
+    for batch in features.published_partitions(spec, storage):
+        found = features.feature_set(spec, storage, batch)
+        windows.append(Window(batch, storage.read_table(found.key)))
+    return windows
+
+
+def standard_policies(spec: ModelSpec, tried: Sequence[str] = ()) -> list[Policy]:
+    """Give the policies that are worth a look for any model.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        What the model file says is one of them.
+    tried : sequence of str
+        Changes of the model file, each one policy more: ``"retrain.growth=0.3"``, several settings
+        apart by commas.
+    """
+    policies = [
+        Policy("never", "bound", lambda _: False),
+        Policy("after every window", "bound", lambda _: True),
+        *(Policy(f"every {n} windows", "schedule", _every(n)) for n in FIXED_SCHEDULES),
+        *(Policy(f"{g:.0%} more rows", "growth", _grown(g)) for g in GROWTHS),
+        Policy("any feature p < 0.05", "rule", _any_significant),
+        Policy(
+            "Evidently's default", "rule", lambda w: w.past.evidently_says_drift(w.champion, w.now)
+        ),
+        Policy("ours: the model file", "ours", _verdict(spec)),
+    ]
+    if spec.retrain.growth is not None:
+        alone = _changed(spec, {"retrain.growth": None})
+        policies.append(Policy("ours: drift and harm alone", "ours", _verdict(alone)))
+    for change in tried:
+        pairs = (pair.partition("=") for pair in change.split(","))
+        changes = {name.strip(): value.strip() for name, _, value in pairs}
+        policies.append(Policy(f"ours: {change}", "ours", _verdict(_changed(spec, changes))))
+    return policies
+
+
+def replay(
+    past: Past, policies: Sequence[Policy], *, progress: Progress | None = None
+) -> list[Outcome]:
+    """Run policies over the past, best first, with the clairvoyant choices as an upper bound.
+
+    Parameters
+    ----------
+    past : Past
+        The windows and models.
+    policies : sequence of Policy
+        With "never" and "after every window" among them.
+    progress : callable, optional
+        Wraps an iterable given with a title and a length, to show how far it is.
+    """
+    shown = progress or _silent
+    for at in shown(past.choices, "training models", len(past.choices)):
+        past.model(at)
+    walked = [
+        (policy, _walk(past, policy)) for policy in shown(policies, "policies", len(policies))
+    ]
+    bounds = [Walk(past, past.first, 0, points, points) for points in _clairvoyant(past)]
+    never = _mean(past, [])
+    every = _mean(past, list(past.choices)[1:])
+    best = max(_mean(past, walk.promoted) for _, walk in walked)
+
+    def outcome(name: str, family: Family, walk: Walk) -> Outcome:
+        mean = _mean(past, walk.promoted)
+        return Outcome(
+            policy=name,
+            family=family,
+            retrains=len(walk.retrained),
+            promotions=len(walk.promoted),
+            metric=mean,
+            regained=(mean - never) / (every - never) if every != never else 0.0,
+            regret=best - mean,
+            retrained=tuple(past.windows[at].batch.partition for at in walk.retrained),
+            promoted=tuple(past.windows[at].batch.partition for at in walk.promoted),
+        )
+
+    found = [outcome(policy.name, policy.family, walk) for policy, walk in walked]
+    best_possible = [
+        outcome(f"clairvoyant, {len(w.promoted)} retrains", "bound", w) for w in bounds
+    ]
+    return [*sorted(found, key=lambda o: -o.metric), *best_possible]
+
+
+def as_json(past: Past, outcomes: Sequence[Outcome]) -> str:
+    """Give the outcomes for programs."""
+    return json.dumps(
+        {
+            "model": past.spec.model,
+            "metric": past.spec.gate.metric,
+            "first": past.windows[past.first].batch.partition,
+            "windows": past.last - past.first,
+            "policies": [outcome._asdict() for outcome in outcomes],
+        },
+        indent=2,
+    )
+
+
+def as_table(past: Past, outcomes: Sequence[Outcome]) -> str:
+    """Give the outcomes for people: one line per policy, best first."""
+    first, last = past.windows[past.first].batch, past.windows[past.last].batch
+    title = (
+        f"{past.spec.model}: {past.last - past.first} windows after the first model "
+        f"({first.partition}), up to {last.partition}; mean {past.spec.gate.metric}"
+    )
+    head = ("policy", "retrains", "promoted", "mean", "regained", "regret")
+    lines = [
+        title,
+        "",
+        "{:34s} {:>8s}  {:>8s}  {:>6s}  {:>8s}  {:>7s}".format(*head),
+    ]
+    for outcome in outcomes:
+        if outcome.policy.startswith("clairvoyant") and outcome.retrains not in {5, 10}:
+            continue
+        lines.append(
+            f"{outcome.policy:34.34s} {outcome.retrains:8d}  {outcome.promotions:8d}  "
+            f"{outcome.metric:6.4f}  {outcome.regained:8.0%}  {outcome.regret:7.4f}"
+        )
+    lines += [
+        "",
+        "regained: share of what retraining after every window gains over never retraining",
+        "regret:   what the best policy here has more",
+    ]
+    return "\n".join(lines)
+
+
+def as_picture(past: Past, outcomes: Sequence[Outcome]) -> bytes:
+    """Draw retrains spent against metric regained, as a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 5.2), dpi=110, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    styles: dict[str, tuple[str, str]] = {
+        "schedule": ("#7b8794", "fixed schedules"),
+        "growth": ("#2f6f9f", "training set grown by a share"),
+    }
+    for family, (color, title) in styles.items():
+        curve = sorted((o.retrains, o.metric) for o in outcomes if o.family == family)
+        axes.plot(*zip(*curve, strict=True), "o-", color=color, label=title, markersize=4)
+    bound = [(o.retrains, o.metric) for o in outcomes if o.policy.startswith("clairvoyant")]
+    if bound:
+        axes.plot(
+            *zip(*bound, strict=True), color="#c9d1d9", linestyle="--", label="clairvoyant choice"
+        )
+    for outcome in outcomes:
+        if outcome.family in {"ours", "rule"} or outcome.policy in {"never", "after every window"}:
+            color = {"ours": "#c8372d", "rule": "#b07d2b"}.get(outcome.family, "#1f2933")
+            axes.plot(outcome.retrains, outcome.metric, "D", color=color, markersize=7, zorder=5)
+            axes.annotate(
+                outcome.policy, (outcome.retrains, outcome.metric),
+                xytext=(7, -4), textcoords="offset points", fontsize=8, color=color,
+            )  # fmt: skip
+    axes.set_xlabel("retrains spent")
+    axes.set_ylabel(f"mean {past.spec.gate.metric} over {past.last - past.first} windows")
+    axes.set_title(f"{past.spec.model}: what each policy regains", loc="left", fontweight="bold")
+    axes.set_xlim(-1, (past.last - past.first) * 1.12)
+    axes.grid(axis="y", color="#e4e7eb")
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.legend(loc="lower right", frameon=False, fontsize=9)
+    target = io.BytesIO()
+    figure.savefig(target, format="png")
+    return target.getvalue()
+
+
+def _silent(items: Iterable[Any], _title: str, _length: int) -> Iterable[Any]:
+    return items
+
+
+def _walk(past: Past, policy: Policy) -> Walk:
+    """Let a policy decide after every window but the first and the last."""
+    walk = Walk(past, champion=past.first, now=past.first)
+    for now in list(past.choices)[1:]:
+        walk.now = now
+        if policy.decide(walk):
+            walk.retrained.append(now)
+            if past.promotes(walk.champion, now):
+                walk.promoted.append(now)
+                walk.champion = now
+    return walk
+
+
+def _mean(past: Past, points: Sequence[int]) -> float:
+    """Mean of the metric when models are trained after the first window and after `points`."""
+    values, champion = [], past.first
+    chosen = set(points)
+    for window in range(past.first + 1, past.last + 1):
+        values.append(past.metric(champion, window))
+        if window in chosen:
+            champion = window
+    return float(np.nanmean(values))
+
+
+def _clairvoyant(past: Past) -> list[list[int]]:
+    """Give the best windows to retrain after, for each number of retrains, by dynamic programming.
+
+    Known only afterwards; no policy can be better.
+    """
+    windows = range(past.first + 1, past.last + 1)
+    gains = {
+        (champion, window): np.nan_to_num(past.metric(champion, window))
+        for champion in past.choices
+        for window in windows
+        if window > champion
+    }
+    # best[champion]: the largest sum so far that ends with this champion, and how it came about
+    best: dict[tuple[int, int], tuple[float, tuple[int, ...]]] = {(past.first, 0): (0.0, ())}
+    most = min(CLAIRVOYANT_RETRAINS, len(past.choices) - 1)
+    for window in windows:
+        reached: dict[tuple[int, int], tuple[float, tuple[int, ...]]] = {}
+        for (champion, spent), (total, points) in best.items():
+            grown = total + gains[champion, window]
+            options = [((champion, spent), points)]
+            if spent < most and window < past.last:
+                options.append(((window, spent + 1), (*points, window)))
+            for state, way in options:
+                if state not in reached or grown > reached[state][0]:
+                    reached[state] = (grown, way)
+        best = reached
+    found = []
+    for count in range(1, most + 1):
+        ends = [value for (_, spent), value in best.items() if spent == count]
+        found.append(list(max(ends)[1]))
+    return found
+
+
+def _every(windows: int) -> Callable[[Walk], bool]:
+    def decide(walk: Walk) -> bool:
+        last = walk.retrained[-1] if walk.retrained else walk.past.first
+        return walk.now - last >= windows
+
+    return decide
+
+
+def _grown(share: float) -> Callable[[Walk], bool]:
+    def decide(walk: Walk) -> bool:
+        last = walk.retrained[-1] if walk.retrained else walk.past.first
+        known = walk.past.trainable(last)
+        return walk.past.trainable(walk.now) >= (1 + share) * known
+
+    return decide
+
+
+def _any_significant(walk: Walk) -> bool:
+    report = walk.past.report(walk.champion, walk.now)
+    return any(f.p_value is not None and f.p_value < 0.05 for f in report.features)
+
+
+def _evidently_default(spec: ModelSpec, reference: pa.Table, current: pa.Table) -> bool:
+    """Ask Evidently's own tests, chosen by its own default: do half of the columns drift?"""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from evidently.legacy.calculations.stattests.registry import get_stattest
+
+        sides = [feedback.feature_frame(spec, rows) for rows in (reference, current)]
+        drifted = 0
+        for name in spec.features.names:
+            before, now = (side[name].replace([np.inf, -np.inf], np.nan).dropna() for side in sides)
+            kind = "num" if name in spec.features.numeric else "cat"
+            if len(before) and len(now):
+                test = get_stattest(before, now, kind, None)
+                drifted += bool(test(before, now, kind, None).drifted)
+    return drifted >= len(spec.features.names) / 2
+
+
+def _verdict(spec: ModelSpec) -> Callable[[Walk], bool]:
+    def decide(walk: Walk) -> bool:
+        windows = walk.past.windows
+        last = walk.retrained[-1] if walk.retrained else walk.past.first
+        learned = walk.past.trainable(last)
+        report = walk.past.report(walk.champion, walk.now, spec=spec).model_copy(
+            update={"learned_rows": learned, "new_rows": walk.past.trainable(walk.now) - learned}
+        )
+        start = max(walk.past.first + 1, walk.now - spec.drift.max_history_windows)
+        champions = _champions(walk)
+        earlier = [walk.past.report(champions[at], at, spec=spec) for at in range(start, walk.now)]
+        ends = [windows[at].batch.end for at in (walk.past.first, *walk.retrained)]
+        hold = hold_after(spec, ends, report.batch)
+        return verdicts.judge(spec, report, earlier=earlier, hold=hold).outcome == "retrain"
+
+    return decide
+
+
+def _champions(walk: Walk) -> dict[int, int]:
+    """Give who was champion when each window up to now was judged."""
+    champion, found = walk.past.first, {}
+    for window in range(walk.past.first + 1, walk.now + 1):
+        found[window] = champion
+        if window in walk.promoted:
+            champion = window
+    return found
+
+
+def _changed(spec: ModelSpec, changes: dict[str, Any]) -> ModelSpec:
+    import yaml
+
+    content = spec.model_dump(mode="json")
+    for name, value in changes.items():
+        section, _, setting = name.partition(".")
+        if setting not in content.get(section, {}):
+            raise SpecError(f"--try: no setting {name!r}; for example retrain.growth=0.3")
+        content[section][setting] = yaml.safe_load(value) if isinstance(value, str) else value
+    return ModelSpec.model_validate(content)
