@@ -89,13 +89,17 @@ class Columns:
             source = pa.BufferReader(source)
         try:
             metadata = pq.ParquetFile(source).metadata
-            names = metadata.schema.to_arrow_schema().names
+            flat = {
+                field.name
+                for field in metadata.schema.to_arrow_schema()
+                if not pa.types.is_nested(field.type)
+            }
             self._file = pq.ParquetFile(
                 source,
                 metadata=metadata,
-                # Levels are counted by code, not text by text; an absent column may not be named
-                # here.
-                read_dictionary=[name for name in categorical if name in names],
+                # Levels are counted by code, not text by text; an absent or nested column may not
+                # be named here.
+                read_dictionary=[name for name in categorical if name in flat],
                 pre_buffer=False,
                 buffer_size=_BUFFER_BYTES,
             )
