@@ -92,10 +92,12 @@ def ingest(spec: ModelSpec) -> DAG:
 
         @task(outlets=[features])
         def materialize_features(*, outlet_events=None) -> object:
-            from include.retraining.features import materialize
+            from include.retraining.features import materialize, refresh_later
 
-            found = materialize(spec, RetrainingHook().settings(), current_batch(spec))
-            outlet_events[features].add_partitions(found.batch.partition)
+            settings, batch = RetrainingHook().settings(), current_batch(spec)
+            found = materialize(spec, settings, batch)
+            later = [one.batch.partition for one in refresh_later(spec, settings, batch)]
+            outlet_events[features].add_partitions([batch.partition, *later])
             outlet_events[features].extra = {"rows": found.rows, "sha256": found.sha256}
             return found.model_dump(mode="json")
 

@@ -50,30 +50,27 @@ def build(
 
 
 def _trailing_delay_rate(flights: pd.DataFrame, key: str, batch: BatchRef) -> pd.DataFrame:
-    """Share of late arrivals in the trailing week, one row per key and day.
+    """Share of late arrivals in the trailing week, one row per key, known when the batch has ended.
 
-    The row of day d counts flights scheduled in ``[d - 1 - 7 days, d - 1)``: all settled by d. This
-    batch adds the rows whose newest flights are its own.
+    It counts flights scheduled in ``[end - 8 days, end - 1 day)``: all settled by then. Rows for
+    days within the batch would be fresher, but nobody can know them before its files land: online,
+    a flight of the next week sees exactly this row, so that is what training must see too.
     """
     import pandas as pd
 
-    known = flights[flights["arr_delay"].notna()]
+    until = batch.end - SETTLED_AFTER
+    since = until - dt.timedelta(days=TRAILING_DAYS)
+    known = flights[
+        flights["arr_delay"].notna()
+        & (flights["sched_dep"] >= since)
+        & (flights["sched_dep"] < until)
+    ]
     late = (known["arr_delay"] >= LATE_MINUTES).astype("float64")
-    rows = []
-    moment = batch.start + SETTLED_AFTER + dt.timedelta(days=1)
-    while moment <= batch.end + SETTLED_AFTER:
-        until = moment - SETTLED_AFTER
-        since = until - dt.timedelta(days=TRAILING_DAYS)
-        window = (known["sched_dep"] >= since) & (known["sched_dep"] < until)
-        rate = late[window].groupby(known.loc[window, key]).mean()
-        rows.append(
-            pd.DataFrame(
-                {
-                    key: rate.index.astype("object"),
-                    "event_timestamp": pd.Timestamp(moment),
-                    f"{key}_delay_rate": rate.to_numpy(),
-                }
-            )
-        )
-        moment += dt.timedelta(days=1)
-    return pd.concat(rows, ignore_index=True)
+    rate = late.groupby(known[key]).mean()
+    return pd.DataFrame(
+        {
+            key: rate.index.astype("object"),
+            "event_timestamp": pd.Timestamp(batch.end),
+            f"{key}_delay_rate": rate.to_numpy(),
+        }
+    )

@@ -24,6 +24,7 @@ a new model has no features yet; a missing ``.parquet`` file is an error.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import logging
 import os
 import re
@@ -82,6 +83,11 @@ class AsofOfflineStoreConfig(FeastConfigBaseModel):
     storage_endpoint: str = ""
     """``http://...`` of an S3-compatible store, for sources without their own; if empty, what
     ``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL`` says. Credentials are those of ``AWS_*``."""
+
+    files_in_force: str = ""
+    """``module:function`` that says which files of a directory count: called with `storage_url` and
+    the directory as the source names it, it gives their paths below the directory. Without it, all
+    files count."""
 
     duckdb_settings: dict[str, Any] = Field(default_factory=dict)
     """DuckDB settings of every join, for example ``threads`` or ``memory_limit``."""
@@ -320,10 +326,16 @@ class AsofOfflineStore(OfflineStore):
         Raises
         ------
         DataError
-            The columns are not those of the source, or the source is a glob.
+            The columns are not those of the source, or the source is a glob, or something else says
+            which of its files count.
         """
         source = _file_source(feature_view.batch_source)
         filesystem, path = _locate(config, source)
+        if config.offline_store.files_in_force:
+            raise DataError(
+                f"source {source.name!r}: {config.offline_store.files_in_force} says which files "
+                "count, and would not count this one; publish a batch instead"
+            )
         if _is_glob(path):
             raise DataError(
                 f"source {source.name!r}: cannot write to a glob, {path}; name its folder"
@@ -489,7 +501,7 @@ def _read(
     pyarrow.Table or None
         None if there are no files. One chunk: Feast sends only the first to the online store.
     """
-    dataset = _open(*_locate(config, source))
+    dataset = _open(*_locate(config, source), in_force=_in_force(config, source))
     if dataset is None:
         if source.path.endswith(".parquet") and not _is_glob(source.path):
             raise DataError(
@@ -533,7 +545,18 @@ def _file_source(source: DataSource | None) -> FileSource:
     raise DataError(f"source must be a FileSource of Parquet files, got {source!r}")
 
 
-def _open(filesystem: pafs.FileSystem, path: str) -> pads.FileSystemDataset | None:
+def _in_force(config: RepoConfig, source: FileSource) -> set[str] | None:
+    """Give the paths below a source's directory that count, or None if all do."""
+    store = config.offline_store
+    if not store.files_in_force or source.path.endswith(".parquet") or _is_glob(source.path):
+        return None
+    module, _, name = store.files_in_force.partition(":")
+    return set(getattr(importlib.import_module(module), name)(store.storage_url, source.path))
+
+
+def _open(
+    filesystem: pafs.FileSystem, path: str, *, in_force: set[str] | None = None
+) -> pads.FileSystemDataset | None:
     """Open Parquet files with the union of their schemas, or give None if there are none.
 
     A column that one file lacks, or has only nulls in, takes its type from the other files.
@@ -542,6 +565,7 @@ def _open(filesystem: pafs.FileSystem, path: str) -> pads.FileSystemDataset | No
     fragments = [
         parquet.make_fragment(file.path, filesystem, file_size=file.size)
         for file in _list_files(filesystem, path)
+        if in_force is None or file.path.removeprefix(f"{path}/") in in_force
     ]
     if not fragments:
         return None

@@ -1,14 +1,16 @@
 """Makes a `FeatureSet`: publishes a batch, its feature tables and the join of both, through Feast.
 
-A published partition is one small file, ``published.json``, that names everything else; it is
-written last, so that a reader sees a whole partition or none.
+A published partition is one small file, ``published.json``, written last. Which rows and which
+feature tables are in force follows from these files alone, so that a reader sees a whole partition
+or none.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import importlib
-from collections.abc import Iterable
+import logging
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from string import Template
 from types import ModuleType
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from feast import FeatureStore
 
 FEATURE_REPO = REPOSITORY / "feature_repo"
+READERS = 16  # threads; on S3 every record is a round trip
+
+log = logging.getLogger(__name__)
 
 
 def publish_batch(spec: ModelSpec, storage: Storage, report: ValidationReport) -> bool:
@@ -54,62 +59,178 @@ def publish_batch(spec: ModelSpec, storage: Storage, report: ValidationReport) -
             f"good data stays in force; all {report.rows_in} rows are kept in "
             f"{report.quarantine_key}. Deliver a corrected file, then clear the run."
         )
-    in_force = published(spec, storage, batch.partition)
-    if in_force and _same_content(in_force, report):
-        done = storage.read_record(_feature_set_key(spec, batch), FeatureSet)
-        if done is not None and done.sha256 == _feature_set_sha(spec, report):
-            return False
-    before = spec.partition_key(batch.start - spec.partitions.length)
-    _write_tables(spec, storage, report, published(spec, storage, before))
+    before = published(spec, storage, batch.partition)
+    if (
+        before is not None
+        and before.identity == report.identity
+        and feature_set_or_none(spec, storage, batch) is not None
+        and not _stale(spec, storage, batch)
+    ):
+        return False
+    # the tables of a batch look back into the one before it: both neighbours' are made first, so
+    # that one write puts all of them in force
+    others = [
+        one for one in in_force(storage, spec.model) if one.batch.partition != batch.partition
+    ]
+    _make_tables(spec, storage, [*others, report])
     storage.write_json(_published_key(spec, batch.partition), report)
-    # the tables of a batch look back into the one before it, which may come late or be corrected
-    following = published(spec, storage, spec.partition_key(batch.end))
-    if following is not None:
-        _write_tables(spec, storage, following, report)
     return True
 
 
-def _write_tables(
-    spec: ModelSpec, storage: Storage, report: ValidationReport, previous: ValidationReport | None
-) -> None:
-    inputs = {name: storage.read_table(key).to_pandas() for name, key in report.files.items()}
-    previous_inputs = {
-        name: storage.read_table(previous.files[name]).to_pandas() if previous else frame.iloc[:0]
-        for name, frame in inputs.items()
-    }
+def in_force(storage: Storage, model: str) -> list[ValidationReport]:
+    """Give the reports of all published batches, oldest first."""
+    folder = storage_key(model, "validated")
+    keys = [key for key in storage.list(folder) if key.endswith("/published.json")]
+    with ThreadPoolExecutor(READERS) as threads:
+        reports = threads.map(lambda key: storage.read_record(key, ValidationReport), keys)
+        return sorted(filter(None, reports), key=lambda report: report.batch.start)
+
+
+def files_in_force(storage_url: str, folder: str) -> list[str]:
+    """Give the feature files that are in force below ``<model>/features/<table>``.
+
+    Which these are follows from the published reports alone, so that publishing a batch switches
+    its tables, and those of the batch after it, with one write.
+
+    Raises
+    ------
+    FileNotFoundError
+        Two neighbours are being published at this moment; worth a retry.
+    """
+    storage = Storage(storage_url)
+    model, _, table = folder.strip("/").split("/")
+    features = storage_key(model, "features")
+    there = set(storage.list(features))
+    found = []
+    for key in _tables_keys(in_force(storage, model)):
+        if f"{features}/made/{key}.json" not in there:
+            raise FileNotFoundError(f"{features}/made/{key}.json: being made; try again")
+        if f"{features}/{table}/{key}.parquet" in there:
+            found.append(f"{key}.parquet")
+    return found
+
+
+def _tables_keys(reports: list[ValidationReport]) -> dict[str, list[ValidationReport]]:
+    """Give, for each batch, where its tables are and what they are made of: it, and its forerunner.
+
+    The tables of a batch are a function of these two, and so is their name.
+    """
+    by_end = {report.batch.end: report for report in reports}
+    found = {}
+    for report in reports:
+        made_of = [report, *filter(None, [by_end.get(report.batch.start)])]
+        name = sha256(*(one.identity.encode() for one in made_of))[:12]
+        found[f"partition={report.batch.partition}/{name}"] = made_of
+    return found
+
+
+def _make_tables(spec: ModelSpec, storage: Storage, reports: list[ValidationReport]) -> None:
+    """Make the feature tables that these batches need and that are not there yet."""
+    features = storage_key(spec.model, "features")
+    there = set(storage.list(f"{features}/made"))
     build = load_function(spec.features.tables)
-    for name, frame in build(inputs, previous_inputs, report.batch).items():
-        table = pa.Table.from_pandas(frame, preserve_index=False)
-        folder = f"{storage_key(spec.model, 'features')}/{name}"
-        storage.write_table(f"{folder}/partition={report.batch.partition}/part.parquet", table)
+    for key, (report, *previous) in _tables_keys(reports).items():
+        if f"{features}/made/{key}.json" in there:
+            continue
+        inputs = {name: storage.read_table(file).to_pandas() for name, file in report.files.items()}
+        earlier = {
+            name: storage.read_table(previous[0].files[name]).to_pandas()
+            if previous
+            else frame.iloc[:0]
+            for name, frame in inputs.items()
+        }
+        tables = build(inputs, earlier, report.batch)
+        for name, frame in tables.items():
+            table = pa.Table.from_pandas(frame, preserve_index=False)
+            storage.write_table(f"{features}/{name}/{key}.parquet", table)
+        storage.write_json(f"{features}/made/{key}.json", {"tables": sorted(tables)})
 
 
 def materialize(spec: ModelSpec, settings: Settings, batch: BatchRef) -> FeatureSet:
     """Load a published batch's features into the online store; keep their join with its rows.
 
-    Safe to run twice: values are overwritten with the same values.
+    Safe to run twice: values are overwritten with the same values. If other batches come in force
+    meanwhile whose feature rows this one sees, it is joined again.
     """
     storage = Storage.of(settings)
-    report = require_published(spec, storage, batch.partition)
+    require_published(spec, storage, batch.partition)
     apply_definitions(spec, settings)
+    reports = in_force(storage, spec.model)
+    _make_tables(spec, storage, reports)
     store = feature_store(settings)
-    views = _stored_views(spec)
-    # feature rows may be known up to a label's maturity after their batch's end; and an older batch
-    # that is delivered again must not set the online values back, so what came after it is written
-    # once more
-    newest = max(batch.end, *(other.end for other in published_partitions(spec, storage)))
-    until = newest + dt.timedelta(days=spec.label.maturity_days)
-    store.materialize(batch.start, until, feature_views=views)
-    rows = storage.read_table(report.files["batch"])
-    joined = join(spec, settings, rows)
-    sha = _feature_set_sha(spec, report)
+    # an older batch that is delivered again must not set the online values back, so what came after
+    # it is written once more
+    newest = max(report.batch.end for report in reports)
+    store.materialize(batch.start, newest, feature_views=[v.name for v in _stored_views(spec)])
+    while True:
+        found = _join_batch(spec, settings, batch)
+        if not _is_stale(spec, found, in_force(storage, spec.model)):
+            return found
+
+
+def refresh_later(spec: ModelSpec, settings: Settings, batch: BatchRef) -> list[FeatureSet]:
+    """Join those later batches again whose rows see features that this batch has changed.
+
+    A batch may come late, or be corrected, after later ones have been joined.
+    """
+    storage = Storage.of(settings)
+    later = [one for one in _stale(spec, storage, batch) if one.start > batch.start]
+    return [materialize(spec, settings, one) for one in later]
+
+
+def _join_batch(spec: ModelSpec, settings: Settings, batch: BatchRef) -> FeatureSet:
+    storage = Storage.of(settings)
+    reports = in_force(storage, spec.model)
+    report = require_published(spec, storage, batch.partition)
+    lives = [view.ttl for view in _stored_views(spec)]
+    forever = any(not ttl for ttl in lives)
+    seen_from = None if forever else batch.start - max(lives, default=dt.timedelta(0))
+    sha = _feature_set_sha(spec, batch, reports, seen_from)
+    joined = join(spec, settings, storage.read_table(report.files["batch"]))
     key = f"{storage_key(spec.model, 'joined', batch.partition)}/features-{sha[:12]}.parquet"
     storage.write_table(key, joined)
-    feature_set = FeatureSet(
-        batch=batch, service=spec.features.service, rows=joined.num_rows, key=key, sha256=sha
+    found = FeatureSet(
+        batch=batch,
+        service=spec.features.service,
+        rows=joined.num_rows,
+        key=key,
+        seen_from=seen_from,
+        sha256=sha,
     )
-    storage.write_json(_feature_set_key(spec, batch), feature_set)
-    return feature_set
+    storage.write_json(_feature_set_key(spec, batch), found)
+    return found
+
+
+def _feature_set_sha(
+    spec: ModelSpec,
+    batch: BatchRef,
+    reports: list[ValidationReport],
+    seen_from: dt.datetime | None,
+) -> str:
+    """Give one digest of a batch's rows and of all feature tables that they can see."""
+    seen = [
+        key
+        for key, (report, *_) in _tables_keys(reports).items()
+        if report.batch.start <= batch.start
+        and (seen_from is None or report.batch.end >= seen_from)
+    ]
+    return sha256(*(part.encode() for part in (spec.features.service, batch.partition, *seen)))
+
+
+def _is_stale(spec: ModelSpec, found: FeatureSet, reports: list[ValidationReport]) -> bool:
+    """Have other rows or feature tables come in force since these were joined?"""
+    return found.sha256 != _feature_set_sha(spec, found.batch, reports, found.seen_from)
+
+
+def _stale(spec: ModelSpec, storage: Storage, since: BatchRef) -> list[BatchRef]:
+    """Give the batches from one on whose feature sets are not those of the data in force."""
+    reports = in_force(storage, spec.model)
+    sets = (
+        feature_set_or_none(spec, storage, report.batch)
+        for report in reports
+        if report.batch.start >= since.start
+    )
+    return [one.batch for one in sets if one is not None and _is_stale(spec, one, reports)]
 
 
 def join(spec: ModelSpec, settings: Settings, rows: pa.Table) -> pa.Table:
@@ -123,6 +244,7 @@ def join(spec: ModelSpec, settings: Settings, rows: pa.Table) -> pa.Table:
     frame = rows.to_pandas()
     frame["event_timestamp"] = frame[spec.source.event_time]
     frame["_row"] = range(len(frame))
+    _make_tables(spec, Storage.of(settings), in_force(Storage.of(settings), spec.model))
     store = feature_store(settings)
     service = store.get_feature_service(spec.features.service)
     joined = store.get_historical_features(entity_df=frame, features=service).to_df()
@@ -160,7 +282,7 @@ def require_published(spec: ModelSpec, storage: Storage, partition: str) -> Vali
 
 def feature_set(spec: ModelSpec, storage: Storage, batch: BatchRef) -> FeatureSet:
     """Give the feature set of a partition; raises NotPublished."""
-    found = storage.read_record(_feature_set_key(spec, batch), FeatureSet)
+    found = feature_set_or_none(spec, storage, batch)
     if found is None:
         raise NotPublished(
             f"{spec.model} {batch.partition}: no features; run {spec.model}__ingest for it"
@@ -168,13 +290,27 @@ def feature_set(spec: ModelSpec, storage: Storage, batch: BatchRef) -> FeatureSe
     return found
 
 
+def feature_set_or_none(spec: ModelSpec, storage: Storage, batch: BatchRef) -> FeatureSet | None:
+    """Give the feature set of a partition, or None while it has none."""
+    return storage.read_record(_feature_set_key(spec, batch), FeatureSet)
+
+
 def published_partitions(spec: ModelSpec, storage: Storage) -> list[BatchRef]:
-    """Give all partitions in force, oldest first."""
+    """Give the partitions in force that the model file still has, oldest first.
+
+    Batches from before a `partitions.first` that moved later are left out.
+    """
     keys = storage.list(storage_key(spec.model, "validated"))
-    names = (
+    names = {
         key.split("partition=")[1].split("/")[0] for key in keys if key.endswith("/published.json")
-    )
-    return [spec.batch_ref(name) for name in sorted(set(names))]
+    }
+    found = []
+    for name in sorted(names):
+        try:
+            found.append(spec.batch_ref(name))
+        except SpecError as error:
+            log.info("left out: %s", error)
+    return found
 
 
 def apply_definitions(spec: ModelSpec, settings: Settings) -> None:
@@ -238,14 +374,14 @@ def _service(spec: ModelSpec) -> Any:
     return service
 
 
-def _stored_views(spec: ModelSpec) -> list[str]:
+def _stored_views(spec: ModelSpec) -> list[Any]:
     """Give the views of the model's service that have rows; those computed on request have none."""
     from feast import FeatureView
 
-    stored = {
-        value.name for value in vars(_definitions(spec)).values() if isinstance(value, FeatureView)
-    }
-    return [view.name for view in _service(spec).feature_view_projections if view.name in stored]
+    values = vars(_definitions(spec)).values()
+    stored = {value.name: value for value in values if isinstance(value, FeatureView)}
+    names = [view.name for view in _service(spec).feature_view_projections]
+    return [stored[name] for name in names if name in stored]
 
 
 def _feast_objects(module: ModuleType) -> list[Any]:
@@ -262,12 +398,3 @@ def _published_key(spec: ModelSpec, partition: str) -> str:
 
 def _feature_set_key(spec: ModelSpec, batch: BatchRef) -> str:
     return f"{storage_key(spec.model, 'reports', batch.partition)}/features.json"
-
-
-def _feature_set_sha(spec: ModelSpec, report: ValidationReport) -> str:
-    parts: Iterable[str] = (report.content_sha256, report.suite_sha256, spec.features.service)
-    return sha256(*(part.encode() for part in parts))
-
-
-def _same_content(one: ValidationReport, other: ValidationReport) -> bool:
-    return (one.content_sha256, one.suite_sha256) == (other.content_sha256, other.suite_sha256)

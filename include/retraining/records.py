@@ -10,6 +10,7 @@ Data stays in object storage; only these records travel between tasks, as plain 
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
@@ -48,6 +49,18 @@ class Finding(Record):
     detail: str
 
 
+class Mapping(Record):
+    """How a delivery is to be read that cannot be used as it landed, and who said so."""
+
+    input: str = Field(default="batch", description="the input it is about")
+    renames: dict[str, str] = Field(default={}, description="name in the files -> declared name")
+    replacements: dict[str, dict[str, str | None]] = Field(
+        default={}, description="declared name -> value in the files -> right one (None: missing)"
+    )
+    reason: str = ""
+    actor: str = ""
+
+
 class ValidationReport(Record):
     """What validation found, and where every single row of the batch went."""
 
@@ -59,8 +72,19 @@ class ValidationReport(Record):
     findings: tuple[Finding, ...] = ()
     content_sha256: str = Field(description="of the landed files, in the order of the model file")
     suite_sha256: str = Field(description="of the expectation suites the batch was held against")
+    source_sha256: str = Field(
+        default="", description="of the source section of the model file it was held against"
+    )
+    mapping: Mapping | None = Field(default=None, description="applied before it was held against")
     quarantine_key: str | None = Field(default=None, description="storage folder of the rows")
     files: dict[str, str] = Field(default={}, description="input name -> key of its good rows")
+
+    @property
+    def identity(self) -> str:
+        """Digest of all that makes the good rows what they are; who said so is not among it."""
+        mapping = self.mapping.model_dump_json(exclude={"reason", "actor"}) if self.mapping else ""
+        parts = (self.content_sha256, self.suite_sha256, self.source_sha256, mapping)
+        return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
     @model_validator(mode="after")
     def _no_row_is_lost(self) -> Self:
@@ -79,7 +103,10 @@ class FeatureSet(Record):
     service: str
     rows: Count
     key: str = Field(description="storage key of the joined Parquet file")
-    sha256: str
+    seen_from: AwareDatetime | None = Field(
+        default=None, description="feature rows older than this are seen by no row; None: all are"
+    )
+    sha256: str = Field(description="of all that makes the joined rows what they are")
 
 
 # --- monitor --------------------------------------------------------------------------------------

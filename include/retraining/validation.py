@@ -23,9 +23,10 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from include.retraining.errors import DataError
+from include.retraining.delivery import Delivery, keep, landed
+from include.retraining.errors import DataError, did_you_mean
 from include.retraining.names import storage_key
-from include.retraining.records import BatchRef, Finding, Severity, ValidationReport
+from include.retraining.records import BatchRef, Finding, Mapping, Severity, ValidationReport
 from include.retraining.settings import REPOSITORY
 from include.retraining.spec import ColumnType, ModelSpec
 from include.retraining.storage import Storage, sha256
@@ -40,11 +41,9 @@ BROKEN = "_broken"
 
 @dataclass
 class _Input:
-    """One landed file on its way through validation."""
+    """The files of one input on their way through validation."""
 
     name: str
-    key: str
-    content: bytes
     table: pa.Table | None = None
     findings: list[Finding] = field(default_factory=list)
     broken_rows: dict[int, list[str]] = field(default_factory=dict)
@@ -63,17 +62,17 @@ class _Input:
             Finding(expectation=expectation, column=column, severity="critical", detail=detail)
         )
 
-
-def input_keys(spec: ModelSpec, partition: str) -> dict[str, str]:
-    """Give the storage keys of a partition's landed files by input name; ``batch`` is the first."""
-    paths = {"batch": spec.source.batch, **spec.source.companions}
-    return {name: path.format(partition=partition) for name, path in paths.items()}
+    def break_rows(self, rows: list[int], label: str) -> None:
+        for row in rows:
+            broken = self.broken_rows.setdefault(row, [])
+            if label not in broken:
+                broken.append(label)
 
 
 def validate_batch(
     spec: ModelSpec, storage: Storage, batch: BatchRef, *, suites: Path = SUITES
 ) -> ValidationReport:
-    """Hold one landed batch against its expectations and put every row where it belongs.
+    """Hold the landed batch against its expectations and put every row where it belongs.
 
     Nothing is published: good rows are written under a name made of their content, where nobody
     reads until `publish` says so.
@@ -83,37 +82,34 @@ def validate_batch(
     DataError
         No file has landed for the partition.
     """
+    return validate_delivery(spec, storage, batch, landed(spec, storage, batch.partition), suites)
+
+
+def validate_delivery(
+    spec: ModelSpec, storage: Storage, batch: BatchRef, delivery: Delivery, suites: Path = SUITES
+) -> ValidationReport:
+    """Hold a delivery against the expectations of today, read as its mapping says."""
     declared = {"batch": spec.source.columns, **spec.source.companion_columns}
-    inputs = [
-        _read(storage, name, key, declared[name])
-        for name, key in input_keys(spec, batch.partition).items()
-    ]
-    contents = sha256(*(item.content for item in inputs))
-    suites_sha = sha256(*(_suite_path(suites, spec, item.name).read_bytes() for item in inputs))
-    for item in inputs:
-        _check_columns(item, declared[item.name])
+    suite_files = [_suite_path(suites, spec, name) for name in delivery.files]
+    inputs = []
+    for (name, files), suite in zip(delivery.files.items(), suite_files, strict=True):
+        mapping = delivery.mapping
+        if mapping is not None and mapping.input != name:
+            mapping = None
+        item = _read(name, files, declared[name], mapping)
+        inputs.append(item)
+        _check_columns(item, declared[name])
+        if not item.is_refused and mapping is not None:
+            _map_values(item, mapping)
         if not item.is_refused:
             _check_finite(item)
-            _check_expectations(item, _suite_path(suites, spec, item.name), batch)
+            _check_expectations(item, _read_suite(suite, _contract(spec, name)), batch)
             _check_quarantined_share(item, spec.validation.max_quarantined_share)
     primary = inputs[0]
     refused = any(item.is_refused for item in inputs)
-    quarantine = storage_key(spec.model, "quarantine", batch.partition)
-    if refused:
-        for item in inputs:
-            name = f"{item.name}{PurePosixPath(item.key).suffix}"  # files may share their own
-            storage.write(f"{quarantine}/refused-{contents[:12]}/{name}", item.content)
-    files = {}
-    for item in inputs:
-        if item.broken_rows and not refused:
-            storage.write_table(
-                f"{quarantine}/{item.name}-{contents[:12]}.parquet", _quarantined_rows(item)
-            )
-        if not refused:
-            validated = storage_key(spec.model, "validated", batch.partition)
-            files[item.name] = f"{validated}/{item.name}-{contents[:12]}-{suites_sha[:6]}.parquet"
-            storage.write_table(files[item.name], _good_rows(item))
     quarantined = primary.rows if refused else len(primary.broken_rows)
+    is_quarantined = refused or any(item.broken_rows for item in inputs)
+    quarantine = storage_key(spec.model, "quarantine", batch.partition)
     report = ValidationReport(
         batch=batch,
         status="refused" if refused else "accepted",
@@ -125,15 +121,42 @@ def validate_batch(
             for i in inputs
             for f in i.findings
         ),
-        content_sha256=contents,
-        suite_sha256=suites_sha,
-        quarantine_key=quarantine if refused or any(i.broken_rows for i in inputs) else None,
-        files=files,
+        content_sha256=delivery.sha256,
+        suite_sha256=sha256(*(path.read_bytes() for path in suite_files)),
+        source_sha256=sha256(spec.source.model_dump_json().encode()),
+        mapping=delivery.mapping,
+        quarantine_key=quarantine if is_quarantined else None,
     )
+    if is_quarantined:
+        keep(spec, storage, delivery)
+    if not refused:
+        report = report.model_copy(update={"files": _write_rows(spec, storage, report, inputs)})
     storage.write_json(
         f"{storage_key(spec.model, 'reports', batch.partition)}/validation.json", report
     )
     return report
+
+
+def quarantined_key(report: ValidationReport, name: str = "batch") -> str:
+    """Give the storage key of the rows of one input that an accepted batch left behind."""
+    return f"{report.quarantine_key}/{name}-{_short(report)}.parquet"
+
+
+def _write_rows(
+    spec: ModelSpec, storage: Storage, report: ValidationReport, inputs: list[_Input]
+) -> dict[str, str]:
+    validated = storage_key(spec.model, "validated", report.batch.partition)
+    files = {}
+    for item in inputs:
+        if item.broken_rows:
+            storage.write_table(quarantined_key(report, item.name), _quarantined_rows(item))
+        files[item.name] = f"{validated}/{item.name}-{_short(report)}.parquet"
+        storage.write_table(files[item.name], _good_rows(item))
+    return files
+
+
+def _short(report: ValidationReport) -> str:
+    return f"{report.content_sha256[:12]}-{report.identity[:12]}"
 
 
 def _suite_path(suites: Path, spec: ModelSpec, name: str) -> Path:
@@ -143,21 +166,23 @@ def _suite_path(suites: Path, spec: ModelSpec, name: str) -> Path:
     return path
 
 
-def _read(storage: Storage, name: str, key: str, columns: dict[str, ColumnType]) -> _Input:
-    try:
-        item = _Input(name, key, storage.read(key))
-    except FileNotFoundError as error:
-        raise DataError(
-            f"no file at {storage.url_of(key)}; deliver it there, then clear this task"
-        ) from error
-    try:
-        table = _parse(item.content, PurePosixPath(key).suffix, columns)
-        table.validate(full=True)  # text that is not UTF-8 shows here, or in the middle of a task
+def _read(
+    name: str, files: dict[str, bytes], columns: dict[str, ColumnType], mapping: Mapping | None
+) -> _Input:
+    item = _Input(name)
+    renamed = mapping.renames if mapping else {}
+    columns = columns | {old: columns[new] for old, new in renamed.items()}
+    for file, content in files.items():
+        try:
+            table = _parse(content, PurePosixPath(file).suffix, columns)
+            table.validate(full=True)  # text that is not UTF-8 shows here, or in mid-task
+            table = table.rename_columns([renamed.get(one, one) for one in table.column_names])
+        except (pa.ArrowException, OSError, ValueError) as error:
+            text = str(error).strip()
+            first_line = text.splitlines()[0][:200] if text else "no detail"
+            item.refuse("file_to_be_readable", f"{file} ({len(content)} bytes): {first_line}")
+            continue
         item.table = table
-    except (pa.ArrowException, OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0][:200] if str(error).strip() else "no detail"
-        size = f"{len(item.content)} bytes"
-        item.refuse("file_to_be_readable", f"{PurePosixPath(key).name} ({size}): {first_line}")
     return item
 
 
@@ -208,6 +233,9 @@ def _check_columns(item: _Input, columns: dict[str, ColumnType]) -> None:
         hint = f"; new columns: {', '.join(extra)}" if extra else ""
         item.refuse("column_to_exist", f"column {name!r} is missing{hint}", name)
     if item.findings:
+        return
+    if item.table.num_rows == 0:
+        item.refuse("rows_to_exist", "the files are readable and have no rows; deliver them again")
         return
     arrays = {}
     for name, kind in columns.items():
@@ -267,6 +295,38 @@ def _cast(column: pa.ChunkedArray, kind: ColumnType) -> pa.ChunkedArray:
     return column.cast(_TARGET[kind])
 
 
+def check_mapping(spec: ModelSpec, mapping: Mapping) -> None:
+    """Raise DataError if a mapping names what the model file does not have."""
+    declared = {"batch": spec.source.columns, **spec.source.companion_columns}
+    if mapping.input not in declared:
+        raise DataError(f"no input {mapping.input!r}; allowed: {', '.join(declared)}")
+    columns = declared[mapping.input]
+    for name in (*mapping.renames.values(), *mapping.replacements):
+        if name not in columns:
+            raise DataError(
+                f"{name!r} is no column of {mapping.input}{did_you_mean(name, columns)}; "
+                f"allowed: {', '.join(columns)}"
+            )
+    for name, values in mapping.replacements.items():
+        for value in (*values, *values.values()):
+            try:
+                pa.array([value], pa.string()).cast(_TARGET[columns[name]])
+            except pa.ArrowInvalid as error:
+                raise DataError(f"{name!r} must be {columns[name]}, got {value!r}") from error
+
+
+def _map_values(item: _Input, mapping: Mapping) -> None:
+    """Put the right values in place of the wrong ones that a mapping names."""
+    assert item.table is not None
+    for name, values in mapping.replacements.items():
+        position, column = item.table.column_names.index(name), item.table.column(name)
+        wrong = pa.array(list(values), pa.string()).cast(column.type)
+        right = pa.array(list(values.values()), pa.string()).cast(column.type)
+        found = pc.index_in(column, value_set=wrong)
+        column = pc.if_else(pc.is_null(found), column, right.take(found.combine_chunks()))
+        item.table = item.table.set_column(position, name, column)
+
+
 def _check_finite(item: _Input) -> None:
     """Infinite numbers are bad rows, whatever the suite says: no model, no statistic takes them."""
     assert item.table is not None
@@ -275,8 +335,7 @@ def _check_finite(item: _Input) -> None:
         if not pa.types.is_floating(column.type):
             continue
         rows = np.flatnonzero(np.isinf(column.to_numpy(zero_copy_only=False))).tolist()
-        for row in rows:
-            item.broken_rows.setdefault(row, []).append(f"{name}: column_values_to_be_finite")
+        item.break_rows(rows, f"{name}: column_values_to_be_finite")
         if rows:
             item.findings.append(
                 Finding(
@@ -289,10 +348,36 @@ def _check_finite(item: _Input) -> None:
             )
 
 
-def _check_expectations(item: _Input, suite_path: Path, batch: BatchRef) -> None:
+def _contract(spec: ModelSpec, name: str) -> list[dict[str, Any]]:
+    """Give what a model file promises of every batch, as expectations, whatever its suite says."""
+    if name != "batch":
+        return []
+    key, time = list(spec.source.key), spec.source.event_time
+    window = {
+        "min_value": {"$PARAMETER": "start"},
+        "max_value": {"$PARAMETER": "end"},
+        "strict_max": True,
+    }
+    unique = (
+        ("expect_compound_columns_to_be_unique", {"column_list": key})
+        if len(key) > 1
+        else ("expect_column_values_to_be_unique", {"column": key[0]})
+    )
+    rules: list[tuple[str, dict[str, Any]]] = [
+        *(
+            ("expect_column_values_to_not_be_null", {"column": column})
+            for column in dict.fromkeys([*key, time])
+        ),
+        unique,
+        ("expect_column_values_to_be_between", {"column": time, **window}),
+    ]
+    return [{"type": kind, "severity": "critical", "kwargs": kwargs} for kind, kwargs in rules]
+
+
+def _check_expectations(item: _Input, suite: Any, batch: BatchRef) -> None:
     """Run the Great Expectations suite of one input and sort its failures."""
     assert item.table is not None
-    for result in _run_suite(item.table.to_pandas(), suite_path, batch):
+    for result in _run_suite(item.table.to_pandas(), suite, batch):
         if result.success:
             continue
         config = result.expectation_config
@@ -313,9 +398,7 @@ def _check_expectations(item: _Input, suite_path: Path, batch: BatchRef) -> None
             continue
         rows = [int(index) for index in indexes]
         if severity == "critical":
-            label = f"{column}: {name}" if column else name
-            for row in rows:
-                item.broken_rows.setdefault(row, []).append(label)
+            item.break_rows(rows, f"{column}: {name}" if column else name)
         examples = list(dict.fromkeys(map(str, result.result.get("partial_unexpected_list", ()))))[
             :3
         ]
@@ -346,12 +429,21 @@ def _exception_of(result: Any) -> str:
     return next((str(one["exception_message"]) for one in found if one.get("raised_exception")), "")
 
 
-def _read_suite(path: Path) -> Any:
+def _read_suite(path: Path, contract: list[dict[str, Any]]) -> Any:
+    """Read a suite, and add what the model file promises and the suite does not say itself."""
     import great_expectations as gx
     from great_expectations.exceptions import GreatExpectationsError
 
     try:
         content = json.loads(path.read_text())
+        said = [
+            (one["type"], one.get("kwargs"), one["severity"])
+            for one in content["expectations"]
+            if "severity" in one
+        ]
+        content["expectations"] += [
+            one for one in contract if (one["type"], one["kwargs"], one["severity"]) not in said
+        ]
         suite = gx.ExpectationSuite(**content)
         types = [one["type"] for one in content["expectations"]]
     except (ValueError, TypeError, KeyError, GreatExpectationsError) as error:
@@ -367,8 +459,7 @@ def _read_suite(path: Path) -> Any:
     return suite
 
 
-def _run_suite(frame: pd.DataFrame, suite_path: Path, batch: BatchRef) -> list[Any]:
-    suite = _read_suite(suite_path)
+def _run_suite(frame: pd.DataFrame, suite: Any, batch: BatchRef) -> list[Any]:
     result = (
         _batch_definition()
         .get_batch({"dataframe": frame})

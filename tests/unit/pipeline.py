@@ -60,10 +60,12 @@ def validate(
 def ingest(
     spec: ModelSpec, settings: Settings, partition: str, flights: pd.DataFrame | None = None
 ) -> FeatureSet:
-    """Land, validate, publish and materialize a batch."""
+    """Land, validate, publish and materialize a batch, as the ingest DAG does."""
     report = validate(spec, settings, partition, flights)
     features.publish_batch(spec, Storage.of(settings), report)
-    return features.materialize(spec, settings, report.batch)
+    found = features.materialize(spec, settings, report.batch)
+    features.refresh_later(spec, settings, report.batch)
+    return found
 
 
 def request_retrain(spec: ModelSpec, settings: Settings, partition: str) -> RetrainRequest:

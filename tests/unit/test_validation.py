@@ -63,18 +63,16 @@ def assert_every_row_is_somewhere(storage: Storage, report: ValidationReport, ro
     if report.status == "refused":
         assert report.files == {}
         assert report.rows_good == 0
-        folder = f"{report.quarantine_key}/refused-{report.content_sha256[:12]}"
+        folder = f"{report.quarantine_key}/delivery-{report.content_sha256[:12]}"
         for name, kept in (("flights", "batch"), ("weather", "weather")):
             # the second used to take the place of the first: both are called like the partition
             landed = storage.read(f"landing/{name}/{WEEK}.parquet")
-            assert storage.read(f"{folder}/{kept}.parquet") == landed
+            assert storage.read(f"{folder}/{kept}/{WEEK}.parquet") == landed
         return
     good = storage.read_table(report.files["batch"])
     assert good.num_rows == report.rows_good
     if report.rows_quarantined:
-        bad = storage.read_table(
-            f"{report.quarantine_key}/batch-{report.content_sha256[:12]}.parquet"
-        )
+        bad = storage.read_table(validation.quarantined_key(report))
         assert bad.num_rows == report.rows_quarantined
         assert all(bad.column(validation.BROKEN).to_pylist())
         landed = pq.read_table(io.BytesIO(storage.read(f"landing/flights/{WEEK}.parquet")))
@@ -213,8 +211,8 @@ def test_file_that_cannot_be_read_refuses_the_batch(flights, landing, batch, nam
         ),
         pytest.param(
             lambda f: f.iloc[:0],
-            "table_row_count_to_be_between",
-            "observed 0",
+            "rows_to_exist",
+            "have no rows",
             id="no-rows",
         ),
         pytest.param(
@@ -260,7 +258,7 @@ def test_column_given_twice_is_refused(flights, landing, batch):
             "column_to_have_type",
             id="no-time-zone",
         ),
-        pytest.param(lambda w: w.iloc[:0], "table_row_count_to_be_between", id="no-rows"),
+        pytest.param(lambda w: w.iloc[:0], "rows_to_exist", id="no-rows"),
         pytest.param(
             lambda w: w.assign(observed_at=w["observed_at"] - pd.Timedelta(days=7)),
             "share_of_good_rows",
@@ -322,7 +320,7 @@ def test_bad_rows_go_to_quarantine_and_the_others_on(
     assert {expectation} <= set(told(report)) <= {expectation} | others
     assert report.rows_quarantined == 3
     assert_every_row_is_somewhere(landing, report, len(frame))
-    bad = landing.read_table(landing.list(str(report.quarantine_key))[0])
+    bad = landing.read_table(validation.quarantined_key(report))
     assert bad.column(validation.ROW).to_pylist() == rows
     assert all(
         f"{column}: {expectation}" in broken for broken in bad.column(validation.BROKEN).to_pylist()
@@ -339,7 +337,7 @@ def test_row_tells_every_expectation_it_broke(flights, landing, batch):
     frame = spoil(spoil(flights_of(batch), "distance", [5], -1.0), "origin", [5], "XXX")
     flights_feed.land(landing, batch, frame)
     report = validation.validate_batch(flights, landing, batch)
-    bad = landing.read_table(landing.list(str(report.quarantine_key))[0])
+    bad = landing.read_table(validation.quarantined_key(report))
     assert bad.num_rows == 1
     assert sorted(bad.column(validation.BROKEN)[0].as_py()) == [
         "distance: column_values_to_be_between",
@@ -405,8 +403,7 @@ def test_bad_weather_rows_are_quarantined_and_the_flights_are_whole(flights, lan
     land_weather(landing, batch, weather)
     report = validation.validate_batch(flights, landing, batch)
     assert (report.status, report.rows_quarantined) == ("accepted", 0)
-    name = f"weather-{report.content_sha256[:12]}.parquet"
-    assert landing.read_table(f"{report.quarantine_key}/{name}").num_rows == 2
+    assert landing.read_table(validation.quarantined_key(report, "weather")).num_rows == 2
     assert landing.read_table(report.files["weather"]).num_rows == len(weather) - 2
 
 
@@ -602,17 +599,54 @@ def test_broken_text_file_is_refused(check, suffix, content, expectation, rows):
     assert (report.status, report.rows_in) == ("refused", rows)
     assert expectation in {f.expectation for f in report.findings}
     kept = check.storage.list(str(report.quarantine_key))
+    assert len(kept) == 1
     assert [check.storage.read(key) for key in kept] == [content]
 
 
-def test_file_with_a_header_only_has_no_rows_and_is_left_to_the_suite(check):
-    assert check(as_csv([]), ".csv").rows_in == 0
-    count = {
-        "type": "expect_table_row_count_to_be_between",
-        "severity": "critical",
-        "kwargs": {"min_value": 1},
-    }
-    assert check(as_csv([]), ".csv", suite=[count]).status == "refused"
+def test_file_with_a_header_only_is_refused_whatever_the_suite_says(check):
+    report = check(as_csv([]), ".csv", suite=[])
+    assert (report.status, report.rows_in) == ("refused", 0)
+    assert [f.expectation for f in report.findings] == ["rows_to_exist"]
+
+
+@pytest.mark.parametrize(
+    ("change", "broken"),
+    [
+        pytest.param({"id": None}, "id: column_values_to_not_be_null", id="no-key"),
+        pytest.param({"id": "007"}, "id: column_values_to_be_unique", id="key-twice"),
+        pytest.param({"at": None}, "at: column_values_to_not_be_null", id="no-event-time"),
+        pytest.param(
+            {"at": "2020-01-03T00:00:00Z"}, "at: column_values_to_be_between", id="at-the-end"
+        ),
+        pytest.param(
+            {"at": "2020-01-01T23:59:59Z"}, "at: column_values_to_be_between", id="too-early"
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    "severity", [pytest.param(None, id="no-suite"), "warning", "info", "critical"]
+)
+def test_keys_event_time_and_window_are_checked_whatever_the_suite_says(
+    check, change, broken, severity
+):
+    # a suite that forgot them, or only warned, let such rows into training
+    suite = [{**one, "severity": severity} for one in (UNIQUE, PRESENT, INSIDE)] if severity else []
+    report = check(as_csv([*ROWS, ROWS[1] | {"id": "009"} | change]), ".csv", suite=suite)
+    bad = check.storage.read_table(validation.quarantined_key(report))
+    assert {one for row in bad.column(validation.BROKEN).to_pylist() for one in row} == {broken}
+    assert report.rows_quarantined == (2 if change == {"id": "007"} else 1)
+    assert report.rows_good + report.rows_quarantined == report.rows_in == 3
+
+
+def test_row_at_the_very_start_of_the_window_is_good_without_a_suite(check):
+    report = check(as_csv([ROWS[0] | {"at": "2020-01-02T00:00:00Z"}]), ".csv", suite=[])
+    assert (report.status, report.rows_good, report.findings) == ("accepted", 1, ())
+
+
+def test_key_of_several_columns_may_share_one_of_them(flights, landing, batch):
+    same_flight = flights_of(batch).assign(carrier="UA", flight=1)
+    flights_feed.land(landing, batch, same_flight.drop_duplicates("sched_dep"))
+    assert validation.validate_batch(flights, landing, batch).rows_quarantined == 0
 
 
 def expectation(kind: str, severity: str = "critical", **kwargs: object) -> dict[str, object]:
@@ -727,7 +761,7 @@ def test_every_row_lands_in_exactly_one_place(check, rows, share):
     good = check.storage.read_table(report.files["batch"])
     quarantined = []
     if bad:
-        key = f"{report.quarantine_key}/batch-{report.content_sha256[:12]}.parquet"
-        quarantined = check.storage.read_table(key).column("n").to_pylist()
+        table = check.storage.read_table(validation.quarantined_key(report))
+        quarantined = table.column("n").to_pylist()
     assert quarantined == bad
     assert sorted(good.column("n").to_pylist() + quarantined) == list(range(len(rows)))

@@ -1,0 +1,110 @@
+"""Makes a `Delivery`: the files that landed for a partition, byte for byte, and how to read them.
+
+What is quarantined or refused is kept as it landed, under a name made of its content. A mapping
+kept beside it says how it is to be read; whoever validates that content again applies it, so that a
+repaired batch stays repaired when its files come a second time.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass
+
+from include.retraining.errors import DataError
+from include.retraining.names import storage_key
+from include.retraining.records import Mapping
+from include.retraining.spec import ModelSpec
+from include.retraining.storage import Storage, sha256
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """The files of one partition.
+
+    Attributes
+    ----------
+    files : dict of str to dict of str to bytes
+        Input name (``batch`` first) to file name to content.
+    mapping : Mapping or None
+        How this content is to be read, if not as it is.
+    """
+
+    partition: str
+    files: dict[str, dict[str, bytes]]
+    mapping: Mapping | None = None
+
+    @property
+    def sha256(self) -> str:
+        """One digest of all contents, in the order of the model file."""
+        return sha256(*(content for files in self.files.values() for content in files.values()))
+
+
+def input_paths(spec: ModelSpec, partition: str) -> dict[str, str]:
+    """Give the storage key of each input's file; ``batch`` is the first."""
+    paths = {"batch": spec.source.batch, **spec.source.companions}
+    return {name: path.format(partition=partition) for name, path in paths.items()}
+
+
+def landed(spec: ModelSpec, storage: Storage, partition: str) -> Delivery:
+    """Read what has landed for a partition.
+
+    Raises
+    ------
+    DataError
+        An input has no file.
+    """
+    files = {}
+    for name, key in input_paths(spec, partition).items():
+        try:
+            files[name] = {posixpath.basename(key): storage.read(key)}
+        except FileNotFoundError as error:
+            raise DataError(
+                f"no file at {storage.url_of(key)}; deliver it there, then clear this task"
+            ) from error
+    found = Delivery(partition, files)
+    mapping = storage.read_record(
+        f"{kept_key(spec, partition, found.sha256)}/mapping.json", Mapping
+    )
+    return Delivery(partition, files, mapping)
+
+
+def kept(spec: ModelSpec, storage: Storage, partition: str, content_sha256: str) -> Delivery:
+    """Read a delivery that was quarantined or refused, as it landed.
+
+    Raises
+    ------
+    DataError
+        Nothing of that content is kept.
+    """
+    folder = kept_key(spec, partition, content_sha256)
+    files: dict[str, dict[str, bytes]] = {}
+    for name in input_paths(spec, partition):
+        keys = storage.list(f"{folder}/{name}")
+        files[name] = {posixpath.basename(key): storage.read(key) for key in keys}
+    if not all(files.values()):
+        raise DataError(f"{spec.model} {partition}: no delivery is kept in {folder}")
+    found = Delivery(partition, files, storage.read_record(f"{folder}/mapping.json", Mapping))
+    if found.sha256 != content_sha256:
+        raise DataError(
+            f"{folder} is damaged: its content is {found.sha256[:12]}; deliver the files again"
+        )
+    return found
+
+
+def keep(spec: ModelSpec, storage: Storage, delivery: Delivery) -> None:
+    """Keep a delivery as it landed; keeping it again changes nothing."""
+    folder = kept_key(spec, delivery.partition, delivery.sha256)
+    for name, files in delivery.files.items():
+        for file, content in files.items():
+            storage.write(f"{folder}/{name}/{file}", content)
+
+
+def map_delivery(spec: ModelSpec, storage: Storage, delivery: Delivery, mapping: Mapping) -> None:
+    """Say how a kept delivery is to be read from now on."""
+    folder = kept_key(spec, delivery.partition, delivery.sha256)
+    storage.write_json(f"{folder}/mapping.json", mapping)
+
+
+def kept_key(spec: ModelSpec, partition: str, content_sha256: str) -> str:
+    """Give the folder in quarantine that keeps a delivery as it landed."""
+    return f"{storage_key(spec.model, 'quarantine', partition)}/delivery-{content_sha256[:12]}"
