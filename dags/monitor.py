@@ -21,6 +21,7 @@ from airflow.sdk import DAG, Asset, Param, PartitionedAssetTimetable, get_curren
 from retraining_provider.context import current_batch
 from retraining_provider.defaults import task_defaults
 from retraining_provider.hooks.retraining import RetrainingHook
+from retraining_provider.links import DriftReportLink
 from retraining_provider.operators.alert import AlertOperator
 
 from include.retraining.names import asset_name, dag_id
@@ -81,7 +82,7 @@ def monitor(spec: ModelSpec) -> DAG:
             )
 
         @task
-        def publish_report(report: object, verdict: object) -> str | None:
+        def publish_report(report: object, verdict: object) -> object:
             import os
 
             from include.retraining.monitoring import publish_report
@@ -94,7 +95,7 @@ def monitor(spec: ModelSpec) -> DAG:
                 RetrainingHook().settings(),
                 DriftReport.model_validate(report),
                 Verdict.model_validate(verdict),
-            )
+            ).model_dump(mode="json")
 
         report = measure_drift()
         verdict = judge_batch(report)
@@ -122,7 +123,9 @@ def monitor(spec: ModelSpec) -> DAG:
         )
 
         decide >> [request_retrain, keep_watching, ignore_batch]
-        verdict >> [alert_verdict, publish_report(report, verdict)]
+        published = publish_report(report, verdict)
+        published.operator.operator_extra_links = [DriftReportLink()]
+        verdict >> [alert_verdict, published]
     return dag
 
 

@@ -6,6 +6,7 @@ now.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import logging
@@ -22,14 +23,24 @@ from include.retraining import features, feedback, incident, registry
 from include.retraining.drift import verdict as verdicts
 from include.retraining.drift.measure import measure_columns, overall_state
 from include.retraining.drift.profile import ReferenceProfile
+from include.retraining.errors import NotPublished
 from include.retraining.names import incident_key, storage_key
-from include.retraining.records import BatchRef, DriftReport, FeatureDrift, TrainingSet, Verdict
+from include.retraining.records import (
+    BatchRef,
+    DriftReport,
+    FeatureDrift,
+    PublishedReport,
+    TrainingSet,
+    Verdict,
+)
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
 from include.retraining.training import IMPORTANCES_ARTIFACT, SCORE, oldest_row, split_times
 
 log = logging.getLogger(__name__)
+
+PICTURED_WINDOWS = 11
 
 
 def measure_drift(
@@ -153,15 +164,10 @@ def judge_batch(
     done = verdict_of(spec, storage, batch.partition)
     if not anew and done is not None and done.content_sha256 == report.content_sha256:
         return done
-    earlier = [
-        found
-        for back in range(max(verdicts.LOOK_BACK - 1, spec.drift.max_history_windows), 0, -1)
-        if (
-            found := report_of(
-                spec, storage, spec.partition_key(batch.start - back * spec.partitions.length)
-            )
-        )
-    ]
+    _measure_unjudged(spec, settings, report)
+    earlier = _before(
+        spec, storage, report, max(verdicts.LOOK_BACK - 1, spec.drift.max_history_windows)
+    )
     verdict = verdicts.judge(
         spec, report, earlier=earlier, hold=incident.hold_reason(spec, storage, batch)
     )
@@ -174,31 +180,32 @@ def judge_batch(
 
 def publish_report(
     spec: ModelSpec, settings: Settings, report: DriftReport, verdict: Verdict
-) -> str | None:
-    """Log the measurement to MLflow, and, unless all is well, render Evidently's page about it.
+) -> PublishedReport:
+    """Log the measurement to MLflow; unless all is well, with a picture and Evidently's page."""
+    pages: dict[str, bytes] = {}
+    if verdict.outcome != "ignore" and report.champion_version is not None:
+        from include.retraining.drift.report import evidently_html, picture
 
-    Returns
-    -------
-    str or None
-        Storage key of the page.
-    """
-    _log_to_mlflow(spec, settings, report, verdict)
-    if verdict.outcome == "ignore" or report.champion_version is None:
-        return None
-    from include.retraining.drift.report import evidently_html
-
-    storage = Storage.of(settings)
-    champion = registry.version(spec, settings, report.champion_version)
-    training = storage.read_table(
-        f"{storage_key(spec.model, 'retrain')}/incident={champion.incident_id}/training.parquet",
-        columns=spec.features.names,
+        storage = Storage.of(settings)
+        pages["drift.png"] = picture([*_before(spec, storage, report, PICTURED_WINDOWS), report])
+        champion = registry.version(spec, settings, report.champion_version)
+        training = storage.read_table(
+            f"{incident_key(spec.model, champion.incident_id)}/training.parquet",
+            columns=spec.features.names,
+        )
+        current = storage.read_table(
+            features.feature_set(spec, storage, report.batch).key, columns=spec.features.names
+        )
+        pages["drift.html"] = evidently_html(training.to_pandas(), current.to_pandas())
+        for name, content in pages.items():
+            storage.write(_key(spec, report.batch.partition, name), content)
+    experiment, run = _log_to_mlflow(spec, settings, report, verdict, pages)
+    return PublishedReport(
+        batch=report.batch,
+        experiment_id=experiment,
+        run_id=run,
+        pages=tuple(_key(spec, report.batch.partition, name) for name in pages),
     )
-    current = storage.read_table(
-        features.feature_set(spec, storage, report.batch).key, columns=spec.features.names
-    )
-    key = _key(spec, report.batch.partition, "drift.html")
-    storage.write(key, evidently_html(training.to_pandas(), current.to_pandas()))
-    return key
 
 
 def report_of(spec: ModelSpec, storage: Storage, partition: str) -> DriftReport | None:
@@ -209,6 +216,34 @@ def report_of(spec: ModelSpec, storage: Storage, partition: str) -> DriftReport 
 def verdict_of(spec: ModelSpec, storage: Storage, partition: str) -> Verdict | None:
     """Give the stored verdict of a partition, or None."""
     return storage.read_record(_key(spec, partition, "verdict.json"), Verdict)
+
+
+def _before(
+    spec: ModelSpec, storage: Storage, report: DriftReport, windows: int
+) -> list[DriftReport]:
+    """Give the stored reports of the windows before a report's, oldest first."""
+    starts = (report.batch.start - back * spec.partitions.length for back in range(windows, 0, -1))
+    found = (report_of(spec, storage, spec.partition_key(start)) for start in starts)
+    return [earlier for earlier in found if earlier is not None]
+
+
+def _measure_unjudged(spec: ModelSpec, settings: Settings, report: DriftReport) -> None:
+    """Measure the windows right before that have features but no report yet.
+
+    Monitors of neighbouring batches may run at once and in any order; whether drift persists must
+    not depend on that.
+    """
+    storage = Storage.of(settings)
+    if report.champion_version is None:
+        return
+    for back in range(1, verdicts.LOOK_BACK):
+        start = report.batch.start - back * spec.partitions.length
+        if start < spec.partitions.first:
+            return
+        batch = spec.batch_ref(spec.partition_key(start))
+        if report_of(spec, storage, batch.partition) is None:
+            with contextlib.suppress(NotPublished):
+                measure_drift(spec, settings, batch)
 
 
 def _trainable_rows(
@@ -265,9 +300,13 @@ def _importances(settings: Settings, champion: registry.Version) -> dict[str, fl
 
 
 def _log_to_mlflow(
-    spec: ModelSpec, settings: Settings, report: DriftReport, verdict: Verdict
-) -> None:
-    """One run per judged content; running again adds nothing."""
+    spec: ModelSpec,
+    settings: Settings,
+    report: DriftReport,
+    verdict: Verdict,
+    pages: Mapping[str, bytes],
+) -> tuple[str, str]:
+    """One run per judged content, which a killed attempt leaves to be finished; give its ids."""
     import mlflow
 
     api = registry.client(settings)
@@ -288,8 +327,9 @@ def _log_to_mlflow(
             "retraining.champion_version",
         )
     )
-    if api.search_runs([experiment], where, max_results=1):
-        return
+    found = api.search_runs([experiment], where, max_results=1)
+    if found and found[0].info.status == "FINISHED":
+        return experiment, str(found[0].info.run_id)
     measured: list[FeatureDrift] = [*report.features, *filter(None, [report.score])]
     numbers = {
         f"{field}.{feature.name}": value
@@ -300,12 +340,18 @@ def _log_to_mlflow(
     if report.performance:
         numbers[f"realised.{report.performance.metric}"] = report.performance.value
     with mlflow.start_run(
-        experiment_id=experiment, run_name=f"monitor {report.batch.partition}", tags=tags
-    ):
+        run_id=found[0].info.run_id if found else None,
+        experiment_id=None if found else experiment,
+        run_name=None if found else f"monitor {report.batch.partition}",
+        tags=tags,
+    ) as run:
         mlflow.log_metrics(numbers)
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, "drift_report.json").write_text(report.model_dump_json(indent=2))
+            for name, content in pages.items():
+                Path(folder, name).write_bytes(content)
             mlflow.log_artifacts(folder)
+    return experiment, str(run.info.run_id)
 
 
 def _key(spec: ModelSpec, partition: str, name: str) -> str:

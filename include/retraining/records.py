@@ -212,6 +212,17 @@ class Verdict(Record):
     )
 
 
+class PublishedReport(Record):
+    """Where people find what was measured: a run in MLflow, and pages in storage."""
+
+    batch: BatchRef
+    experiment_id: str
+    run_id: str
+    pages: tuple[str, ...] = Field(
+        description="storage keys of the picture and of Evidently's page; none when all is well"
+    )
+
+
 # --- retrain --------------------------------------------------------------------------------------
 
 

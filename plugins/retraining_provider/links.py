@@ -23,3 +23,22 @@ class ModelVersionLink(BaseOperatorLink):
             return ""
         url = RetrainingHook().settings().mlflow_url
         return f"{url}/#/models/{candidate['model']}/versions/{candidate['version']}"
+
+
+class DriftReportLink(BaseOperatorLink):
+    """Leads from a task that returns a `PublishedReport` to its run in the MLflow page."""
+
+    name = "Drift report in MLflow"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002 - Airflow's signature
+        """Give the address; empty while the task has returned nothing."""
+        from airflow.sdk.execution_time.xcom import XCom
+
+        from retraining_provider.hooks.retraining import RetrainingHook
+
+        published = XCom.get_value(ti_key=ti_key, key="return_value")
+        if not published:
+            return ""
+        url = RetrainingHook().settings().mlflow_url
+        run = f"experiments/{published['experiment_id']}/runs/{published['run_id']}"
+        return f"{url}/#/{run}/artifacts"
