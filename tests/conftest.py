@@ -1,4 +1,4 @@
-"""What all tests share: no library of theirs calls home."""
+"""What all tests share: no library calls home, or takes more than its core."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 os.environ["DO_NOT_TRACK"] = "true"  # Evidently, Feast
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["GX_ANALYTICS_ENABLED"] = "false"
+# the tests themselves run side by side: more threads than cores only wait for one another
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_configure(config: pytest.Config) -> None:
