@@ -10,31 +10,29 @@ online store.
 starts the monitor.
 
 **When it fails**: `publish_batch` is red if the batch was refused. Nothing was published and the
-last good data is still in force. Deliver a corrected file and clear the run. A batch that was
-published before is recognized and skipped.
+last good data is still in force. Deliver a corrected file and clear the run, or mend the suite, or
+say how to read the file, in `<model>__replay_quarantine`. A batch that was published before is
+recognized and skipped.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 
-from airflow.sdk import DAG, Asset, CronPartitionTimetable, Metadata, Param, task
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk import DAG, CronPartitionTimetable, Param, task
 from retraining_provider.context import current_batch
 from retraining_provider.defaults import task_defaults
 from retraining_provider.hooks.retraining import RetrainingHook
-from retraining_provider.operators.alert import AlertOperator
+from retraining_provider.publishing import publish_validated
 from retraining_provider.sensors.landing import LandingSensor
 
-from include.retraining.names import asset_name, dag_id
+from include.retraining.names import dag_id
 from include.retraining.spec import ModelSpec, load_specs
 
 
 def ingest(spec: ModelSpec) -> DAG:
     """Give the ingest DAG of one model."""
     parts = spec.partitions
-    validated_batch = Asset(asset_name(spec.model, "validated_batch"))
-    features = Asset(asset_name(spec.model, "features"))
 
     with DAG(
         dag_id(spec.model, "ingest"),
@@ -76,39 +74,10 @@ def ingest(spec: ModelSpec) -> DAG:
             storage = Storage.of(RetrainingHook().settings())
             return validate_batch(spec, storage, current_batch(spec)).model_dump(mode="json")
 
-        @task(outlets=[validated_batch])
-        def publish_batch(report: object, *, outlet_events=None):
-            from include.retraining.features import publish_batch
-            from include.retraining.records import ValidationReport
-            from include.retraining.storage import Storage
-
-            found = ValidationReport.model_validate(report)
-            if not publish_batch(spec, Storage.of(RetrainingHook().settings()), found):
-                raise AirflowSkipException("this very content is in force already: nothing to do")
-            outlet_events[validated_batch].add_partitions(found.batch.partition)
-            yield Metadata(
-                validated_batch, {"rows": found.rows_good, "quarantined": found.rows_quarantined}
-            )
-
-        @task(outlets=[features])
-        def materialize_features(*, outlet_events=None) -> object:
-            from include.retraining.features import materialize, refresh_later
-
-            settings, batch = RetrainingHook().settings(), current_batch(spec)
-            found = materialize(spec, settings, batch)
-            later = [one.batch.partition for one in refresh_later(spec, settings, batch)]
-            outlet_events[features].add_partitions([batch.partition, *later])
-            outlet_events[features].extra = {"rows": found.rows, "sha256": found.sha256}
-            return found.model_dump(mode="json")
-
         report = validate_batch()
-        publish = publish_batch(report)
-        alert_validation = AlertOperator(
-            task_id="alert_validation", spec=spec, subject="validation", record=report
-        )
 
-        wait_for_landing >> report >> [publish, alert_validation]
-        publish >> materialize_features()
+        wait_for_landing >> report
+        publish_validated(spec, report)
     if parts.last:
         # set last: a task would inherit it, and a run by hand after that day would be without tasks
         dag.end_date = parts.last + parts.length

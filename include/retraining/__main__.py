@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import getpass
 import json
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from include.retraining.errors import RetrainingError, SpecError, did_you_mean
+from include.retraining.records import Mapping
 from include.retraining.settings import REPOSITORY, Settings
 from include.retraining.settings_table import settings_table
 from include.retraining.spec import MODELS_DIR, Drift, ModelSpec, load_spec, load_specs
@@ -52,6 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
     verify = actions.add_parser("verify", help="detect changed or missing entries")
     verify.add_argument("model")
     verify.set_defaults(run=lambda options: run_ledger(_spec(options.model), verify=True, at=None))
+
+    _add_quarantine(commands)
 
     drift = commands.add_parser(
         "drift", help="hold a Parquet file against earlier ones: has it drifted?"
@@ -227,6 +232,76 @@ def run_schema(*, markdown: bool) -> int:
     """Print what a model file may say."""
     print(settings_table() if markdown else json.dumps(ModelSpec.model_json_schema(), indent=2))
     return 0
+
+
+def _add_quarantine(commands: Any) -> None:
+    quarantine = commands.add_parser("quarantine", help="what was quarantined; bring it back")
+    actions = quarantine.add_subparsers(dest="action", required=True, metavar="ACTION")
+    show = actions.add_parser("show", help="what of a batch is in quarantine, and why")
+    show.set_defaults(run=lambda options: run_quarantine(options, replay=False))
+    replay = actions.add_parser(
+        "replay", help="validate it again, after a fix of the suite or with a mapping; publish it"
+    )
+    replay.add_argument("--reason", default="", help="why, for the report")
+    replay.add_argument("--input", default="batch", help="which files the mapping is about")
+    replay.add_argument(
+        "--rename", action="append", default=[], metavar="OLD=NEW",
+        help="name in the files=declared name; may be given several times",
+    )  # fmt: skip
+    replay.add_argument(
+        "--replace", action="append", default=[], metavar="COLUMN:OLD=NEW",
+        help="value in the files=right one, empty for missing; may be given several times",
+    )  # fmt: skip
+    replay.set_defaults(run=lambda options: run_quarantine(options, replay=True))
+    for action in (show, replay):
+        action.add_argument("model")
+        action.add_argument("partition")
+
+
+def run_quarantine(options: argparse.Namespace, *, replay: bool) -> int:
+    """Print what of a batch is in quarantine, after a replay if one is asked for; 1 if any is."""
+    from include.retraining import features, quarantine
+    from include.retraining.storage import Storage
+
+    spec, settings = _spec(options.model), _existing(Settings.from_env())
+    storage, batch = Storage.of(settings), spec.batch_ref(options.partition)
+    if replay:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # third parties' deprecations
+            mapping = _mapping(options)
+            report = quarantine.revalidate_batch(spec, storage, batch, mapping=mapping)
+            if report.status == "accepted" and features.publish_batch(spec, storage, report):
+                features.materialize(spec, settings, batch)
+                features.refresh_later(spec, settings, batch)
+                print(f"published; to have it judged, trigger {spec.model}__monitor for it")
+    print(quarantine.describe(spec, storage, batch))
+    return 1 if quarantine.newest_report(spec, storage, batch).quarantine_key else 0
+
+
+def _mapping(options: argparse.Namespace) -> Mapping | None:
+    """Give the mapping that was asked for; raises RetrainingError."""
+    if not (options.rename or options.replace):
+        return None
+    replacements: dict[str, dict[str, str | None]] = {}
+    for text in options.replace:
+        column, _, values = text.partition(":")
+        old, _, new = _halves(values, text, "COLUMN:OLD=NEW")
+        replacements.setdefault(column, {})[old] = new or None
+    renames = {old: new for old, _, new in (_halves(t, t, "OLD=NEW") for t in options.rename)}
+    return Mapping(
+        input=options.input,
+        renames=renames,
+        replacements=replacements,
+        reason=options.reason,
+        actor=f"{getpass.getuser()}, from a shell",
+    )
+
+
+def _halves(text: str, whole: str, form: str) -> tuple[str, str, str]:
+    halves = text.partition("=")
+    if not halves[0] or not halves[1]:
+        raise RetrainingError(f"must look like {form}, got {whole!r}")
+    return halves
 
 
 def _spec(model: str) -> ModelSpec:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Literal
 
-Stage = Literal["ingest", "monitor", "retrain", "rollback"]
+Stage = Literal["ingest", "monitor", "retrain", "rollback", "replay_quarantine"]
 Area = Literal[
     "validated", "quarantine", "features", "joined", "reports", "retrain", "ledger", "alerts"
 ]

@@ -153,6 +153,23 @@ def test_a_broken_batch_fails_red_and_leaves_the_last_good_data_in_force(bag, se
     assert sum("column 'distance' is missing" in text for text in messages(settings)) == 1
 
 
+def test_a_refused_batch_comes_back_with_a_mapping_and_stays(bag, settings):
+    storage = Storage.of(settings)
+    renamed = flights_feed.flights_of(SPEC.batch_ref(WEEKS[4])).rename(columns={"distance": "dist"})
+    flights_feed.land(storage, SPEC.batch_ref(WEEKS[4]), renamed)
+    assert run(bag, "ingest", partition=WEEKS[4]).state == "failed"
+
+    asked = {"partition": WEEKS[4], "reason": "new exporter", "renames": {"dist": "distance"}}
+    done = run(bag, "replay_quarantine", **asked)
+    assert done.state == "success"
+    assert states(done)["materialize_features"] == "success"
+    report = features.published(SPEC, storage, WEEKS[4])
+    assert (report.rows_good, report.mapping.reason) == (6099, "new exporter")
+
+    assert states(run(bag, "replay_quarantine", **asked))["publish_batch"] == "skipped"
+    assert states(run(bag, "ingest", partition=WEEKS[4]))["publish_batch"] == "skipped"
+
+
 def test_a_partition_that_nobody_can_name_fails_with_what_to_do(bag, settings):
     failed = run(bag, "ingest", partition="2013-01-08")
     assert failed.state == "failed"

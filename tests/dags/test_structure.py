@@ -38,6 +38,12 @@ EDGES = {
         "alert_gate": set(),
         "alert_promotion": set(),
     },
+    "replay_quarantine": {
+        "revalidate_batch": {"publish_batch", "alert_validation"},
+        "publish_batch": {"materialize_features"},
+        "materialize_features": set(),
+        "alert_validation": set(),
+    },
     "rollback": {"rollback_champion": {"alert_rollback"}, "alert_rollback": set()},
 }
 

@@ -52,3 +52,23 @@ def deliver_alerts(url: str, number: int, count: int) -> list[bool]:
         alert = Alert(model="m", thread="2013-02-11", level="info", title=f"{number}-{index}")
         told.append(deliver(alert, storage, channel))
     return told
+
+
+def replay_quarantine(home: str, partition: str, mapping: str) -> str:
+    """Replay and publish a quarantined batch; give its report as JSON."""
+    from pathlib import Path
+
+    from include.retraining import features, quarantine
+    from include.retraining.records import Mapping
+    from include.retraining.settings import Settings
+    from tests.unit.pipeline import small_spec
+
+    spec, storage = small_spec(), Storage.of(Settings(home=Path(home)))
+    report = quarantine.revalidate_batch(
+        spec,
+        storage,
+        spec.batch_ref(partition),
+        mapping=Mapping.model_validate_json(mapping),
+    )
+    features.publish_batch(spec, storage, report)
+    return report.model_dump_json()
