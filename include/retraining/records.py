@@ -135,6 +135,14 @@ class FeatureDrift(Record):
         default=None, description="of a numeric column: how far its share of missing values moved"
     )
     missing_threshold: Share | None = None
+    psi: float | None = Field(
+        default=None,
+        description="population stability index; of a numeric column over the tenths of its "
+        "reference, where it drifted",
+    )
+    wasserstein: float | None = Field(
+        default=None, description="in the unit of a numeric column, where it drifted"
+    )
     state: Calibration
     drifted: bool
     expected: bool = Field(default=False, description="declared in the model file: never counts")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from include.retraining.drift.calibration import Threshold, find_threshold
@@ -28,8 +29,10 @@ from include.retraining.drift.statistics import (
     KS_CHANCE_SQUARE,
     ks_critical_distance,
     ks_p_value,
+    psi,
     rank_sum_p_value,
     tv_critical_distance,
+    wasserstein_distance,
 )
 from include.retraining.records import Calibration, FeatureDrift
 from include.retraining.spec import Drift
@@ -47,6 +50,11 @@ class _Finding(NamedTuple):
     @property
     def is_drift(self) -> bool:
         return self.threshold.state != "insufficient" and self.distance > self.threshold.value
+
+
+class _Extras(NamedTuple):
+    psi: float | None = None
+    wasserstein: float | None = None
 
 
 def measure_columns(
@@ -153,6 +161,8 @@ def _measure_numeric(
     missing = _missing_finding(reference, current, comparisons, policy)
     if missing:
         findings.append(missing)
+    drifted = any(finding.is_drift for finding in findings)
+    extras = _extras(reference, current) if drifted else _Extras()
     return FeatureDrift(
         name=reference.name,
         kind="numeric",
@@ -163,9 +173,31 @@ def _measure_numeric(
         missing_change=missing.distance if missing else None,
         missing_threshold=missing.threshold.value if missing else None,
         state=_state(findings),
-        drifted=any(finding.is_drift for finding in findings),
+        drifted=drifted,
         reason=_numeric_reason(reference, current, findings, policy),
+        psi=extras.psi,
+        wasserstein=extras.wasserstein,
     )
+
+
+def _extras(reference: NumericProfile, current: NumericColumn | CountedColumn) -> _Extras:
+    """Give what others report about a drifted column; nothing where it would have to be read again.
+
+    Both look at every value on both sides once more, so an ordinary column goes without.
+    """
+    if isinstance(current, CountedColumn):
+        return _Extras()
+    before, now = (
+        values[np.isfinite(values)] for values in same_type(reference.values, current.values)
+    )
+    if not len(before) or not len(now):
+        return _Extras()
+    edges = np.unique(before[np.arange(1, 10) * len(before) // 10])
+    counts = [
+        np.diff([0, *np.searchsorted(side, edges, side="right"), len(side)])
+        for side in (before, now)
+    ]
+    return _Extras(psi(*counts), wasserstein_distance(before, now))
 
 
 def _distance(reference: NumericProfile, current: NumericColumn | CountedColumn) -> Bounds:
@@ -258,6 +290,7 @@ def _measure_categorical(
         kind="categorical",
         distance=compared.distance,
         p_value=compared.p_value,
+        psi=compared.psi,
         threshold=threshold.value,
         state=threshold.state,
         drifted=finding.is_drift,

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy import stats
 
 from include.retraining.drift.measure import measure_columns, overall_state
 from include.retraining.drift.profile import ReferenceProfile
@@ -373,3 +374,19 @@ def _feature(state: str) -> FeatureDrift:
             "state": state, "drifted": False, "reason": "-",
         }
     )  # fmt: skip
+
+
+def test_what_others_report_comes_with_drift():
+    random = np.random.default_rng(3)
+    before, shop = random.normal(size=5000), random.choice(["a", "b"], 5000)
+    windows = [pa.table({"x": before[i::5], "shop": shop[i::5]}) for i in range(5)]
+    profile = ReferenceProfile.build(windows, numeric=["x"], categorical=["shop"])
+    calm = measure_columns(profile, windows[0], policy=Drift())
+    moved = pa.table({"x": np.r_[windows[0]["x"].to_numpy() + 2.0, np.inf], "shop": ["a"] * 1001})
+    x, shops = measure_columns(profile, moved, policy=Drift())
+    assert (calm[0].psi, calm[0].wasserstein) == (None, None)
+    assert calm[1].psi == pytest.approx(0, abs=0.01)
+    expected = stats.wasserstein_distance(before, windows[0]["x"].to_numpy() + 2.0)
+    assert x.wasserstein == pytest.approx(expected)
+    assert x.psi > 1
+    assert shops.psi > 0.2

@@ -1,0 +1,85 @@
+"""When to retrain: policies over the flights of 2013, weeks 6 to 52, with real models.
+
+``python -m benchmarks.replay [--quick]``. Ingests the whole year into a folder of its own once,
+then runs `include.retraining.replay` twice: as the pipeline would have it (the duel window held
+out, the gate deciding), and as studies of schedules have it (all rows, no gate). Writes
+var/bench/replay.json and a picture of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from include.demo import flights_feed
+from include.retraining import features, replay, validation
+from include.retraining.settings import Settings
+from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec
+from include.retraining.storage import Storage
+
+OUT = Path("var/bench/replay.json")
+HOME = Path("var/bench/replay").resolve()
+FIRST = "2013-02-11"  # the sixth week
+TRIED = [
+    "retrain.growth=0.15",
+    "retrain.growth=0.3",
+    "drift.retrain_on_stable_performance=true,retrain.growth=null",
+]
+
+
+def year(spec: ModelSpec) -> list[replay.Window]:
+    """Ingest every week that is not there yet; give all of them with their features."""
+    settings = Settings(home=HOME)
+    storage = Storage.of(settings)
+    parts = spec.partitions
+    assert parts.last is not None
+    count = (parts.last - parts.first) // parts.length + 1
+    batches = [
+        spec.batch_ref(spec.partition_key(parts.first + n * parts.length)) for n in range(count)
+    ]
+    features.apply_definitions(spec, settings)
+    for batch in shown(batches, "ingesting weeks", len(batches)):
+        if features.published(spec, storage, batch.partition) is None:
+            flights_feed.land(storage, batch)
+            features.publish_batch(spec, storage, validation.validate_batch(spec, storage, batch))
+    windows = []
+    for batch in shown(batches, "joining features", len(batches)):
+        report = features.require_published(spec, storage, batch.partition)
+        rows = storage.read_table(report.files["batch"])
+        windows.append(replay.Window(batch, features.join(spec, settings, rows)))
+    return windows
+
+
+def shown(items: Any, title: str, length: int) -> Any:
+    """Show progress on the terminal's error stream."""
+    return track(items, title, total=length, console=Console(stderr=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="the first 20 weeks")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    spec = load_spec(MODELS_DIR / "flights.yaml")
+    windows = year(spec)[: 20 if options.quick else None]
+    results: dict[str, Any] = {}
+    for name, ideal in (("pipeline", False), ("ideal", True)):
+        past = replay.Past(spec, windows, first=FIRST, ideal=ideal)
+        outcomes = replay.replay(past, replay.standard_policies(spec, TRIED), progress=shown)
+        print(f"\n--- {name}\n{replay.as_table(past, outcomes)}", flush=True)
+        results[name] = json.loads(replay.as_json(past, outcomes))
+        OUT.parent.mkdir(parents=True, exist_ok=True)
+        OUT.with_name(f"replay-{name}.png").write_bytes(replay.as_picture(past, outcomes))
+        OUT.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
