@@ -1,17 +1,20 @@
-"""Metrics of scored rows with bootstrap confidence intervals, alone and as a paired difference."""
+"""Metrics of predictions with bootstrap confidence intervals, alone and as a paired difference.
+
+Higher is better for all of them; what is a loss bears ``neg_``, as in scikit-learn. Each works on
+weighted rows, so that a bootstrap draw is one row of weights and no copy of the data.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from include.retraining.records import Performance
+from include.retraining.spec import Metric
 
-Metric = Literal["roc_auc", "average_precision", "neg_log_loss"]
 Floats = NDArray[np.float64]
 Weighted = Callable[[Floats], Floats]
 
@@ -27,11 +30,12 @@ def measure(
     Parameters
     ----------
     metric : str
-        Higher is better for all: ``roc_auc``, ``average_precision``, ``neg_log_loss``.
+        One of `spec.METRICS` for the task.
     labels : ndarray of shape (n_rows,)
-        0 or 1, both present.
-    scores : ndarray of shape (n_rows,)
-        Predicted probability of 1.
+        Binary: 0 or 1. Multiclass: the number of the class. Regression: the value.
+    scores : ndarray of shape (n_rows,) or (n_rows, n_classes)
+        Binary: probability of 1. Multiclass: probability of each class. Regression: predicted
+        value.
     confidence : float
         Of the two-sided interval.
     seed : int
@@ -45,7 +49,7 @@ def measure(
 
 
 def value(metric: Metric, labels: Floats, scores: Floats) -> float:
-    """Give a metric of all rows, without an interval."""
+    """Give a metric of all rows, without an interval; NaN where they cannot carry it."""
     return float(_weighted_metric(metric, labels, scores)(np.ones((1, len(labels))))[0])
 
 
@@ -94,15 +98,90 @@ def _interval(draws: Floats, confidence: float) -> tuple[float, float]:
 
 def _weighted_metric(metric: Metric, labels: Floats, scores: Floats) -> Weighted:
     """Prepare a metric once; the result maps row weights of shape (k, n_rows) to k values."""
-    if metric == "neg_log_loss":
-        clipped = np.clip(scores, 1e-15, 1 - 1e-15)
-        gain = labels * np.log(clipped) + (1 - labels) * np.log(1 - clipped)
-        return lambda weights: (weights @ gain) / weights.sum(axis=1)
+    if metric in {"roc_auc", "average_precision"}:
+        return _ranking(metric, labels, scores)
+    if metric == "balanced_accuracy":
+        return partial(
+            _balanced_accuracy, labels=labels, right=_contributions(metric, labels, scores)
+        )
+    if metric == "r2":
+        return partial(_r2, labels=labels, squared=(labels - scores) ** 2)
+    rows = _contributions(metric, labels, scores)
+
+    def mean(weights: Floats) -> Floats:
+        found: Floats = (weights @ rows) / weights.sum(axis=1)
+        return -np.sqrt(found) if metric == "neg_root_mean_squared_error" else found
+
+    return mean
+
+
+def _contributions(metric: Metric, labels: Floats, scores: Floats) -> Floats:
+    """Give what each row adds to a metric that is a mean over rows."""
+    found: Floats
+    match metric:
+        case "accuracy" | "balanced_accuracy":
+            found = (scores.argmax(axis=1) == labels).astype(np.float64)
+        case "neg_brier_score":
+            found = -((labels - scores) ** 2)
+        case "neg_mean_absolute_error":
+            found = -np.abs(labels - scores)
+        case "neg_root_mean_squared_error":
+            found = (labels - scores) ** 2
+        case _:  # neg_log_loss
+            clipped = np.clip(scores, 1e-15, 1 - 1e-15)
+            if scores.ndim == 1:
+                found = labels * np.log(clipped) + (1 - labels) * np.log(1 - clipped)
+            else:
+                found = np.log(clipped[np.arange(len(labels)), labels.astype(np.intp)])
+    return found
+
+
+def _ranking(metric: Metric, labels: Floats, scores: Floats) -> Weighted:
+    if scores.ndim == 2:
+        return _macro_auc(labels, scores)
     order = np.argsort(scores, kind="stable")
     ordered = scores[order]
     ties = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
     curve = _roc_auc if metric == "roc_auc" else _average_precision
     return partial(curve, positives=labels[order], order=order, ties=ties)
+
+
+def _macro_auc(labels: Floats, scores: Floats) -> Weighted:
+    """Mean over the classes of each against the rest; those that are all or none do not count."""
+    curves = [
+        _weighted_metric("roc_auc", (labels == number).astype(np.float64), scores[:, number])
+        for number in range(scores.shape[1])
+    ]
+
+    def area(weights: Floats) -> Floats:
+        areas = np.array([curve(weights) for curve in curves])
+        counts = np.isfinite(areas).sum(axis=0)
+        with np.errstate(invalid="ignore"):
+            mean: Floats = np.nansum(areas, axis=0) / counts
+        return mean
+
+    return area
+
+
+def _balanced_accuracy(weights: Floats, *, labels: Floats, right: Floats) -> Floats:
+    """Mean of each class's recall; classes without rows do not count."""
+    classes = labels == np.unique(labels)[:, None]
+    totals = weights @ classes.T.astype(np.float64)
+    hits = weights @ (classes * right).T
+    with np.errstate(invalid="ignore"):
+        recall = np.where(totals > 0, hits / totals, 0)
+    mean: Floats = recall.sum(axis=1) / (totals > 0).sum(axis=1)
+    return mean
+
+
+def _r2(weights: Floats, *, labels: Floats, squared: Floats) -> Floats:
+    """1 - squared errors / squares around the mean; NaN where all labels are equal."""
+    total = weights.sum(axis=1)
+    mean = (weights @ labels) / total
+    around = weights @ (labels - labels.mean()) ** 2 - total * (mean - labels.mean()) ** 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found: Floats = np.where(around > 0, 1 - (weights @ squared) / around, np.nan)
+    return found
 
 
 def _roc_auc(

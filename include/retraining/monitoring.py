@@ -138,7 +138,9 @@ def hold_against(
     """
     measured = measure_columns(
         profile,
-        rows.select(list(spec.features.names)).append_column(SCORE, pa.array(scores)),
+        rows.select(list(spec.features.names)).append_column(
+            SCORE, feedback.score_column(spec, scores)
+        ),
         policy=spec.drift,
         importances=importances,
     )

@@ -22,6 +22,23 @@ MODELS_DIR = Path(__file__).resolve().parents[1] / "models"
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 ColumnType = Literal["string", "integer", "number", "boolean", "timestamp"]
+Task = Literal["binary", "multiclass", "regression"]
+Metric = Literal[
+    "roc_auc",
+    "average_precision",
+    "neg_log_loss",
+    "neg_brier_score",
+    "accuracy",
+    "balanced_accuracy",
+    "neg_mean_absolute_error",
+    "neg_root_mean_squared_error",
+    "r2",
+]
+METRICS: dict[Task, tuple[Metric, ...]] = {
+    "binary": ("roc_auc", "average_precision", "neg_log_loss", "neg_brier_score"),
+    "multiclass": ("roc_auc", "neg_log_loss", "accuracy", "balanced_accuracy"),
+    "regression": ("neg_mean_absolute_error", "neg_root_mean_squared_error", "r2"),
+}
 
 
 class _Section(BaseModel):
@@ -124,11 +141,30 @@ class Source(_Section):
 
 
 class Label(_Section):
-    """What is predicted. With `at_least`, the label is 1 where the column reaches it, else 0."""
+    """What is predicted: 0 or 1, one of several classes, or a number.
+
+    Binary with `at_least`: the label is 1 where the column reaches it, else 0.
+    """
 
     column: str = Field(description="holds the outcome; empty while it is unknown")
-    at_least: float | None = Field(default=None, description="the label is 1 from this value on")
+    task: Task = Field(default="binary", description="binary, multiclass or regression")
+    at_least: float | None = Field(
+        default=None, description="binary: the label is 1 from this value on"
+    )
+    classes: tuple[int | str, ...] = Field(default=(), description="multiclass: all there can be")
     maturity_days: float = Field(ge=0, description="after this the label can no longer change")
+
+    @model_validator(mode="after")
+    def _fits_the_task(self) -> Self:
+        if self.at_least is not None and self.task != "binary":
+            raise ValueError(f"at_least makes a label of 0 and 1; leave it out for {self.task}")
+        if self.task == "multiclass" and len(set(map(str, self.classes))) < 2:
+            raise ValueError(f"classes must name two or more, got {list(self.classes)}")
+        if len(set(map(str, self.classes))) < len(self.classes):
+            raise ValueError(f"classes must differ, got {list(self.classes)}")
+        if self.classes and self.task != "multiclass":
+            raise ValueError(f"classes are for multiclass; leave them out for {self.task}")
+        return self
 
 
 class Features(_Section):
@@ -189,27 +225,87 @@ class Drift(_Section):
     )
 
 
+class Range(_Section):
+    """Values between two ends, both included; whole numbers if both ends are."""
+
+    low: int | float
+    high: int | float
+    log: bool = Field(default=False, description="uniform in the logarithm")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"low must be less than high, got {self.low} and {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low must be greater than 0 where log is true, got {self.low}")
+        return self
+
+
+class Search(_Section):
+    """Parameter sets to try; the best on time-ordered folds is taken, `params` among them."""
+
+    n_iter: int = Field(ge=1, description="random parameter sets to try beside training.params")
+    space: dict[str, Range | tuple[Any, ...]] = Field(
+        min_length=1, description="parameter: list of values, or low, high and log"
+    )
+
+    @model_validator(mode="after")
+    def _choices(self) -> Self:
+        for name, values in self.space.items():
+            if isinstance(values, tuple) and not values:
+                raise ValueError(f"space: {name} has no values")
+        return self
+
+
 class Training(_Section):
     """How a candidate is fitted."""
 
     estimator: str = Field(
         default="sklearn.ensemble.HistGradientBoostingClassifier",
-        description="a scikit-learn classifier, or module:function that returns one",
+        description="a scikit-learn estimator, or module:function that returns one",
     )
     params: dict[str, Any] = Field(default={}, description="its arguments")
+    search: Search | None = None
+    calibration: Literal["sigmoid", "isotonic"] | None = Field(
+        default=None,
+        description="of the probabilities, on five held-out parts: sigmoid or isotonic",
+    )
+    sample_weight: str | None = Field(
+        default=None, description="column: how much a row counts in training"
+    )
+    balance_classes: bool = Field(
+        default=False,
+        description="classes count alike in training; probabilities are then those of equal shares",
+    )
+    cv_folds: int = Field(
+        default=5, ge=0, description="time-ordered folds that the metric is measured on; 0: none"
+    )
     seed: int = Field(default=0, description="of everything random")
     min_rows: int = Field(default=1000, ge=1, description="with mature labels; fewer train nothing")
-    max_days: float | None = Field(
-        default=None, gt=0, description="rolling window; None: all history"
+    window: Literal["expanding", "rolling", "since_drift"] = Field(
+        default="expanding",
+        description="all history; the last `max_days`; or what came since the drift began",
     )
+    max_days: float | None = Field(default=None, gt=0, description="length of a rolling window")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.window == "rolling" and self.max_days is None:
+            raise ValueError("window: rolling needs its length; set max_days")
+        if self.window != "rolling" and self.max_days is not None:
+            raise ValueError(f"max_days is the length of a rolling window, got {self.window}")
+        if self.search and not self.cv_folds:
+            raise ValueError("cv_folds must be 1 or more for a search, got 0")
+        return self
 
 
 class Gate(_Section):
     """What a candidate has to show before it may replace the champion."""
 
-    metric: Literal["roc_auc", "average_precision", "neg_log_loss"] = Field(
+    metric: Metric = Field(
         default="roc_auc",
-        description="roc_auc, average_precision or neg_log_loss; higher is better",
+        description="higher is better for all. "
+        + "; ".join(f"{task}: {', '.join(names)}" for task, names in METRICS.items()),
     )
     floor: float = Field(default=0.5, description="of the metric, for the first model as well")
     min_gain: float = Field(default=0.0, ge=0, description="the gain must be larger than this")
@@ -280,6 +376,7 @@ class ModelSpec(_Section):
             raise ValueError(
                 f"label.column {self.label.column!r} must not be a feature: it is the answer"
             )
+        self._check_task()
         for place, names in (
             ("drift.expected", self.drift.expected),
             ("gate.slices", self.gate.slices),
@@ -289,6 +386,35 @@ class ModelSpec(_Section):
                     near = did_you_mean(name, self.features.names)
                     raise ValueError(f"{place}: {name!r} is not a feature{near}")
         return self
+
+    def _check_task(self) -> None:
+        task, metric, kind = (
+            self.label.task,
+            self.gate.metric,
+            self.source.columns[self.label.column],
+        )
+        if metric not in METRICS[task]:
+            raise ValueError(
+                f"gate.metric: {metric} is not for {task}; allowed: {', '.join(METRICS[task])}"
+            )
+        if metric.startswith("neg_") and self.gate.floor > 0:
+            raise ValueError(
+                f"gate.floor: {metric} is never above 0, got {self.gate.floor:g}; state the least "
+                "a model has to reach"
+            )
+        if task == "multiclass" and kind not in {"string", "integer"}:
+            raise ValueError(f"label.column must be string or integer for multiclass, is {kind}")
+        if task != "multiclass" and kind in {"string", "timestamp"}:
+            raise ValueError(f"label.column must be a number for {task}, is {kind}")
+        if task == "regression" and (self.training.calibration or self.training.balance_classes):
+            raise ValueError("training: calibration and balance_classes are not for regression")
+        weight = self.training.sample_weight
+        if weight and weight not in {*self.source.columns, *self.features.numeric}:
+            near = did_you_mean(weight, (*self.source.columns, *self.features.numeric))
+            raise ValueError(
+                f"training.sample_weight: {weight!r} is not in source.columns nor a numeric "
+                f"feature{near}"
+            )
 
     def batch_ref(self, partition: str) -> BatchRef:
         """Give the window of a partition key.

@@ -7,36 +7,32 @@ reused.
 from __future__ import annotations
 
 import datetime as dt
-import importlib
 import json
 import logging
 import subprocess
 import tempfile
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include.retraining import features, feedback, metrics, registry
+from include.retraining import estimator, features, feedback, metrics, registry
 from include.retraining.drift.profile import ReferenceProfile
-from include.retraining.errors import DataError, SpecError
-from include.retraining.names import CHALLENGER, INCIDENT_TAG, incident_key
-from include.retraining.records import BatchRef, Candidate, RetrainRequest, TrainingSet
+from include.retraining.errors import DataError
+from include.retraining.names import CHALLENGER, INCIDENT_TAG, incident_key, storage_key
+from include.retraining.records import BatchRef, Candidate, DriftReport, RetrainRequest, TrainingSet
 from include.retraining.settings import REPOSITORY, Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage, json_bytes, sha256
-
-if TYPE_CHECKING:
-    from sklearn.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
 
 LABEL = "_label"
 SCORE = "prediction"
 IMPORTANCES_ARTIFACT = "importances.json"
+SEARCH_ARTIFACT = "search.json"
 IMPORTANCE_ROWS = 2000
 
 # What a model artifact may contain beside numpy, scipy and scikit-learn's plain types. Reviewed one
@@ -62,10 +58,56 @@ def split_times(spec: ModelSpec, batch: BatchRef) -> tuple[dt.datetime, dt.datet
 
 
 def oldest_row(spec: ModelSpec, duel_start: dt.datetime) -> dt.datetime | None:
-    """Give the moment from which on rows train; None: all history."""
+    """Give the moment from which on the rows of a rolling window train; None: all history."""
     if spec.training.max_days is None:
         return None
     return duel_start - dt.timedelta(days=spec.training.max_days)
+
+
+def drift_start(spec: ModelSpec, storage: Storage, request: RetrainRequest) -> dt.datetime | None:
+    """Give the start of the first batch of the drift that has lasted until the request's batch.
+
+    A batch drifted if a feature that is not declared as `drift.expected`, or the champion's
+    predictions, went beyond their threshold. None where the request's own batch did not.
+    """
+    found = None
+    start = request.batch.start
+    while start >= spec.partitions.first:
+        key = f"{storage_key(spec.model, 'reports', spec.partition_key(start))}/drift.json"
+        report = storage.read_record(key, DriftReport)
+        if report is None or report.champion_version != request.champion_version:
+            break
+        columns = [*report.features, *filter(None, [report.score])]
+        if not any(column.drifted and not column.expected for column in columns):
+            break
+        found = start
+        start -= spec.partitions.length
+    return found
+
+
+def _window_start(
+    spec: ModelSpec,
+    storage: Storage,
+    request: RetrainRequest,
+    rows: pa.Table,
+    duel_start: dt.datetime,
+) -> dt.datetime | None:
+    """Give the moment from which on rows train, as `training.window` says; None: all history.
+
+    Since-drift windows reach further back where they would hold less than `training.min_rows`.
+    """
+    if spec.training.window != "since_drift":
+        return oldest_row(spec, duel_start)
+    since = drift_start(spec, storage, request)
+    if since is None:
+        log.info("%s has not drifted: all history trains", request.batch.partition)
+        return None
+    known = ~np.isnan(feedback.labels(spec, rows, known_at=duel_start))
+    times = np.sort(rows.column(spec.source.event_time).filter(pa.array(known)).to_numpy())
+    if len(times) < spec.training.min_rows:
+        return None
+    enough: dt.datetime = times[-spec.training.min_rows].astype("datetime64[us]").item()
+    return min(since, enough.replace(tzinfo=dt.UTC))
 
 
 def build_training_set(spec: ModelSpec, settings: Settings, request: RetrainRequest) -> TrainingSet:
@@ -77,24 +119,23 @@ def build_training_set(spec: ModelSpec, settings: Settings, request: RetrainRequ
     Raises
     ------
     DataError
-        Too few labelled rows, or only one class among them.
+        Too few labelled rows, only one label among them, or a feature without any value.
     """
     storage = Storage.of(settings)
     duel_start, duel_end = split_times(spec, request.batch)
+    earliest = oldest_row(spec, duel_start)
     batches = [
         batch
         for batch in features.published_partitions(spec, storage)
-        if batch.start <= request.batch.start
+        if batch.start <= request.batch.start and (earliest is None or batch.end > earliest)
     ]
-    oldest = oldest_row(spec, duel_start)
-    if oldest is not None:
-        batches = [batch for batch in batches if batch.end > oldest]
     if not batches:
         raise DataError(
             f"{spec.model}: no published batch up to {request.batch.partition}; ingest one first"
         )
     reports = [features.require_published(spec, storage, batch.partition) for batch in batches]
     rows = pa.concat_tables([storage.read_table(report.files["batch"]) for report in reports])
+    oldest = _window_start(spec, storage, request, rows, duel_start)
     if oldest is not None:
         event_time = rows.column(spec.source.event_time)
         rows = rows.filter(pc.greater_equal(event_time, pa.scalar(oldest, event_time.type)))
@@ -151,12 +192,17 @@ def _check_learnable(spec: ModelSpec, training: pa.Table) -> None:
             f"{spec.model}: {labelled.num_rows} rows with mature labels, training.min_rows is "
             f"{spec.training.min_rows}; wait for more batches, or lower it"
         )
-    classes = pc.unique(labelled.column(LABEL)).to_pylist()
-    if len(classes) < 2:
+    found = pc.unique(labelled.column(LABEL)).to_pylist()
+    if len(found) < 2:
+        one = spec.label.classes[int(found[0])] if spec.label.classes else f"{found[0]:g}"
+        need = "values that differ" if spec.label.task == "regression" else "two classes or more"
         raise DataError(
-            f"{spec.model}: all {labelled.num_rows} labels are {classes[0]:g}; a classifier needs "
-            f"both classes. Check label.column {spec.label.column!r} at the source"
+            f"{spec.model}: all {labelled.num_rows} labels are {one}; {spec.label.task} needs "
+            f"{need}. Check label.column {spec.label.column!r} at the source"
         )
+    missing = [name for number, name in enumerate(spec.label.classes) if number not in found]
+    if missing:
+        log.warning("no training row is of class %s: it will never be predicted", missing)
     frame = feedback.feature_frame(spec, labelled)
     if empty := [name for name in spec.features.names if frame[name].isna().all()]:
         raise DataError(
@@ -179,27 +225,16 @@ def train_candidate(
             )
         return _candidate(spec, settings, request, training_set, done)
     storage = Storage.of(settings)
-    started = time.monotonic()
     training = storage.read_table(training_set.training_key)
     known = training.column(LABEL).to_numpy()
     labelled = training.filter(pa.array(~np.isnan(known)))
-    pipeline = build_pipeline(spec)
-    log.info("fitting %s on %s rows", spec.training.estimator, labelled.num_rows)
-    frame = feedback.feature_frame(spec, labelled)
-    try:
-        pipeline.fit(frame, known[~np.isnan(known)].astype("int64"))
-    except (TypeError, ValueError) as error:  # what scikit-learn makes of parameters and data
-        raise DataError(
-            f"{spec.model}: {spec.training.estimator} cannot be fitted: {error}; check "
-            "training.params and the features"
-        ) from error
-    log.info("fitted in %.1f s", time.monotonic() - started)
+    fitted = estimator.fit(spec, labelled, known[~np.isnan(known)])
     duel = storage.read_table(training_set.duel_key)
-    importances = permutation_importances(spec, pipeline, duel)
+    importances = permutation_importances(spec, fitted.pipeline, duel)
     profile = build_profile(
         spec,
         training,
-        feedback.predict(spec, pipeline, training),
+        feedback.predict(spec, fitted.pipeline, training),
         start=training_set.training_start,
         end=training_set.training_end,
     )
@@ -208,61 +243,12 @@ def train_candidate(
         settings,
         request,
         training_set,
-        pipeline=pipeline,
+        fitted=fitted,
         importances=importances,
         profile=profile,
         labelled=labelled,
     )
     return _candidate(spec, settings, request, training_set, found)
-
-
-def build_pipeline(spec: ModelSpec) -> Pipeline:
-    """Give the unfitted pipeline of the model file: columns by kind, then the estimator, seeded."""
-    from sklearn.compose import ColumnTransformer
-    from sklearn.impute import SimpleImputer
-    from sklearn.pipeline import Pipeline
-    from sklearn.preprocessing import OrdinalEncoder
-    from sklearn.utils import get_tags
-
-    estimator = _make_estimator(spec)
-    takes_missing = get_tags(estimator).input_tags.allow_nan
-    columns = ColumnTransformer(
-        [
-            (
-                "numeric",
-                "passthrough" if takes_missing else SimpleImputer(strategy="median"),
-                list(spec.features.numeric),
-            ),
-            (
-                "categorical",
-                OrdinalEncoder(
-                    handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-2
-                ),
-                list(spec.features.categorical),
-            ),
-        ]
-    )
-    return Pipeline([("columns", columns), ("model", estimator)])
-
-
-def _make_estimator(spec: ModelSpec) -> Any:
-    path = spec.training.estimator
-    module_name, _, name = path.replace(":", ".").rpartition(".")
-    try:
-        factory = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SpecError(f"training.estimator: cannot import {path!r}: {error}") from error
-    try:
-        estimator = factory(**spec.training.params)
-    except Exception as error:  # whatever a factory of the user's raises
-        raise SpecError(f"training.params: {path} does not take them: {error}") from error
-    if not hasattr(estimator, "predict_proba") or not hasattr(estimator, "set_params"):
-        raise SpecError(
-            f"training.estimator: {path} gives no probabilities; choose a classifier with "
-            "predict_proba"
-        )
-    seeded = [name for name in estimator.get_params() if name.split("__")[-1] == "random_state"]
-    return estimator.set_params(**dict.fromkeys(seeded, spec.training.seed))
 
 
 def permutation_importances(spec: ModelSpec, pipeline: Any, duel: pa.Table) -> dict[str, float]:
@@ -281,7 +267,9 @@ def permutation_importances(spec: ModelSpec, pipeline: Any, duel: pa.Table) -> d
     for name in spec.features.names:
         shuffled = frame.copy()
         shuffled[name] = frame[name].to_numpy()[generator.permutation(len(frame))]
-        value = metrics.value(spec.gate.metric, known, pipeline.predict_proba(shuffled)[:, 1])
+        value = metrics.value(
+            spec.gate.metric, known, feedback.predict_frame(spec, pipeline, shuffled)
+        )
         importances[name] = max(0.0, base - value)
     return importances
 
@@ -291,8 +279,10 @@ def build_profile(
 ) -> ReferenceProfile:
     """Profile the reference in windows of a partition's length; predictions are a column more."""
     table = training.select([*spec.features.names, spec.source.event_time]).append_column(
-        SCORE, pa.array(scores)
+        SCORE, feedback.score_column(spec, scores)
     )
+    numeric, categorical = list(spec.features.numeric), list(spec.features.categorical)
+    (categorical if spec.label.task == "multiclass" else numeric).append(SCORE)
     times = table.column(spec.source.event_time)
     windows: list[pa.Table] = []
     while end > start and len(windows) < spec.drift.max_history_windows:
@@ -305,11 +295,7 @@ def build_profile(
         if window.num_rows and begin >= start:
             windows.insert(0, window)
         end = begin
-    return ReferenceProfile.build(
-        windows or [table],
-        numeric=[*spec.features.numeric, SCORE],
-        categorical=list(spec.features.categorical),
-    )
+    return ReferenceProfile.build(windows or [table], numeric=numeric, categorical=categorical)
 
 
 def _log_and_register(
@@ -318,7 +304,7 @@ def _log_and_register(
     request: RetrainRequest,
     training_set: TrainingSet,
     *,
-    pipeline: Any,
+    fitted: estimator.Fitted,
     importances: dict[str, float],
     profile: ReferenceProfile,
     labelled: pa.Table,
@@ -357,7 +343,8 @@ def _log_and_register(
                 "seed": spec.training.seed,
                 "training_start": training_set.training_start.isoformat(),
                 "training_end": training_set.training_end.isoformat(),
-                **{f"model.{name}": value for name, value in spec.training.params.items()},
+                "window": spec.training.window,
+                **{f"model.{name}": value for name, value in fitted.best.params.items()},
             }
         )
         mlflow.log_metrics(
@@ -367,6 +354,12 @@ def _log_and_register(
                 **{f"importance.{name}": value for name, value in importances.items()},
             }
         )
+        name = spec.gate.metric
+        for number, value in enumerate(fitted.best.folds, 1):
+            if np.isfinite(value):
+                mlflow.log_metric(f"cv.{name}", value, step=number)
+        if np.isfinite(fitted.best.mean):
+            mlflow.log_metric(f"cv_mean.{name}", fitted.best.mean)
         source = Storage.of(settings).url_of(training_set.training_key)
         frame = feedback.feature_frame(spec, labelled)
         dataset = mlflow.data.from_pandas(
@@ -379,14 +372,21 @@ def _log_and_register(
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, registry.PROFILE_ARTIFACT).write_bytes(profile.to_bytes())
             Path(folder, IMPORTANCES_ARTIFACT).write_text(json.dumps(importances, indent=2))
+            if spec.training.search:
+                trials = [
+                    trial.params | {name: trial.mean if np.isfinite(trial.mean) else None}
+                    for trial in fitted.trials
+                ]
+                Path(folder, SEARCH_ARTIFACT).write_text(json.dumps(trials, indent=2))
             mlflow.log_artifacts(folder)
         example = frame.head(100)
+        method = "predict" if spec.label.task == "regression" else "predict_proba"
         logged = mlflow.sklearn.log_model(
-            pipeline,
+            fitted.pipeline,
             name="model",
-            signature=infer_signature(example, pipeline.predict_proba(example)[:, 1]),
+            signature=infer_signature(example, getattr(fitted.pipeline, method)(example)),
             pip_requirements=[f"scikit-learn=={sklearn.__version__}", f"numpy=={np.__version__}"],
-            pyfunc_predict_fn="predict_proba",
+            pyfunc_predict_fn=method,
             skops_trusted_types=TRUSTED_TYPES,
         )
         run_id = run.info.run_id

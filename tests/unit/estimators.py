@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import RandomForestClassifier
@@ -27,3 +28,14 @@ class Unfittable(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict_proba(self, rows: Any) -> Any:
         raise NotImplementedError
+
+
+class Broken(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Is fitted without complaint, and predicts nothing."""
+
+    def fit(self, rows: Any, labels: Any) -> Broken:
+        self.classes_ = np.array([0, 1])
+        return self
+
+    def predict_proba(self, rows: Any) -> Any:
+        return np.full((len(rows), 2), np.nan)

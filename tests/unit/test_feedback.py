@@ -73,6 +73,34 @@ def test_column_that_holds_no_labels_is_an_error_and_not_a_third_class():
         feedback.labels(spec, rows([0.0, 1.0, 30.0, 2.0, None]))
 
 
+@pytest.mark.parametrize(
+    ("values", "classes"),
+    [
+        pytest.param(pa.array(["low", None, "high"]), ("low", "mid", "high"), id="names"),
+        pytest.param(pa.array([1, None, 3], pa.int64()), (1, 2, 3), id="integers"),
+        pytest.param(pa.array([1.0, NAN, 3.0]), (1, 2, 3), id="integers-with-gaps-as-floats"),
+    ],
+)
+def test_label_of_several_classes_is_the_place_of_the_class(values, classes):
+    spec = small_spec(label={"task": "multiclass", "at_least": None, "classes": classes})
+    table = rows([0.0, 0.0, 0.0]).set_column(0, "arr_delay", values)
+    np.testing.assert_array_equal(feedback.labels(spec, table), [0, NAN, 2])
+
+
+def test_class_that_is_not_declared_is_an_error():
+    spec = small_spec(label={"task": "multiclass", "at_least": None, "classes": ("a", "b")})
+    table = rows([0.0, 0.0]).set_column(0, "arr_delay", pa.array(["a", "c"]))
+    with pytest.raises(DataError, match=r"holds \['c'\], allowed are label.classes \['a', 'b'\]"):
+        feedback.labels(spec, table)
+
+
+def test_label_of_a_regression_is_the_value_and_finite():
+    spec = small_spec(label={"task": "regression", "at_least": None})
+    np.testing.assert_array_equal(feedback.labels(spec, rows([-3.5, None, 40])), [-3.5, NAN, 40])
+    with pytest.raises(DataError, match="finite numbers, got 1 infinite"):
+        feedback.labels(spec, rows([1.0, float("inf")]))
+
+
 def features(**changes: list[object]) -> pa.Table:
     columns: dict[str, list[object]] = {name: [1.0, 2.0] for name in SPEC.features.numeric}
     columns |= {name: ["a", None] for name in SPEC.features.categorical}

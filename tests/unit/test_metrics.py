@@ -6,15 +6,28 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    brier_score_loss,
+    log_loss,
+    mean_absolute_error,
+    r2_score,
+    recall_score,
+    roc_auc_score,
+    root_mean_squared_error,
+)
 
 from include.retraining import metrics
+from include.retraining.spec import METRICS as METRICS_OF
 
-METRICS = ["roc_auc", "average_precision", "neg_log_loss"]
+METRICS = ["roc_auc", "average_precision", "neg_log_loss", "neg_brier_score"]
 SKLEARN = {
     "roc_auc": roc_auc_score,
     "average_precision": average_precision_score,
     "neg_log_loss": lambda *args, **kwargs: -log_loss(*args, **kwargs),
+    "neg_brier_score": lambda *args, **kwargs: -brier_score_loss(*args, **kwargs),
 }
 
 
@@ -170,3 +183,116 @@ def test_certain_and_wrong_costs_much_but_not_everything():
 def test_one_row_of_a_class_still_gives_an_interval():
     found = metrics.measure("roc_auc", floats(1, 0, 0, 0), floats(0.9, 0.1, 0.2, 0.95))
     assert 0 <= found.low <= found.value <= found.high <= 1
+
+
+# --- several classes, and numbers -----------------------------------------------------------------
+
+
+@st.composite
+def classified_rows(draw: st.DrawFn) -> tuple[metrics.Floats, metrics.Floats, metrics.Floats]:
+    """Labels of three classes, all there with weight; probabilities with ties; whole weights."""
+    rows = draw(st.integers(3, 30))
+    labels = draw(st.lists(st.integers(0, 2), min_size=rows, max_size=rows))
+    weights = draw(st.lists(st.integers(0, 3), min_size=rows, max_size=rows))
+    assume({label for label, weight in zip(labels, weights, strict=True) if weight} == {0, 1, 2})
+    odds = draw(
+        st.lists(st.tuples(*[st.integers(1, 5)] * 3), min_size=rows, max_size=rows).map(np.array)
+    )
+    return floats(*labels), odds / odds.sum(axis=1, keepdims=True), floats(*weights)
+
+
+def macro_auc(labels, scores, sample_weight):
+    return np.mean(
+        [
+            roc_auc_score(labels == number, scores[:, number], sample_weight=sample_weight)
+            for number in range(3)
+        ]
+    )
+
+
+OF_CLASSES = {
+    "roc_auc": macro_auc,
+    "neg_log_loss": lambda labels, scores, **kw: -log_loss(labels, scores, **kw),
+    "accuracy": lambda labels, scores, **kw: accuracy_score(labels, scores.argmax(axis=1), **kw),
+    "balanced_accuracy": lambda labels, scores, **kw: recall_score(
+        labels, scores.argmax(axis=1), average="macro", zero_division=0, **kw
+    ),
+}
+
+
+@pytest.mark.parametrize("metric", METRICS_OF["multiclass"])
+@given(classified_rows())
+def test_metric_of_classes_is_that_of_sklearn(metric, rows):
+    labels, scores, weights = rows
+    ours = metrics._weighted_metric(metric, labels, scores)(weights[None, :])[0]
+    theirs = OF_CLASSES[metric](labels, scores, sample_weight=weights)
+    assert ours == pytest.approx(theirs, abs=1e-9)
+
+
+def test_balanced_accuracy_is_that_of_sklearn():
+    generator = np.random.default_rng(1)
+    labels = generator.integers(0, 3, 50).astype(float)
+    scores = generator.random((50, 3))
+    expected = balanced_accuracy_score(labels, scores.argmax(axis=1))
+    assert metrics.value("balanced_accuracy", labels, scores) == pytest.approx(expected)
+
+
+def test_class_that_no_row_has_does_not_count():
+    labels = floats(0, 0, 1, 1)
+    scores = np.array([[0.7, 0.2, 0.1], [0.4, 0.5, 0.1], [0.1, 0.8, 0.1], [0.1, 0.6, 0.3]])
+    # one of two recalled, two of two
+    assert metrics.value("balanced_accuracy", labels, scores) == 0.75
+    assert metrics.value("roc_auc", labels, scores) == 1.0
+
+
+def test_one_class_carries_no_ranking():
+    assert math.isnan(metrics.value("roc_auc", floats(1, 1), np.full((2, 2), 0.5)))
+    assert math.isnan(metrics.value("roc_auc", floats(1, 1), floats(0.5, 0.4)))
+
+
+OF_NUMBERS = {
+    "neg_mean_absolute_error": lambda *args, **kw: -mean_absolute_error(*args, **kw),
+    "neg_root_mean_squared_error": lambda *args, **kw: -root_mean_squared_error(*args, **kw),
+    "r2": r2_score,
+}
+
+
+@pytest.mark.parametrize("metric", METRICS_OF["regression"])
+@given(
+    st.lists(
+        st.tuples(st.integers(-50, 50), st.integers(-50, 50), st.integers(0, 4)),
+        min_size=2,
+        max_size=30,
+    )
+)
+def test_metric_of_numbers_is_that_of_sklearn(metric, rows):
+    labels, scores, weights = (floats(*column) for column in zip(*rows, strict=True))
+    assume(len(set(labels[weights > 0])) > 1)
+    ours = metrics._weighted_metric(metric, labels, scores)(weights[None, :])[0]
+    assert ours == pytest.approx(OF_NUMBERS[metric](labels, scores, sample_weight=weights))
+
+
+def test_r2_of_equal_labels_is_undefined():
+    assert math.isnan(metrics.value("r2", floats(3, 3), floats(3, 4)))
+
+
+@pytest.mark.parametrize("task", ["multiclass", "regression"])
+def test_better_predictions_gain_by_every_metric_of_the_task(task):
+    generator = np.random.default_rng(9)
+    labels = generator.integers(0, 3, 600).astype(float)
+    if task == "multiclass":
+        labels = labels.astype(float)
+        noise = generator.random((600, 3))
+        good, poor = (
+            (share * np.eye(3)[labels.astype(int)] + noise) / (share + noise.sum(1, keepdims=True))
+            for share in (0.5, 0.1)
+        )
+    else:
+        labels = generator.normal(size=600)
+        noise = generator.normal(size=600)
+        good, poor = labels + 0.3 * noise, labels + 0.9 * noise
+    for metric in METRICS_OF[task]:
+        gain, low, high = metrics.paired_gain(metric, labels, good, poor)
+        assert 0 < low < gain < high, metric
+        found = metrics.measure(metric, labels, good)
+        assert found.low < found.value < found.high

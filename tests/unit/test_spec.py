@@ -61,7 +61,7 @@ def test_flights_is_predicted_from_what_is_known_before_departure(flights: Model
             id="optional-key-misspelt",
         ),
         pytest.param(
-            "min_rows: 15000", "colour: red", "colour:", "allowed: estimator", id="key-unknown"
+            "min_rows: 15000", "colour: red", "colour:", "allowed: balance", id="key-unknown"
         ),
         pytest.param(
             "owner: flight-ops-ml\n",
@@ -90,10 +90,87 @@ def test_flights_is_predicted_from_what_is_known_before_departure(flights: Model
         ),
         pytest.param(
             "metric: roc_auc",
-            "metric: accuracy",
+            "metric: precision",
             "metric:",
             "'roc_auc'",
             id="not-among-the-choices",
+        ),
+        pytest.param(
+            "metric: roc_auc",
+            "metric: accuracy",
+            "metric:",
+            "accuracy is not for binary; allowed: roc_auc",
+            id="metric-of-another-task",
+        ),
+        pytest.param(
+            "metric: roc_auc\n  floor: 0.53",
+            "metric: neg_log_loss\n  floor: 0.53",
+            "floor:",
+            "neg_log_loss is never above 0, got 0.53",
+            id="floor-out-of-reach",
+        ),
+        pytest.param(
+            "  at_least: 15",
+            "  at_least: 15\n  task: regression",
+            "at_least:",
+            "at_least makes a label of 0 and 1; leave it out for regression",
+            id="limit-of-a-number",
+        ),
+        pytest.param(
+            "  at_least: 15",
+            "  task: multiclass\n  classes: [late]",
+            "classes:",
+            "classes must name two or more, got ['late']",
+            id="one-class",
+        ),
+        pytest.param(
+            "  at_least: 15",
+            "  classes: [early, late]",
+            "classes:",
+            "classes are for multiclass",
+            id="classes-of-another-task",
+        ),
+        pytest.param(
+            "  seed: 2013",
+            "  window: rolling",
+            "window:",
+            "window: rolling needs its length; set max_days",
+            id="rolling-without-a-length",
+        ),
+        pytest.param(
+            "  seed: 2013",
+            "  max_days: 30",
+            "max_days:",
+            "max_days is the length of a rolling window, got expanding",
+            id="length-without-rolling",
+        ),
+        pytest.param(
+            "  seed: 2013",
+            "  cv_folds: 0\n  search: {n_iter: 3, space: {max_iter: [1, 2]}}",
+            "cv_folds:",
+            "cv_folds must be 1 or more for a search",
+            id="search-without-folds",
+        ),
+        pytest.param(
+            "  seed: 2013",
+            "  search: {n_iter: 3, space: {max_iter: {low: 5, high: 5}}}",
+            "search:",
+            "low must be less than high, got 5 and 5",
+            id="range-without-width",
+        ),
+        pytest.param(
+            "  seed: 2013",
+            "  search: {n_iter: 3, space: {max_iter: []}}",
+            "search:",
+            "max_iter has no values",
+            id="nothing-to-choose",
+        ),
+        pytest.param(
+            "  seed: 2013",
+            "  sample_weight: distanc",
+            "sample_weight:",
+            "did you mean 'distance'?",
+            id="weight-misspelt",
         ),
         pytest.param(
             "first: 2013-01-07",

@@ -1,19 +1,23 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+from pathlib import Path
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 
 from include.demo import flights_feed
-from include.retraining import features, feedback, monitoring, registry, training
-from include.retraining.errors import DataError, SpecError
+from include.retraining import features, feedback, gate, monitoring, registry, training
+from include.retraining.errors import DataError, ScoringError, SpecError
+from include.retraining.estimator import build_pipeline
 from include.retraining.names import CHALLENGER, INCIDENT_TAG
-from include.retraining.records import Candidate, TrainingSet
+from include.retraining.records import Candidate, DriftReport, FeatureDrift, TrainingSet
 from include.retraining.settings import Settings
-from include.retraining.spec import ModelSpec
+from include.retraining.spec import ModelSpec, Range, Search
 from include.retraining.storage import Storage
 from tests.unit.pipeline import WEEKS, copy_home, ingest, request_retrain, small_spec, train
 
@@ -83,7 +87,7 @@ def test_same_request_gives_the_same_rows_byte_for_byte(ingested):
 
 @pytest.mark.parametrize("days", [7.0, 10.5])
 def test_rolling_window_leaves_older_rows_out_and_does_not_cut_whole_batches(ingested, days):
-    spec = small_spec(training={"max_days": days, "min_rows": 100})
+    spec = small_spec(training={"window": "rolling", "max_days": days, "min_rows": 100})
     found, learnt, _ = build(ingested, "2013-01-28", spec)
     oldest = dt.datetime(2013, 1, 27, tzinfo=dt.UTC) - days * DAY  # the duel begins on the 27th
     assert found.training_start == oldest
@@ -96,10 +100,90 @@ def test_rolling_window_leaves_older_rows_out_and_does_not_cut_whole_batches(ing
 
 
 def test_rolling_window_longer_than_the_history_is_all_of_it(ingested):
-    spec = small_spec(training={"max_days": 1000.0})
+    spec = small_spec(training={"window": "rolling", "max_days": 1000.0})
     found = build(ingested, "2013-01-28", spec)[0]
     assert found.training_start == SPEC.partitions.first
     assert found.sha256 == build(ingested, "2013-01-28")[0].sha256
+
+
+def report_drift(
+    settings: Settings,
+    partition: str,
+    *drifted: str,
+    champion: int | None = 7,
+    expected: bool = False,
+) -> None:
+    """Keep a drift report in which these columns drifted."""
+    columns = tuple(
+        FeatureDrift(
+            name=name,
+            kind="numeric",
+            distance=0.5,
+            p_value=0.0,
+            threshold=0.1,
+            state="calibrated",
+            drifted=True,
+            expected=expected,
+            reason="a test",
+        )
+        for name in drifted
+    )
+    report = DriftReport(
+        batch=SPEC.batch_ref(partition),
+        content_sha256="x",
+        champion_version=champion,
+        state="calibrated",
+        rows=1,
+        labelled_rows=0,
+        features=tuple(column for column in columns if column.name != training.SCORE),
+        score=next((column for column in columns if column.name == training.SCORE), None),
+    )
+    key = f"flights/reports/partition={partition}/drift.json"
+    Storage.of(settings).write_json(key, report)
+
+
+def since(settings: Settings, partition: str = "2013-01-28") -> dt.datetime | None:
+    request = request_retrain(SPEC, settings, partition).model_copy(update={"champion_version": 7})
+    return training.drift_start(SPEC, Storage.of(settings), request)
+
+
+def test_drift_began_with_the_first_of_an_unbroken_run_of_drifted_batches(ingested):
+    assert since(ingested) is None
+    report_drift(ingested, "2013-01-28", "temp")
+    assert since(ingested) == SPEC.batch_ref("2013-01-28").start
+    report_drift(ingested, "2013-01-21", training.SCORE)
+    assert since(ingested) == SPEC.batch_ref("2013-01-21").start
+    report_drift(ingested, "2013-01-14")
+    report_drift(ingested, "2013-01-07", "temp")
+    assert since(ingested) == SPEC.batch_ref("2013-01-21").start
+    report_drift(ingested, "2013-01-14", "weekday", expected=True)
+    assert since(ingested) == SPEC.batch_ref("2013-01-21").start
+    report_drift(ingested, "2013-01-14", "temp", champion=6)
+    assert since(ingested) == SPEC.batch_ref("2013-01-21").start
+    report_drift(ingested, "2013-01-14", "temp")
+    assert since(ingested) == SPEC.partitions.first
+
+
+@pytest.mark.parametrize("min_rows", [2000, 8000])
+def test_window_since_the_drift_holds_at_least_the_rows_a_training_needs(ingested, min_rows):
+    spec = small_spec(training={"window": "since_drift", "min_rows": min_rows})
+    for partition in ("2013-01-21", "2013-01-28"):
+        report_drift(ingested, partition, "temp", champion=None)
+    found, learnt, _ = build(ingested, "2013-01-28", spec)
+    drift_began = SPEC.batch_ref("2013-01-21").start
+    if min_rows == 2000:
+        assert found.training_start == drift_began
+        assert found.training_rows > min_rows
+    else:
+        assert found.training_start < drift_began
+        assert found.training_rows >= min_rows
+        newer = learnt[learnt["sched_dep"] > learnt["sched_dep"].min()]
+        assert newer[training.LABEL].notna().sum() < min_rows
+
+
+def test_window_since_a_drift_that_is_none_is_all_history(ingested):
+    spec = small_spec(training={"window": "since_drift"})
+    assert build(ingested, "2013-01-28", spec)[0].sha256 == build(ingested, "2013-01-28")[0].sha256
 
 
 def test_nothing_published_is_said(empty):
@@ -117,7 +201,7 @@ def test_too_few_rows_have_an_edge(ingested):
 @pytest.mark.parametrize(("limit", "label"), [(-1e9, 1), (1e9, 0)], ids=["all-late", "all-on-time"])
 def test_labels_of_one_class_are_refused(ingested, limit, label):
     spec = small_spec(label={"at_least": limit})
-    with pytest.raises(DataError, match=f"labels are {label}; a classifier needs both classes"):
+    with pytest.raises(DataError, match=f"labels are {label}; binary needs two classes or more"):
         build(ingested, "2013-01-21", spec)
 
 
@@ -250,7 +334,7 @@ def test_seed_reaches_an_estimator_inside_another():
     spec = small_spec(
         training={"estimator": "tests.unit.estimators:calibrated_forest", "params": {}, "seed": 42}
     )
-    found = training.build_pipeline(spec).get_params()
+    found = build_pipeline(spec).get_params()
     seeds = {name: value for name, value in found.items() if name.endswith("random_state")}
     assert seeds == {"model__estimator__random_state": 42}
 
@@ -264,13 +348,13 @@ def test_seed_reaches_an_estimator_inside_another():
         pytest.param(FOREST, {"trees": 3}, "does not take them", id="unknown-parameter"),
         pytest.param("tests.unit.estimators:impossible", {}, "nothing is there", id="raises"),
         pytest.param("sklearn.svm.LinearSVC", {}, "no probabilities", id="no-probabilities"),
-        pytest.param("collections.OrderedDict", {}, "no probabilities", id="no-estimator"),
+        pytest.param("collections.OrderedDict", {}, "is no estimator", id="no-estimator"),
     ],
 )
 def test_estimator_that_cannot_be_made_is_a_spec_error(estimator, params, says):
     spec = small_spec(training={"estimator": estimator, "params": params})
     with pytest.raises(SpecError, match=says):
-        training.build_pipeline(spec)
+        build_pipeline(spec)
 
 
 @pytest.mark.parametrize(
@@ -295,7 +379,7 @@ def test_pipeline_takes_missing_values_and_levels_it_never_saw(shared):
     frame = feedback.feature_frame(SPEC, storage.read_table(joined.key)).tail(500)
     for estimator in (SPEC.training.estimator, FOREST):
         spec = small_spec(training={"estimator": estimator, "params": {}})
-        pipeline = training.build_pipeline(spec).fit(frame, np.arange(500) % 2)
+        pipeline = build_pipeline(spec).fit(frame, np.arange(500) % 2)
         strange = frame.head(2).copy()
         strange["temp"] = np.nan
         strange["dest"] = ["NEVER SEEN", None]
@@ -320,3 +404,91 @@ def test_corrected_batch_changes_the_data_hash(ingested):
     flights = flights_feed.flights_of(SPEC.batch_ref("2013-01-07")).iloc[10:]
     ingest(SPEC, ingested, "2013-01-07", flights)
     assert build(ingested, "2013-01-21")[0].sha256 != before
+
+
+# --- other tasks, from training to the next batch -------------------------------------------------
+
+HERE = "tests.unit.estimators:"
+TASKS = [
+    pytest.param(
+        {"task": "regression", "at_least": None},
+        {"metric": "neg_mean_absolute_error", "floor": -40.0, "slices": ("origin",)},
+        {"estimator": "sklearn.ensemble.HistGradientBoostingRegressor"},
+        {},
+        id="regression",
+    ),
+    pytest.param(
+        {
+            "task": "multiclass",
+            "column": "origin",
+            "at_least": None,
+            "classes": ("EWR", "JFK", "LGA"),
+        },
+        {"metric": "balanced_accuracy", "floor": 0.4, "slices": ("carrier",)},
+        {
+            "estimator": "sklearn.ensemble.RandomForestClassifier",
+            "params": {"n_estimators": 5, "max_depth": 6},
+            "calibration": "sigmoid",
+            "balance_classes": True,
+            "cv_folds": 2,
+        },
+        {"categorical": ("carrier", "dest")},
+        id="multiclass",
+    ),
+]
+
+
+@pytest.mark.parametrize(("label", "rules", "fitting", "inputs"), TASKS)
+def test_other_task_is_trained_judged_promoted_and_watched(ingested, label, rules, fitting, inputs):
+    spec = small_spec(
+        label=label,
+        gate=rules,
+        training={"params": {"max_iter": 5, "early_stopping": False}} | fitting,
+        features=inputs,
+    )
+    request, candidate = train(spec, ingested, "2013-01-21")
+    run = registry.client(ingested).get_run(candidate.run_id)
+    assert f"cv_mean.{rules['metric']}" in run.data.metrics
+    decision = gate.run_duel(spec, ingested, request, candidate)
+    assert decision.passed, decision.reasons
+    registry.promote(spec, ingested, decision, actor="test", at=dt.datetime.now(dt.UTC))
+    batch = spec.batch_ref("2013-01-28")
+    report = monitoring.measure_drift(spec, ingested, batch)
+    assert report.champion_version == 1
+    assert report.score is not None
+    assert report.score.kind == ("numeric" if label["task"] == "regression" else "categorical")
+    assert report.score.distance is not None
+    assert report.performance is not None
+    assert report.promise == decision.candidate
+    again, challenger = train(spec, ingested, "2013-01-28")
+    second = gate.run_duel(spec, ingested, again, challenger)
+    assert second.champion is not None
+    assert second.gain is not None
+    assert second.slices
+
+
+def test_search_and_folds_are_in_the_run(ingested):
+    search = Search(n_iter=2, space={"max_leaf_nodes": Range(low=4, high=8)})
+    spec = small_spec(training={"search": search, "cv_folds": 3})
+    _, candidate = train(spec, ingested, "2013-01-21")
+    api = registry.client(ingested)
+    folds = api.get_metric_history(candidate.run_id, "cv.roc_auc")
+    assert [fold.step for fold in folds] == [1, 2, 3]
+    path = mlflow.artifacts.download_artifacts(
+        run_id=candidate.run_id, artifact_path=training.SEARCH_ARTIFACT
+    )
+    trials = json.loads(Path(path).read_text())
+    assert len(trials) == 3
+    best = max(trials, key=lambda trial: trial["roc_auc"])
+    run = api.get_run(candidate.run_id).data
+    assert run.metrics["cv_mean.roc_auc"] == best["roc_auc"]
+    assert {name: run.params[f"model.{name}"] for name in spec.training.params} == {
+        name: str(best[name]) for name in spec.training.params
+    }
+
+
+def test_model_without_a_usable_prediction_is_never_registered(ingested):
+    spec = small_spec(training={"estimator": f"{HERE}Broken", "params": {}})
+    with pytest.raises(ScoringError, match="predictions are not finite numbers"):
+        train(spec, ingested, "2013-01-21")
+    assert (runs(ingested), versions(ingested)) == ([], [])
