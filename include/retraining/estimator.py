@@ -92,17 +92,30 @@ def fit(spec: ModelSpec, rows: pa.Table, labels: metrics.Floats) -> Fitted:
     best = max(known, key=lambda trial: trial.mean, default=trials[0])
     if spec.training.search:
         log.info("best of %s trials: %s (%s)", len(trials), best.params, _mean(spec, best))
+    return Fitted(fit_once(spec, rows, labels, params=best.params), best, tuple(trials))
+
+
+def fit_once(
+    spec: ModelSpec,
+    rows: pa.Table,
+    labels: metrics.Floats,
+    *,
+    params: dict[str, Any] | None = None,
+) -> Pipeline:
+    """Fit on all rows, without folds or search; parameters, rows and errors are those of `fit`."""
     started = time.monotonic()
     log.info("fitting %s on %s rows", spec.training.estimator, len(labels))
+    params = spec.training.params if params is None else params
+    frame, weights = feedback.feature_frame(spec, rows), sample_weights(spec, rows, labels)
     try:
-        pipeline = _fitted(spec, best.params, frame, labels, weights)
+        pipeline = _fitted(spec, params, frame, labels, weights)
     except (TypeError, ValueError) as error:  # what scikit-learn makes of parameters and data
         raise DataError(
             f"{spec.model}: {spec.training.estimator} cannot be fitted: {error}; check "
             "training.params and the features"
         ) from error
     log.info("fitted in %.1f s", time.monotonic() - started)
-    return Fitted(pipeline, best, tuple(trials))
+    return pipeline
 
 
 def time_folds(

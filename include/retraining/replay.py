@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include.retraining import features, feedback, gate, metrics, training
+from include.retraining import estimator, features, feedback, gate, metrics, training
 from include.retraining.drift import verdict as verdicts
 from include.retraining.errors import DataError, SpecError
 from include.retraining.incident import hold_after
@@ -279,9 +279,7 @@ class Past:
         known = known[~np.isnan(known)]
         if len(np.unique(known)) < 2:
             raise DataError(f"{spec.model}: all labels before {end:%Y-%m-%d} are the same")
-        pipeline = training.build_pipeline(spec)
-        pipeline.fit(feedback.feature_frame(spec, labelled), known.astype("int64"))
-        return pipeline, start
+        return estimator.fit_once(spec, labelled, known), start
 
     def _reference(self, at: int) -> _Reference:
         """Give what a report holds a window against; once, and only where a policy asks for it."""
