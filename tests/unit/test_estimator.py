@@ -199,7 +199,7 @@ def test_row_of_no_weight_teaches_nothing():
     "bad", [[-1.0], [np.nan], [np.inf]], ids=["negative", "missing", "infinite"]
 )
 def test_weight_that_is_none_is_refused(bad):
-    rows = rows_of(distance=np.r_[np.ones(599), [bad]])
+    rows = rows_of(distance=np.r_[np.ones(599), bad])
     with pytest.raises(DataError, match="1 of 600 that are missing, negative or infinite"):
         estimator.fit(spec_of(sample_weight="distance"), rows, LABELS)
 

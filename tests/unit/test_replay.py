@@ -32,6 +32,7 @@ def small_spec() -> ModelSpec:
         "estimator": "sklearn.tree.DecisionTreeClassifier",
         "params": {"max_depth": 3},
         "min_rows": 500,
+        "window": "rolling",
         "max_days": 21,
     }
     content["gate"] |= {"slices": [], "min_rows": 50}
