@@ -11,6 +11,7 @@ import re
 import time
 from typing import Literal, Protocol
 
+from include.retraining import duel_table
 from include.retraining.names import storage_key
 from include.retraining.records import GateDecision, Promotion, Record, ValidationReport, Verdict
 from include.retraining.storage import Storage, json_bytes, sha256
@@ -205,7 +206,7 @@ def of_gate(decision: GateDecision) -> Alert:
         thread=decision.partition,
         level="info",
         title=f"Candidate version {decision.candidate_version} {title}: {kept}",
-        lines=decision.reasons,
+        lines=duel_table.as_lines(decision),
     )
 
 

@@ -11,6 +11,7 @@ import datetime as dt
 import hashlib
 import json
 import time
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import AwareDatetime
@@ -44,6 +45,11 @@ class Entry(Record):
         """Give the SHA-256 of everything but the hash itself."""
         content = self.model_dump(mode="json", exclude={"hash"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def find(entries: Iterable[Entry], incident_id: str, action: str) -> Entry | None:
+    """Give the entry that an incident's action made, or None."""
+    return next((e for e in entries if (e.incident_id, e.action) == (incident_id, action)), None)
 
 
 def append(storage: Storage, draft: Entry) -> Entry:

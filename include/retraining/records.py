@@ -274,6 +274,37 @@ class Candidate(Record):
     digest: str = Field(description="of the fitted model; equal data and seed give an equal digest")
 
 
+GateMode = Literal["enabled", "dry_run", "disabled"]
+
+
+class Gain(Record):
+    """Candidate minus another version on the same rows, with its confidence interval."""
+
+    rows: Count
+    value: float
+    low: float
+    high: float
+
+
+class Traits(Record):
+    """What a version is like beside its metric; None where it cannot be measured."""
+
+    calibration_error: Share | None = Field(
+        default=None, description="expected calibration error of the predicted probabilities"
+    )
+    scoring_ms_per_1000_rows: float | None = None
+    size_bytes: Count | None = None
+
+
+class GateCheck(Record):
+    """One condition that was looked at, and what was found."""
+
+    name: str
+    passed: bool
+    detail: str
+    binding: bool = Field(default=False, description="counts where the gate is not enabled, too")
+
+
 class GateDecision(Record):
     """The candidate against the champion on the same rows, and what follows."""
 
@@ -282,14 +313,17 @@ class GateDecision(Record):
     partition: str
     candidate_version: int
     champion_version: int | None
-    passed: bool
+    mode: GateMode = "enabled"
+    passed: bool = Field(description="may be promoted")
     reasons: tuple[str, ...]
-    candidate: Performance
+    checks: tuple[GateCheck, ...] = ()
+    candidate: Performance | None = Field(description="None: the duel's rows cannot carry a metric")
     champion: Performance | None = None
-    gain: float | None = Field(default=None, description="candidate minus champion")
-    gain_low: float | None = Field(default=None, description="lower end of its confidence interval")
-    gain_high: float | None = None
-    slices: dict[str, float] = Field(default={}, description="slice -> gain")
+    gain: Gain | None = None
+    delong: Gain | None = Field(default=None, description="the gain of AUC by DeLong's method")
+    slices: dict[str, Gain] = Field(default={}, description="slice -> gain")
+    candidate_traits: Traits = Traits()
+    champion_traits: Traits | None = None
 
 
 class Promotion(Record):

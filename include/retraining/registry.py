@@ -203,12 +203,13 @@ def promote(
             f"{current} is champion now; nothing was changed, run a new retrain"
         )
     previous = decision.champion_version
-    client(settings).set_model_version_tag(
-        spec.model,
-        str(decision.candidate_version),
-        PROMISE_TAG,
-        decision.candidate.model_dump_json(),
-    )
+    if decision.candidate is not None:
+        client(settings).set_model_version_tag(
+            spec.model,
+            str(decision.candidate_version),
+            PROMISE_TAG,
+            decision.candidate.model_dump_json(),
+        )
     _crown(spec, settings, version=decision.candidate_version, previous=previous, retired=previous)
     return _enter(
         spec,

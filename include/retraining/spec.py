@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from include.retraining.errors import SpecError, did_you_mean
-from include.retraining.records import BatchRef
+from include.retraining.records import BatchRef, GateMode
 
 MODELS_DIR = Path(__file__).resolve().parents[1] / "models"
 
@@ -302,6 +302,11 @@ class Training(_Section):
 class Gate(_Section):
     """What a candidate has to show before it may replace the champion."""
 
+    mode: GateMode = Field(
+        default="enabled",
+        description="enabled; dry_run: the duel is held and told, but stops nothing; disabled: no "
+        "duel",
+    )
     metric: Metric = Field(
         default="roc_auc",
         description="higher is better for all. "
@@ -315,8 +320,28 @@ class Gate(_Section):
     )
     min_rows: int = Field(default=200, ge=2, description="labelled rows a metric needs")
     slices: tuple[str, ...] = Field(default=(), description="columns: no slice may get worse")
-    max_slice_loss: float = Field(default=0.05, ge=0, description="of the metric, in any slice")
-    min_slice_rows: int = Field(default=100, ge=2, description="smaller slices are not judged")
+    max_slice_loss: float = Field(
+        default=0.05, ge=0, description="no slice's interval may reach below minus this"
+    )
+    min_slice_rows: int = Field(default=500, ge=2, description="smaller slices are not judged")
+
+
+class Policies(_Section):
+    """What holds whatever the metrics say; a broken one blocks in every `gate.mode`."""
+
+    forbidden_features: tuple[str, ...] = Field(
+        default=(), description="no model with one of these is promoted"
+    )
+    max_data_age_days: float | None = Field(
+        default=None, gt=0, description="from the end of the training data to the batch's end"
+    )
+    min_training_rows: int | None = Field(default=None, ge=1, description="with mature labels")
+    max_duel_distance: Share | None = Field(
+        default=None, description="of any feature, between training data and duel window"
+    )
+    required_slices: tuple[str, ...] = Field(
+        default=(), description="column=level: has to be judged, not only where it is large enough"
+    )
 
 
 class Retrain(_Section):
@@ -365,6 +390,7 @@ class ModelSpec(_Section):
     drift: Drift = Drift()
     training: Training = Training()
     gate: Gate = Gate()
+    policies: Policies = Policies()
     retrain: Retrain = Retrain()
 
     @model_validator(mode="after")
@@ -385,6 +411,14 @@ class ModelSpec(_Section):
                 if name not in self.features.names:
                     near = did_you_mean(name, self.features.names)
                     raise ValueError(f"{place}: {name!r} is not a feature{near}")
+        for name in self.policies.required_slices:
+            column, is_named, _ = name.partition("=")
+            if not is_named or column not in self.gate.slices:
+                near = did_you_mean(column, self.gate.slices) if is_named else ""
+                raise ValueError(
+                    f"policies.required_slices: must be column=level with a column of gate.slices "
+                    f"({', '.join(self.gate.slices) or 'none'}), got {name!r}{near}"
+                )
         return self
 
     def _check_task(self) -> None:

@@ -296,3 +296,74 @@ def test_better_predictions_gain_by_every_metric_of_the_task(task):
         assert 0 < low < gain < high, metric
         found = metrics.measure(metric, labels, good)
         assert found.low < found.value < found.high
+
+
+def delong_by_definition(labels, candidate, champion):
+    """The gain and its variance, pair by pair."""
+    ones, zeros = labels == 1, labels == 0
+
+    def wins(scores):
+        above = scores[ones][:, None] - scores[zeros][None, :]
+        return (above > 0) + 0.5 * (above == 0)
+
+    change = wins(candidate) - wins(champion)
+    of_ones, of_zeros = change.mean(axis=1), change.mean(axis=0)
+    variance = of_ones.var(ddof=1) / len(of_ones) + of_zeros.var(ddof=1) / len(of_zeros)
+    return change.mean(), variance
+
+
+@pytest.mark.parametrize("levels", [1000, 4], ids=["few-ties", "many-ties"])
+def test_delong_is_its_definition(levels):
+    generator = np.random.default_rng(0)
+    labels = (generator.random(300) < 0.3).astype(float)
+    candidate = np.round(generator.random(300) + 0.5 * labels, 3) * levels // 1
+    champion = np.round(generator.random(300) + 0.3 * labels, 3) * levels // 1
+    gain, low, high = metrics.delong_gain(labels, candidate, champion)
+    expected, variance = delong_by_definition(labels, candidate, champion)
+    assert gain == pytest.approx(expected)
+    assert gain == pytest.approx(
+        metrics.value("roc_auc", labels, candidate) - metrics.value("roc_auc", labels, champion)
+    )
+    assert high - gain == pytest.approx(gain - low) == pytest.approx(1.959964 * variance**0.5)
+
+
+def test_delong_by_hand():
+    # the candidate orders all four pairs, the champion loses one: gain 1/4; the changes of the
+    # positives are 0 and 1/2, of the negatives the same: variance 2 * (1/8) / 2 = 1/8
+    labels = np.array([1.0, 1.0, 0.0, 0.0])
+    candidate, champion = np.array([4.0, 3.0, 2.0, 1.0]), np.array([4.0, 2.0, 3.0, 1.0])
+    gain, low, _ = metrics.delong_gain(labels, candidate, champion)
+    assert gain == 0.25
+    assert low == pytest.approx(0.25 - 1.959964 * 0.125**0.5)
+
+
+def test_delong_of_equal_scores_is_a_tie_without_doubt():
+    labels = np.array([1.0, 1.0, 0.0, 0.0])
+    assert metrics.delong_gain(labels, labels * 0.3, labels * 0.9) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("labels", [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
+def test_delong_of_a_class_with_one_row_knows_no_interval(labels):
+    scores = np.array([0.1, 0.2, 0.3])
+    _, low, high = metrics.delong_gain(np.array(labels), scores, scores[::-1])
+    assert (low, high) == (float("-inf"), float("inf"))
+
+
+def test_calibration_error_by_hand():
+    labels = np.array([0.0, 1.0, 1.0, 1.0])
+    scores = np.array([0.1, 0.3, 0.8, 1.0])  # halves: |0.5 - 0.2| and |1.0 - 0.9|
+    assert metrics.calibration_error(labels, scores, bins=2) == pytest.approx(0.2)
+    assert metrics.calibration_error(labels, labels) == 0.0
+    assert metrics.calibration_error(labels, 1 - labels) == 1.0
+
+
+def test_calibration_error_of_fewer_rows_than_bins():
+    assert metrics.calibration_error(np.array([1.0]), np.array([0.4])) == pytest.approx(0.6)
+
+
+def test_calibrated_scores_have_a_small_error_and_bent_ones_a_large():
+    generator = np.random.default_rng(0)
+    scores = generator.random(20_000)
+    labels = (generator.random(20_000) < scores).astype(float)
+    assert metrics.calibration_error(labels, scores) < 0.02
+    assert metrics.calibration_error(labels, scores**3) > 0.1

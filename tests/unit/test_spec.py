@@ -180,6 +180,21 @@ def test_flights_is_predicted_from_what_is_known_before_departure(flights: Model
             id="no-such-date",
         ),
         pytest.param(
+            "retrain:\n",
+            "policies:\n  required_slices: [orign=EWR]\nretrain:\n",
+            "  required_slices:",
+            "policies.required_slices: must be column=level with a column of gate.slices (origin), "
+            "got 'orign=EWR'; did you mean 'origin'?",
+            id="required-slice-of-another-column",
+        ),
+        pytest.param(
+            "retrain:\n",
+            "policies:\n  required_slices: [origin]\nretrain:\n",
+            "  required_slices:",
+            "got 'origin'",
+            id="required-slice-without-a-level",
+        ),
+        pytest.param(
             "first: 2013-01-07", "first: [2013-01-07", "last:", "not valid YAML", id="broken-yaml"
         ),
         pytest.param(

@@ -1,0 +1,86 @@
+"""Shows a `GateDecision` to people: as Markdown, and as the lines of a message."""
+
+from __future__ import annotations
+
+from include.retraining.records import Gain, GateDecision, Performance
+
+SYMBOL = {True: "ok", False: "FAILED"}
+
+
+def as_markdown(decision: GateDecision) -> str:
+    """Give the whole duel: who was like what, and every condition with what was found."""
+    verb = "may" if decision.passed else "may not"
+    lines = [
+        f"### Duel of {decision.model}, {decision.partition}",
+        "",
+        f"Gate {decision.mode}: version {decision.candidate_version} **{verb} be promoted**.",
+        "",
+        "| | candidate | champion | gain |",
+        "|---|---|---|---|",
+        *(f"| {' | '.join(row)} |" for row in rows(decision)),
+    ]
+    if decision.checks:
+        lines += ["", "| condition | | found |", "|---|---|---|"]
+        lines += [
+            f"| {check.name} | {SYMBOL[check.passed]} | {check.detail.replace('|', '/')} |"
+            for check in decision.checks
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def as_lines(decision: GateDecision) -> tuple[str, ...]:
+    """Give the reasons, then the duel's numbers, one line each."""
+    return (
+        *decision.reasons,
+        *(
+            f"{name}: {ours} / {theirs}" + (f", gain {gain}" if gain else "")
+            for name, ours, theirs, gain in rows(decision)
+        ),
+    )
+
+
+def rows(decision: GateDecision) -> list[tuple[str, str, str, str]]:
+    """Give what was measured: name, candidate, champion, gain; empty where there is nothing."""
+    ours, theirs = decision.candidate_traits, decision.champion_traits
+    champion = decision.champion_version
+    found = [
+        (
+            "version",
+            str(decision.candidate_version),
+            "none" if champion is None else str(champion),
+            "",
+        )
+    ]
+    if decision.candidate is not None:
+        found.append(
+            (
+                f"{decision.candidate.metric} on {decision.candidate.rows:,} rows",
+                _performance(decision.candidate),
+                _performance(decision.champion),
+                _gain(decision.gain),
+            )
+        )
+    if decision.delong is not None:
+        found.append(("the same by DeLong", "", "", _gain(decision.delong)))
+    found += [
+        (f"{name} ({gain.rows:,} rows)", "", "", _gain(gain))
+        for name, gain in decision.slices.items()
+    ]
+    for name, field, form in (
+        ("calibration error", "calibration_error", "{:.4f}"),
+        ("ms per 1,000 rows", "scoring_ms_per_1000_rows", "{:.1f}"),
+        ("size in bytes", "size_bytes", "{:,}"),
+    ):
+        pair = [getattr(traits, field) if traits else None for traits in (ours, theirs)]
+        if pair != [None, None]:
+            one, other = ("" if value is None else form.format(value) for value in pair)
+            found.append((name, one, other, ""))
+    return found
+
+
+def _performance(found: Performance | None) -> str:
+    return "" if found is None else f"{found.value:.4f} ({found.low:.4f} to {found.high:.4f})"
+
+
+def _gain(found: Gain | None) -> str:
+    return "" if found is None else f"{found.value:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
