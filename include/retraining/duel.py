@@ -46,7 +46,7 @@ class Comparison(NamedTuple):
     delong: Gain | None = None
     slices: dict[str, Gain] = {}  # noqa: RUF012 - never changed
     traits: Traits = Traits()
-    leaked_rows: int | None = None
+    leaked_rows: int | None = 0
     trouble: str = ""
 
 
@@ -135,21 +135,47 @@ def _compare(
         traits = _traits(spec, settings, number, rows=rows, known=known, scores=theirs)
     except (RegistryError, ScoringError) as error:
         return Comparison(number, trouble=str(error))
-    gate = spec.gate
+    found = compare_scores(spec, number, rows=rows, known=known, scores=scores, theirs=theirs)
+    return found._replace(traits=traits, leaked_rows=leaked)
+
+
+def compare_scores(
+    spec: ModelSpec,
+    number: int,
+    *,
+    rows: pa.Table,
+    known: metrics.Floats,
+    scores: metrics.Floats,
+    theirs: metrics.Floats,
+) -> Comparison:
+    """Give the gain on another version from both versions' scores of the same labelled rows.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        Says by which metric, with what confidence, in which slices.
+    number : int
+        The other version.
+    rows : Table
+        With the slice columns.
+    known : ndarray of shape (n_rows,)
+        Labels.
+    scores, theirs : ndarray of shape (n_rows,) or (n_rows, n_classes)
+        Of the candidate and of the other version.
+    """
     delong = None
-    if gate.metric == "roc_auc" and scores.ndim == 1:
-        delong = _gain(
-            len(known),
-            metrics.delong_gain(known, scores, theirs, confidence=gate.confidence),
-        )
+    if spec.gate.metric == "roc_auc" and scores.ndim == 1:
+        confidence = spec.gate.confidence
+        exact = metrics.delong_gain(known, scores, theirs, confidence=confidence)
+        delong = _gain(len(known), exact)
+        if delong is None:  # the bootstrap would give an interval, of one class alone
+            return Comparison(number, trouble="a class has one row in the window: gain unknown")
     return Comparison(
         number,
         performance=feedback.performance(spec, known, theirs),
         gain=_paired(spec, known, scores, theirs),
         delong=delong,
         slices=_slice_gains(spec, rows, known, scores, theirs),
-        traits=traits,
-        leaked_rows=leaked,
     )
 
 

@@ -91,6 +91,11 @@ def check_duel(gate: Gate, duel: Duel) -> tuple[GateCheck, ...]:
     return tuple(_checks(gate, duel))
 
 
+def passes(gate: Gate, duel: Duel) -> bool:
+    """Say whether the gate lets a candidate through that no policy stops."""
+    return conclude(gate, check_duel(gate, duel), duel)[0]
+
+
 def _checks(gate: Gate, duel: Duel) -> Iterator[GateCheck]:
     if duel.unscorable:  # such a version must never be promoted, whatever the mode
         yield GateCheck(name="candidate", passed=False, detail=duel.unscorable, binding=True)

@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from include.retraining import duel as duels
 from include.retraining import estimator, features, feedback, gate, metrics, training
 from include.retraining.drift import verdict as verdicts
 from include.retraining.errors import DataError, SpecError
@@ -316,7 +317,7 @@ class Past:
         return self._duels[at]
 
     def promotes(self, champion: int, candidate: int) -> bool:
-        """Say whether the gate lets a candidate replace a champion; by value, without slices."""
+        """Say whether the gate lets a candidate replace a champion, without policies."""
         if self.ideal:
             return True
         key = (champion, candidate)
@@ -326,16 +327,16 @@ class Past:
             self._promotes[key] = False
             if own is not None:
                 theirs = feedback.predict(spec, self.model(champion).pipeline, duel.rows)
-                gain = metrics.paired_gain(
-                    spec.gate.metric,
-                    duel.known,
-                    duel.scores,
-                    theirs,
-                    confidence=spec.gate.confidence,
-                    seed=spec.training.seed,
+                comparison = duels.compare_scores(
+                    spec,
+                    champion,
+                    rows=duel.rows,
+                    known=duel.known,
+                    scores=duel.scores,
+                    theirs=theirs,
                 )
-                decided = gate.decide(spec.gate, own, gain=gain, slices={}, first=False)
-                self._promotes[key] = decided[0]
+                held = duels.Duel(own, champion=comparison)
+                self._promotes[key] = gate.passes(spec.gate, held)
         return self._promotes[key]
 
     def _rows(self, at: int, start: dt.datetime, end: dt.datetime) -> pa.Table:

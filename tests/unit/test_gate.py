@@ -510,6 +510,19 @@ def test_window_with_one_class_fails_the_gate_closed(trained: Settings):
     assert "labelled rows of 1 different labels" in decision.reasons[0]
 
 
+def test_window_with_one_row_of_a_class_fails_the_gate_closed(trained: Settings):
+    """The bootstrap gives an interval all the same, of the other class alone."""
+    rows = window(trained, 2)
+    late = pa.compute.equal(rows.column(training.LABEL), 1.0)
+    few = pa.concat_tables(
+        [rows.filter(late).slice(0, 1), rows.filter(pa.compute.invert(late)).slice(0, 300)]
+    )
+    with_window(trained, 2, few)
+    decision = duel(trained, 2, 1)
+    assert not decision.passed
+    assert "a class has one row in the window" in decision.reasons[-1]
+
+
 def test_window_with_too_few_rows_fails_the_gate_closed(trained: Settings):
     rows = candidate_of(trained, 1).training_set.duel_rows
     decision = duel(trained, 1, None, small_spec(gate={"min_rows": rows + 1}))
