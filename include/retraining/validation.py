@@ -230,7 +230,7 @@ def _check_columns(item: _Input, columns: dict[str, ColumnType]) -> None:
     missing = [name for name in columns if name not in names]
     extra = [name for name in names if name not in columns]
     for name in missing:
-        hint = f"; new columns: {', '.join(extra)}" if extra else ""
+        hint = f"; new columns: {_some(extra)}" if extra else ""
         item.refuse("column_to_exist", f"column {name!r} is missing{hint}", name)
     if item.findings:
         return
@@ -253,15 +253,23 @@ def _check_columns(item: _Input, columns: dict[str, ColumnType]) -> None:
                 expectation="no_new_columns",
                 severity="info",
                 failed_rows=0,
-                detail=f"new columns, left out: {', '.join(extra)}",
+                detail=f"new columns, left out: {_some(extra)}",
             )
         )
     if not item.is_refused:
         item.table = pa.table(arrays)
 
 
+def _some(names: list[str]) -> str:
+    """Give the first names, and how many more there are."""
+    rest = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
+    return ", ".join(name[:100] for name in names[:10]) + rest
+
+
 _ACCEPTED = {
-    "string": lambda t: pa.types.is_string(t) or pa.types.is_large_string(t),
+    "string": lambda t: (
+        pa.types.is_string(t) or pa.types.is_large_string(t) or pa.types.is_string_view(t)
+    ),
     "integer": lambda t: pa.types.is_integer(t) or pa.types.is_floating(t),
     "number": lambda t: pa.types.is_integer(t) or pa.types.is_floating(t) or pa.types.is_decimal(t),
     "boolean": pa.types.is_boolean,
