@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo up down test lint types check bench bench-drift bench-features lock clean
+.PHONY: help install install-dev demo up down test lint types check bench bench-drift bench-replay bench-features lock clean
 
 help:  ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,7 +41,10 @@ bench: $(VENV)/.installed-dev  ## speed of parsing and of the pipeline, as ratio
 	$(PY) -W ignore -m benchmarks.pipeline
 
 bench-drift: $(VENV)/.installed-dev  ## exactness, speed and detection quality of the drift check
-	$(PY) -W ignore -m benchmarks.drift
+	$(PY) -W ignore -m benchmarks.drift --peers
+
+bench-replay: $(VENV)/.installed-dev  ## when to retrain: policies over a year of flights with real models
+	$(PY) -W ignore -m benchmarks.replay
 
 bench-features: $(VENV)/.installed-dev  ## speed of the point-in-time join
 	$(PY) -W ignore -m benchmarks.features

@@ -40,6 +40,7 @@ Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 FIXED_SCHEDULES = (2, 3, 4, 5, 6, 8, 10, 13)
 GROWTHS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 CLAIRVOYANT_RETRAINS = 16
+MIN_WINDOWS = 3  # the first model's, one to judge, one to gain in
 
 
 class Window(NamedTuple):
@@ -239,22 +240,31 @@ class Past:
 
     def _first(self, partition: str | None) -> int:
         names = [window.batch.partition for window in self.windows]
-        need = self.spec.training.min_rows
-        enough = [index for index, count in enumerate(self._trainable) if count >= need]
         if partition is not None and partition not in names:
             raise DataError(
                 f"--first: {partition!r} is not published; there are {', '.join(names)}"
             )
-        earliest = enough[0] if enough else len(names)
-        first = names.index(partition) if partition is not None else earliest
-        if first < earliest or len(names) - first < 3:
-            most = max(self._trainable, default=0)
-            raise DataError(
-                f"{self.spec.model}: {len(names)} windows are published, and the newest retrain "
-                f"could learn from {most:,} labelled rows; a replay needs training.min_rows "
-                f"{need:,} before its first model and two windows after it. Ingest more of the past"
-            )
-        return first
+        need = self.spec.training.min_rows
+        enough = [index for index, count in enumerate(self._trainable) if count >= need]
+        wanted = enough if partition is None else [names.index(partition)]
+        trouble = ""
+        for first in wanted:
+            if first not in enough or len(names) - first < MIN_WINDOWS:
+                break
+            try:
+                self.model(first)
+            except DataError as error:  # the pipeline would fail here too, and try the next batch
+                trouble = str(error)
+            else:
+                return first
+        most = max(self._trainable, default=0)
+        raise DataError(
+            trouble
+            or f"{self.spec.model}: {len(names)} windows are published, and the newest retrain "
+            f"could learn from {most:,} labelled rows; a replay needs training.min_rows "
+            f"{need:,} before its first model and {MIN_WINDOWS - 1} windows after it. Ingest more "
+            "of the past"
+        )
 
     def _scores(self, trained: int, window: int) -> metrics.Floats:
         return self.model(trained).scores[window - trained - 1]
@@ -278,8 +288,7 @@ class Past:
         known = feedback.labels(spec, learned, known_at=end)
         labelled = learned.filter(pa.array(~np.isnan(known)))
         known = known[~np.isnan(known)]
-        if len(np.unique(known)) < 2:
-            raise DataError(f"{spec.model}: all labels before {end:%Y-%m-%d} are the same")
+        training.check_learnable(spec, labelled.append_column(training.LABEL, pa.array(known)))
         return estimator.fit_once(spec, labelled, known), start
 
     def _reference(self, at: int) -> _Reference:

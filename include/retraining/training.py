@@ -162,7 +162,7 @@ def build_training_set(spec: ModelSpec, settings: Settings, request: RetrainRequ
     known = training.column(LABEL).to_numpy()
     known = known[~np.isnan(known)]
     duel = duel.filter(pc.invert(pc.is_nan(duel.column(LABEL))))
-    _check_learnable(spec, training)
+    check_learnable(spec, training)
 
     folder = incident_key(spec.model, request.incident_id)
     training_set = TrainingSet(
@@ -185,7 +185,8 @@ def build_training_set(spec: ModelSpec, settings: Settings, request: RetrainRequ
     return training_set
 
 
-def _check_learnable(spec: ModelSpec, training: pa.Table) -> None:
+def check_learnable(spec: ModelSpec, training: pa.Table) -> None:
+    """Refuse rows that nothing can be learned from, with what to do; raises DataError."""
     labelled = training.filter(pc.invert(pc.is_nan(training.column(LABEL))))
     if labelled.num_rows < spec.training.min_rows:
         raise DataError(

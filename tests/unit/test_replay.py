@@ -11,6 +11,8 @@ import pytest
 from include.retraining import replay
 from include.retraining.errors import DataError, SpecError
 from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec
+from include.retraining.storage import Storage
+from tests.unit import pipeline
 
 ROWS, WINDOWS, TURN = 400, 12, 6
 
@@ -181,3 +183,35 @@ def test_unknown_first_partition_is_refused(past):
 def test_unknown_setting_to_try_is_refused(past, change):
     with pytest.raises(SpecError, match="--try: no setting"):
         replay.standard_policies(past.spec, [change])
+
+
+def test_the_command_shows_a_table_and_keeps_a_picture(shared, tmp_path, monkeypatch, capsys):
+    from include.retraining import __main__ as command_line
+
+    monkeypatch.setenv("RETRAINING_HOME", str(shared.home))
+    features = {"numeric": ("minute_of_day", "distance", "temp")}
+    spec = pipeline.small_spec(features=features, drift={"expected": ()})
+    monkeypatch.setattr(command_line, "_spec", lambda _: spec)
+    picture = tmp_path / "new" / "replay.png"
+    assert command_line.main(["replay", "flights", "--picture", str(picture)]) == 0
+    out = capsys.readouterr()
+    assert "flights: 2 windows after the first model (2013-01-14)" in out.out
+    assert "ours: the model file" in out.out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert str(picture) in out.err
+
+
+def test_the_command_says_what_is_missing(shared, monkeypatch, capsys):
+    from include.retraining.__main__ import main
+
+    monkeypatch.setenv("RETRAINING_HOME", str(shared.home))
+    assert main(["replay", "flights"]) == 2
+    assert "a replay needs training.min_rows 15,000" in capsys.readouterr().err
+
+
+def test_a_first_model_that_cannot_be_learned_is_named(shared):
+    """Delay rates of the week before are unknown in the first week."""
+    spec = pipeline.small_spec()
+    windows = replay.published_windows(spec, Storage.of(shared))
+    with pytest.raises(DataError, match=r"no value in any of .* training rows: carrier_delay_rate"):
+        replay.Past(spec, windows)
