@@ -356,8 +356,8 @@ class Retrain(_Section):
     growth: float | None = Field(
         default=None,
         gt=0,
-        description="new labelled rows, as a share of those the last retrain learned from, "
-        "that ask for one more",
+        description="new labelled rows that ask for a retrain, as a share of those the last one "
+        "learned from; drift lowers the bar",
     )
     min_performance_drop: float = Field(
         default=0.0, ge=0, description="realised metric below the promise by more than this is harm"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.retraining.drift.verdict import judge
+from include.retraining.drift.verdict import judge, overlap
 from include.retraining.names import incident_id
 from include.retraining.records import DriftReport, FeatureDrift, Performance
 from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec
@@ -197,7 +197,7 @@ def test_harm_outranks_calm_features_and_a_small_batch():
 
 
 @pytest.mark.parametrize(
-    ("age", "outcome"), [(None, "ignore"), (56.0, "ignore"), (56.01, "retrain")]
+    ("age", "outcome"), [(None, "ignore"), (91.0, "ignore"), (91.01, "retrain")]
 )
 def test_model_beyond_its_age_is_retrained(age, outcome):
     assert judge(SPEC, report(CALM, champion_age_days=age)).outcome == outcome
@@ -266,13 +266,35 @@ def test_column_that_cannot_be_measured_still_gives_a_verdict():
 )
 def test_enough_new_rows_to_learn_from_ask_for_a_retrain(growth, new, outcome):
     spec = configured(retrain={"growth": growth})
-    verdict = judge(spec, report(CALM, learned_rows=10_000, new_rows=new))
+    still = feature("distance", 0.0, importance=0.5)
+    verdict = judge(spec, report(still, learned_rows=10_000, new_rows=new))
     assert verdict.outcome == outcome
     if outcome == "retrain":
         assert verdict.reasons[0] == (
             "2,000 new labelled rows are 20% of the 10,000 that the last retrain learned from "
             "(retrain.growth 20%)"
         )
+
+
+def test_fewer_new_rows_are_enough_where_the_old_ones_are_unlike_today():
+    spec = configured(retrain={"growth": 0.2})
+    changed = feature("temp", 0.5, threshold=0.6, importance=0.8)
+    same = feature("distance", 0.0, importance=0.2)
+    for new, outcome in ((1199, "ignore"), (1200, "retrain")):
+        verdict = judge(spec, report(changed, same, learned_rows=10_000, new_rows=new))
+        assert verdict.outcome == outcome
+    assert verdict.reasons[0] == (
+        "1,200 new labelled rows are 20% of those among the 10,000 of the last retrain that "
+        "resemble today's (60%) (retrain.growth 20%)"
+    )
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.booleans()), max_size=6))
+def test_overlap_is_a_share_and_all_of_it_without_drift(columns):
+    found = [feature(f"f{i}", d, importance=w, expected=e) for i, (d, w, e) in enumerate(columns)]
+    assert -1e-9 <= overlap(found) <= 1 + 1e-9
+    still = [f.model_copy(update={"distance": 0.0}) for f in found]
+    assert overlap(still) == 1.0
 
 
 def test_missing_values_count_like_any_other_drift():

@@ -167,10 +167,32 @@ def ordinary_drop(spec: ModelSpec, history: Sequence[Performance]) -> float:
 
 def _growth(spec: ModelSpec, report: DriftReport) -> list[str]:
     limit, known, new = spec.retrain.growth, report.learned_rows, report.new_rows
-    if limit is None or not known or new is None or new < limit * known:
+    if limit is None or not known or new is None:
         return []
-    text = f"{new:,} new labelled rows are {new / known:.0%} of the {known:,}"
-    return [f"{text} that the last retrain learned from (retrain.growth {limit:.0%})"]
+    alike = overlap(report.features)
+    if new < limit * known * alike:
+        return []
+    of = f"of the {known:,} that the last retrain learned from"
+    if alike < 0.995:
+        of = f"of those among the {known:,} of the last retrain that resemble today's ({alike:.0%})"
+    share = new / (known * alike) if alike else float("inf")
+    return [f"{new:,} new labelled rows are {share:.0%} {of} (retrain.growth {limit:.0%})"]
+
+
+def overlap(features: Sequence[FeatureDrift]) -> float:
+    r"""Give the share of the reference's rows that could as well be rows of the current window.
+
+    Of two laws a share of ``1 - TV`` is common, with TV their total-variation distance (of numeric
+    columns D stands in for it, which is never larger). Columns count by importance, those that are
+    expected to drift not at all:
+
+    .. math:: 1 - \sum_j w_j d_j, \quad w_j = imp_j / \sum_k imp_k
+
+    Where it is small, most of what the model learned is about other rows than those of today, and
+    fewer new ones are worth a retrain.
+    """
+    judged = [f for f in features if f.distance is not None and not f.expected]
+    return 1.0 - sum((f.distance or 0.0) * importance_share(judged, [f]) for f in judged)
 
 
 def _age(spec: ModelSpec, report: DriftReport) -> list[str]:
