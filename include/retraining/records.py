@@ -197,7 +197,7 @@ class DriftReport(Record):
 
     @property
     def worst(self) -> FeatureDrift | None:
-        """The feature furthest beyond its threshold; where none was judged, the one furthest away."""
+        """The feature furthest beyond its threshold; if none was judged, the furthest away."""
         measured = [f for f in self.features if f.distance is not None and not f.expected]
         judged = [f for f in measured if f.state != "insufficient"]
         return max(judged or measured, key=lambda f: f.excess, default=None)
