@@ -10,6 +10,7 @@ import argparse
 import datetime as dt
 import getpass
 import json
+import logging
 import sys
 import warnings
 from pathlib import Path
@@ -103,6 +104,15 @@ def main(arguments: list[str] | None = None) -> int:
 
     replay.set_defaults(run=lambda options: run_replay(_spec(options.model), options))
 
+    again = commands.add_parser(
+        "reproduce", help="train a version again; 0: it comes out the same, 1: it does not"
+    )
+    again.add_argument("model")
+    again.add_argument("--version", type=int, required=True, metavar="N")
+    again.set_defaults(
+        run=lambda options: run_reproduce(_spec(options.model), version=options.version)
+    )
+
     schema = commands.add_parser(
         "schema", help="print the JSON schema of a model file, for editors"
     )
@@ -173,6 +183,22 @@ def run_ledger(spec: ModelSpec, *, verify: bool, at: dt.datetime | None) -> int:
     if not entries:
         print("nothing was in production")
     return 0
+
+
+def run_reproduce(spec: ModelSpec, *, version: int) -> int:
+    """Train a version again and compare; give 1 if it comes out another."""
+    from include.retraining.reproduction import render, reproduce
+
+    settings = _existing(Settings.from_env())
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("include.retraining.estimator").setLevel(logging.INFO)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = reproduce(
+            spec, settings, version, tell=lambda line: print(line, file=sys.stderr, flush=True)
+        )
+    print(render(found))
+    return 0 if found.equal else 1
 
 
 def run_drift(options: argparse.Namespace) -> int:

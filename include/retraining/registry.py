@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from include.retraining import ledger
+from include.retraining import ledger, model_file
 from include.retraining.errors import RegistryError, ScoringError
 from include.retraining.names import (
     CHALLENGER,
@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 PROMISE_TAG = "retraining.promise"
 TRAINED_UNTIL_TAG = "retraining.trained_until"
 FEATURES_TAG = "retraining.features"
+FORMAT_TAG = "retraining.model_format"
+DIGEST_TAG = "retraining.digest"
+SHA256_TAG = "retraining.model_sha256"
 PROFILE_ARTIFACT = "drift_profile.bin"
 
 
@@ -51,11 +54,15 @@ class Version(NamedTuple):
     features: tuple[str, ...]
     trained_until: dt.datetime | None
     promise: Performance | None
+    model_format: str
+    model_sha256: str
+    digest: str
 
 
 def client(settings: Settings) -> MlflowClient:
     """Give a client of the tracking server and registry that the settings name."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
 
     mlflow.set_tracking_uri(settings.mlflow_tracking_uri)
@@ -131,6 +138,9 @@ def _describe(found: ModelVersion) -> Version:
         features=tuple(filter(None, tags.get(FEATURES_TAG, "").split(","))),
         trained_until=dt.datetime.fromisoformat(until) if until else None,
         promise=Performance.model_validate_json(promise) if promise else None,
+        model_format=tags.get(FORMAT_TAG, ""),
+        model_sha256=tags.get(SHA256_TAG, ""),
+        digest=tags.get(DIGEST_TAG, ""),
     )
 
 
@@ -142,8 +152,21 @@ def load_model(spec: ModelSpec, settings: Settings, number: int) -> Any:
     ScoringError
         Its artifact is gone, damaged, or not trusted.
     """
+    found = version(spec, settings, number)
     try:
-        return _load(settings.mlflow_tracking_uri, spec.model, number)
+        if found.model_format not in model_file.FILE_NAMES:
+            raise ScoringError(  # noqa: TRY301 - told like any other model that cannot be loaded
+                f"it has no tag {SHA256_TAG}: no retrain of ours registered it"
+            )
+        return _load(
+            settings.mlflow_tracking_uri,
+            spec.model,
+            number,
+            kind=found.model_format,
+            sha256=found.model_sha256,
+            allowed=spec.training.model_format,
+            trusted=tuple(model_file.trusted_types(spec)),
+        )
     except Exception as error:
         raise ScoringError(
             f"{spec.model} version {number} cannot be loaded: {error}. Restore its artifact, or "
@@ -152,11 +175,12 @@ def load_model(spec: ModelSpec, settings: Settings, number: int) -> Any:
 
 
 @lru_cache(maxsize=4)
-def _load(tracking_uri: str, model: str, number: int) -> Any:
+def _load(tracking_uri: str, model: str, number: int, **rules: Any) -> Any:
     import mlflow
 
     mlflow.set_tracking_uri(tracking_uri)
-    return mlflow.sklearn.load_model(f"models:/{model}/{number}")
+    content = model_file.read(f"models:/{model}/{number}", rules["kind"])
+    return model_file.load(content, **rules)
 
 
 def profile_bytes(spec: ModelSpec, settings: Settings, found: Version) -> bytes:

@@ -22,6 +22,7 @@ MODELS_DIR = Path(__file__).resolve().parents[1] / "models"
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 ColumnType = Literal["string", "integer", "number", "boolean", "timestamp"]
+ModelFormat = Literal["skops", "cloudpickle"]
 Task = Literal["binary", "multiclass", "regression"]
 Metric = Literal[
     "roc_auc",
@@ -287,6 +288,13 @@ class Training(_Section):
         description="all history; the last `max_days`; or what came since the drift began",
     )
     max_days: float | None = Field(default=None, gt=0, description="length of a rolling window")
+    model_format: ModelFormat = Field(
+        default="skops",
+        description="skops; or cloudpickle, which runs arbitrary code when a model is loaded",
+    )
+    trusted_types: tuple[str, ...] = Field(
+        default=(), description="further types a skops file may contain, reviewed by you"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -7,10 +7,13 @@ reused.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 import logging
+import platform
 import subprocess
 import tempfile
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include.retraining import estimator, features, feedback, metrics, registry
+from include.retraining import estimator, features, feedback, metrics, model_file, registry
 from include.retraining.drift.profile import ReferenceProfile
 from include.retraining.errors import DataError
 from include.retraining.names import CHALLENGER, INCIDENT_TAG, incident_key, storage_key
@@ -32,23 +35,10 @@ log = logging.getLogger(__name__)
 LABEL = "_label"
 SCORE = "prediction"
 IMPORTANCES_ARTIFACT = "importances.json"
+SPEC_ARTIFACT = "model_spec.json"
+ENVIRONMENT_ARTIFACT = "environment.txt"
 SEARCH_ARTIFACT = "search.json"
 IMPORTANCE_ROWS = 2000
-
-# What a model artifact may contain beside numpy, scipy and scikit-learn's plain types. Reviewed one
-# by one: each only holds arrays. Anything else is refused when the model is loaded.
-TRUSTED_TYPES = [
-    "numpy.dtype",
-    "sklearn._loss.link.Interval",
-    "sklearn._loss.link.LogitLink",
-    "sklearn._loss.loss.HalfBinomialLoss",
-    "sklearn.calibration._CalibratedClassifier",
-    "sklearn.calibration._SigmoidCalibration",
-    "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.tree._tree.Tree",
-    "sklearn._loss._loss.CyHalfBinomialLoss",
-]
 
 
 def split_times(spec: ModelSpec, batch: BatchRef) -> tuple[dt.datetime, dt.datetime]:
@@ -230,6 +220,7 @@ def train_candidate(
     known = training.column(LABEL).to_numpy()
     labelled = training.filter(pa.array(~np.isnan(known)))
     fitted = estimator.fit(spec, labelled, known[~np.isnan(known)])
+    model_file.require_keepable(spec, fitted.pipeline)
     duel = storage.read_table(training_set.duel_key)
     importances = permutation_importances(spec, fitted.pipeline, duel)
     profile = build_profile(
@@ -311,7 +302,6 @@ def _log_and_register(
     labelled: pa.Table,
 ) -> registry.Version:
     import mlflow
-    import sklearn
     from mlflow.exceptions import MlflowException
     from mlflow.models import infer_signature
 
@@ -329,7 +319,7 @@ def _log_and_register(
         "retraining.feature_service": spec.features.service,
         "retraining.data_sha256": training_set.sha256,
         "retraining.spec_sha256": sha256(json_bytes(spec)),
-        "retraining.git_commit": _git_commit(settings),
+        "retraining.git_commit": git_commit(settings),
     }
     run_name = f"retrain {request.batch.partition}"
     with mlflow.start_run(
@@ -373,6 +363,9 @@ def _log_and_register(
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, registry.PROFILE_ARTIFACT).write_bytes(profile.to_bytes())
             Path(folder, IMPORTANCES_ARTIFACT).write_text(json.dumps(importances, indent=2))
+            Path(folder, SPEC_ARTIFACT).write_bytes(json_bytes(spec))
+            Path(folder, ENVIRONMENT_ARTIFACT).write_text("\n".join(environment()) + "\n")
+            Path(folder, "training_set.json").write_bytes(json_bytes(training_set))
             if spec.training.search:
                 trials = [
                     trial.params | {name: trial.mean if np.isfinite(trial.mean) else None}
@@ -381,16 +374,21 @@ def _log_and_register(
                 Path(folder, SEARCH_ARTIFACT).write_text(json.dumps(trials, indent=2))
             mlflow.log_artifacts(folder)
         example = frame.head(100)
+        kind = spec.training.model_format
         method = "predict" if spec.label.task == "regression" else "predict_proba"
         logged = mlflow.sklearn.log_model(
             fitted.pipeline,
             name="model",
             signature=infer_signature(example, getattr(fitted.pipeline, method)(example)),
-            pip_requirements=[f"scikit-learn=={sklearn.__version__}", f"numpy=={np.__version__}"],
+            pip_requirements=[
+                f"{name}=={version(name)}" for name in ("scikit-learn", "numpy", kind)
+            ],
             pyfunc_predict_fn=method,
-            skops_trusted_types=TRUSTED_TYPES,
+            serialization_format=kind,
+            skops_trusted_types=model_file.trusted_types(spec) if kind == "skops" else None,
         )
         run_id = run.info.run_id
+    content = model_file.read(logged.model_uri, kind)
     try:
         api.create_registered_model(spec.model, description=spec.description)
     except MlflowException as error:
@@ -404,6 +402,8 @@ def _log_and_register(
             INCIDENT_TAG: request.incident_id,
             registry.TRAINED_UNTIL_TAG: training_set.training_end.isoformat(),
             registry.FEATURES_TAG: ",".join(spec.features.names),
+            registry.FORMAT_TAG: kind,
+            registry.SHA256_TAG: hashlib.sha256(content).hexdigest(),
         },
         model_id=logged.model_id,
     )
@@ -428,13 +428,27 @@ def _candidate(
         version=found.number,
         run_id=found.run_id,
         training_set=training_set,
-        digest=sha256(np.round(scores, 9).tobytes()),
+        digest=digest(scores),
+    )
+    registry.client(settings).set_model_version_tag(
+        spec.model, str(found.number), registry.DIGEST_TAG, candidate.digest
     )
     storage.write_json(f"{incident_key(spec.model, request.incident_id)}/candidate.json", candidate)
     return candidate
 
 
-def _git_commit(settings: Settings) -> str:
+def digest(scores: metrics.Floats) -> str:
+    """Give the digest of a model: that of its predictions, rounded to 9 decimals."""
+    return sha256((np.round(scores, 9) + 0.0).tobytes())  # -0.0 is 0.0
+
+
+def environment() -> list[str]:
+    """Give Python and every installed distribution as ``name==version``, sorted."""
+    installed = {f"{found.metadata['Name'].lower()}=={found.version}" for found in distributions()}
+    return [f"python=={platform.python_version()}", *sorted(installed)]
+
+
+def git_commit(settings: Settings) -> str:
     """Give the commit of the bundle, as the settings or git say; ``unknown`` outside a checkout."""
     if settings.commit:
         return settings.commit

@@ -8,6 +8,10 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.tree import DecisionTreeClassifier
 
 
 def calibrated_forest(**params: Any) -> CalibratedClassifierCV:
@@ -39,3 +43,20 @@ class Broken(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict_proba(self, rows: Any) -> Any:
         return np.full((len(rows), 2), np.nan)
+
+
+class Constant(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Gives one probability, and is a type that no allow-list knows."""
+
+    def fit(self, rows: Any, labels: Any) -> Constant:
+        self.classes_ = np.array([0, 1])
+        return self
+
+    def predict_proba(self, rows: Any) -> Any:
+        return np.tile([0.75, 0.25], (len(rows), 1))
+
+
+def with_a_lambda() -> Pipeline:
+    """Give an estimator that holds a function without a name."""
+    steps = FunctionTransformer(lambda rows: rows)
+    return make_pipeline(SimpleImputer(), steps, DecisionTreeClassifier(max_depth=3))

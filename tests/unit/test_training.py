@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import skops.io
 
 from include.demo import flights_feed
 from include.retraining import features, feedback, gate, monitoring, registry, training
@@ -19,6 +21,7 @@ from include.retraining.records import Candidate, DriftReport, FeatureDrift, Tra
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec, Range, Search
 from include.retraining.storage import Storage
+from tests.unit.estimators import Unfittable
 from tests.unit.pipeline import WEEKS, copy_home, ingest, request_retrain, small_spec, train
 
 SPEC = small_spec()
@@ -492,3 +495,94 @@ def test_model_without_a_usable_prediction_is_never_registered(ingested):
     with pytest.raises(ScoringError, match="predictions are not finite numbers"):
         train(spec, ingested, "2013-01-21")
     assert (runs(ingested), versions(ingested)) == ([], [])
+
+
+# --- the model file -------------------------------------------------------------------------------
+
+
+def model_path(settings: Settings, name: str = "model.skops") -> Path:
+    (path,) = (settings.home / "mlflow-artifacts").rglob(name)
+    return path
+
+
+def scores_of(settings: Settings, spec: ModelSpec, candidate: Candidate) -> np.ndarray:
+    registry._load.cache_clear()
+    rows = Storage.of(settings).read_table(candidate.training_set.duel_key)
+    return feedback.score(spec, settings, candidate.version, rows)
+
+
+def test_model_file_that_was_changed_is_refused(ingested):
+    candidate = train(SPEC, ingested, "2013-01-21")[1]
+    before = scores_of(ingested, SPEC, candidate)
+    path = model_path(ingested)
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ScoringError, match=r"model.skops has SHA-256 .* changed or damaged since"):
+        scores_of(ingested, SPEC, candidate)
+    path.write_bytes(content)
+    np.testing.assert_array_equal(scores_of(ingested, SPEC, candidate), before)
+
+
+def test_model_file_with_an_untrusted_type_is_refused_although_its_hash_is_right(ingested):
+    candidate = train(SPEC, ingested, "2013-01-21")[1]
+    content = skops.io.dumps(Unfittable())
+    model_path(ingested).write_bytes(content)
+    registry.client(ingested).set_model_version_tag(
+        "flights", "1", registry.SHA256_TAG, hashlib.sha256(content).hexdigest()
+    )
+    # MLflow takes its list from here; so does not everyone
+    settings_file = model_path(ingested).parent / "MLmodel"
+    listed = f"skops_trusted_types:\n    - {Unfittable.__module__}.Unfittable\n"
+    settings_file.write_text(settings_file.read_text().replace("skops_trusted_types:\n", listed))
+    with pytest.raises(ScoringError, match=r"types that are not trusted: .*Unfittable; it"):
+        scores_of(ingested, SPEC, candidate)
+
+
+def test_estimator_of_an_unreviewed_type_is_named_and_leaves_nothing(ingested):
+    spec = small_spec(training={"estimator": f"{HERE}Constant", "params": {}})
+    with pytest.raises(DataError, match=r"nobody has reviewed: tests.unit.estimators.Constant"):
+        train(spec, ingested, "2013-01-21")
+    assert (runs(ingested), versions(ingested)) == ([], [])
+    reviewed = ("tests.unit.estimators.Constant",)
+    trusting = small_spec(
+        training={"estimator": f"{HERE}Constant", "params": {}, "trusted_types": reviewed}
+    )
+    candidate = train(trusting, ingested, "2013-01-21")[1]
+    assert set(scores_of(ingested, trusting, candidate)) == {0.25}
+    with pytest.raises(ScoringError, match="types that are not trusted"):
+        scores_of(ingested, SPEC, candidate)
+
+
+def test_estimator_that_skops_cannot_keep_is_said(ingested):
+    spec = small_spec(training={"estimator": f"{HERE}with_a_lambda", "params": {}})
+    with pytest.raises(DataError, match=r"cannot be kept as skops: .* training.model_format"):
+        train(spec, ingested, "2013-01-21")
+    assert (runs(ingested), versions(ingested)) == ([], [])
+
+
+def test_cloudpickle_is_written_and_loaded_only_where_the_model_file_says_so(ingested):
+    spec = small_spec(
+        training={
+            "estimator": f"{HERE}with_a_lambda",
+            "params": {},
+            "model_format": "cloudpickle",
+        }
+    )
+    candidate = train(spec, ingested, "2013-01-21")[1]
+    assert model_path(ingested, "model.pkl").exists()
+    assert np.isfinite(scores_of(ingested, spec, candidate)).all()
+    with pytest.raises(ScoringError, match="kept as cloudpickle, which runs arbitrary code"):
+        scores_of(ingested, SPEC, candidate)
+    path = model_path(ingested, "model.pkl")
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(ScoringError, match="changed or damaged since, and was not loaded"):
+        scores_of(ingested, spec, candidate)
+
+
+def test_version_that_no_retrain_registered_is_not_loaded(ingested):
+    candidate = train(SPEC, ingested, "2013-01-21")[1]
+    api = registry.client(ingested)
+    source = api.get_model_version("flights", "1").source
+    api.create_model_version("flights", source, run_id=candidate.run_id)
+    with pytest.raises(ScoringError, match="version 2 cannot be loaded: it has no tag"):
+        registry.load_model(SPEC, ingested, 2)
