@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from include.retraining import duel_table, ledger, registry
+from include.retraining import duel_table, ledger, model_card, registry
 from include.retraining.duel import Comparison, Duel, hold_duel
 from include.retraining.names import incident_key
 from include.retraining.policies import check_policies
@@ -76,6 +76,7 @@ def run_duel(
     )
     storage.write_json(key, decision)
     _log(spec, settings, candidate, decision)
+    model_card.publish(spec, settings, candidate.version)
     return decision
 
 

@@ -39,6 +39,7 @@ PROMISE_TAG = "retraining.promise"
 TRAINED_UNTIL_TAG = "retraining.trained_until"
 FEATURES_TAG = "retraining.features"
 FORMAT_TAG = "retraining.model_format"
+APPROVER_TAG = "retraining.approver"
 DIGEST_TAG = "retraining.digest"
 SHA256_TAG = "retraining.model_sha256"
 PROFILE_ARTIFACT = "drift_profile.bin"
@@ -369,6 +370,12 @@ def _deprecated_stages() -> Iterator[None]:
 def _enter(spec: ModelSpec, settings: Settings, draft: ledger.Entry) -> Promotion:
     entry = ledger.append(Storage.of(settings), draft)
     log.info("%s: version %s is champion (%s)", spec.model, entry.version, entry.reason)
+    from include.retraining import model_card  # which needs this module
+
+    client(settings).set_model_version_tag(
+        spec.model, str(entry.version), APPROVER_TAG, entry.actor
+    )
+    model_card.publish(spec, settings, entry.version)
     return Promotion(
         incident_id=entry.incident_id,
         model=entry.model,

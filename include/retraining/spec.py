@@ -390,6 +390,9 @@ class ModelSpec(_Section):
     description: str = Field(description="one sentence: what is predicted")
     owner: str = Field(description="team or person, shown in Airflow")
     slack_channel: str = Field(default="#ml-alerts", description="where its alerts go")
+    limitations: tuple[str, ...] = Field(
+        default=(), description="what it must not be used for; for the model card"
+    )
     partitions: Partitions
     source: Source
     label: Label

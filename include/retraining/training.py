@@ -21,7 +21,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include.retraining import estimator, features, feedback, metrics, model_file, registry
+from include.retraining import (
+    estimator,
+    features,
+    feedback,
+    metrics,
+    model_card,
+    model_file,
+    registry,
+)
 from include.retraining.drift.profile import ReferenceProfile
 from include.retraining.errors import DataError
 from include.retraining.names import CHALLENGER, INCIDENT_TAG, incident_key, storage_key
@@ -38,6 +46,13 @@ IMPORTANCES_ARTIFACT = "importances.json"
 SPEC_ARTIFACT = "model_spec.json"
 ENVIRONMENT_ARTIFACT = "environment.txt"
 SEARCH_ARTIFACT = "search.json"
+# of the run, and of the version as well
+LINEAGE_TAGS = (
+    "retraining.data_sha256",
+    "retraining.spec_sha256",
+    "retraining.git_commit",
+    "retraining.feature_service",
+)
 IMPORTANCE_ROWS = 2000
 
 
@@ -403,6 +418,8 @@ def _log_and_register(
             registry.TRAINED_UNTIL_TAG: training_set.training_end.isoformat(),
             registry.FEATURES_TAG: ",".join(spec.features.names),
             registry.FORMAT_TAG: kind,
+            **{name: tags[name] for name in LINEAGE_TAGS},
+            "retraining.drift_report": model_card.drift_report_key(spec, request.batch.partition),
             registry.SHA256_TAG: hashlib.sha256(content).hexdigest(),
         },
         model_id=logged.model_id,
@@ -434,6 +451,7 @@ def _candidate(
         spec.model, str(found.number), registry.DIGEST_TAG, candidate.digest
     )
     storage.write_json(f"{incident_key(spec.model, request.incident_id)}/candidate.json", candidate)
+    model_card.publish(spec, settings, found.number)
     return candidate
 
 
