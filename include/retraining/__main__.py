@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from include.retraining.errors import RetrainingError, SpecError, did_you_mean
+from include.retraining.errors import RetrainingError, SpecError, Unavailable, did_you_mean
 from include.retraining.records import Mapping
 from include.retraining.settings import REPOSITORY, Settings
 from include.retraining.settings_table import settings_table
@@ -122,7 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         exit_status: int = options.run(options)
-    except RetrainingError as error:
+    except (RetrainingError, Unavailable) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return exit_status

@@ -11,8 +11,10 @@
     ├── RegistryError        the model registry is in a state no step may act on
     └── LedgerError          the ledger is broken, or two writers disagree
 
+    Unavailable              a system does not answer, or takes nothing; a retry may help
+
 Every message says what, got, allowed, do. Anything else that escapes (a connection reset, a
-time-out) is the world's fault and worth a retry.
+time-out) is the world's fault and worth a retry, as `Unavailable` is.
 """
 
 from __future__ import annotations
@@ -57,6 +59,10 @@ class RegistryError(RetrainingError):
 
 class LedgerError(RetrainingError):
     """The ledger is broken, or two writers disagree about it."""
+
+
+class Unavailable(Exception):
+    """A system does not answer or takes nothing; not ours to mend, and worth a retry."""
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:

@@ -226,6 +226,7 @@ def _win(gate: Gate, duel: Duel) -> str:
     )
 
 
+@registry.writing("the duel")
 def _log(spec: ModelSpec, settings: Settings, candidate: Candidate, decision: GateDecision) -> None:
     """Keep the decision with the candidate's MLflow run and version."""
     api = registry.client(settings)

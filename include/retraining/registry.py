@@ -10,13 +10,15 @@ import contextlib
 import datetime as dt
 import logging
 import os
+import re
+import time
 import warnings
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from include.retraining import ledger, model_file
-from include.retraining.errors import RegistryError, ScoringError
+from include.retraining.errors import RegistryError, ScoringError, Unavailable
 from include.retraining.names import (
     CHALLENGER,
     CHAMPION,
@@ -40,6 +42,8 @@ TRAINED_UNTIL_TAG = "retraining.trained_until"
 FEATURES_TAG = "retraining.features"
 FORMAT_TAG = "retraining.model_format"
 APPROVER_TAG = "retraining.approver"
+ANSWER_SECONDS = 10
+ANSWER_HOLDS_SECONDS = 10
 DIGEST_TAG = "retraining.digest"
 SHA256_TAG = "retraining.model_sha256"
 PROFILE_ARTIFACT = "drift_profile.bin"
@@ -61,13 +65,70 @@ class Version(NamedTuple):
 
 
 def client(settings: Settings) -> MlflowClient:
-    """Give a client of the tracking server and registry that the settings name."""
+    """Give a client of the tracking server and registry that the settings name.
+
+    Raises
+    ------
+    Unavailable
+        It is a server, and does not answer.
+    """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # MLflow's own: 7 retries of up to 120 s each. The task is retried anyway
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     import mlflow
 
     mlflow.set_tracking_uri(settings.mlflow_tracking_uri)
+    _require_answer(settings.mlflow_tracking_uri)
     return mlflow.MlflowClient(settings.mlflow_tracking_uri)
+
+
+_answered: dict[str, float] = {}
+
+
+def _require_answer(uri: str) -> None:
+    """Ask a server whether it is there, every `ANSWER_HOLDS_SECONDS`; any answer will do."""
+    if not uri.startswith(("http://", "https://")):
+        return
+    if time.monotonic() - _answered.get(uri, float("-inf")) < ANSWER_HOLDS_SECONDS:
+        return
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    try:
+        http_request(
+            get_default_host_creds(uri),
+            "/health",
+            "GET",
+            max_retries=0,
+            timeout=ANSWER_SECONDS,
+            raise_on_status=False,
+        )
+    except Exception as error:  # of MLflow, requests or urllib3, by what went wrong
+        where = re.sub(r"//.*@", "//", uri)  # no password in a message
+        raise Unavailable(
+            f"MLflow at {where} does not answer within {ANSWER_SECONDS} s. Nothing was changed "
+            "there and the champion stays. Start the server, or mend its address in the connection "
+            "mlflow_default or RETRAINING_MLFLOW_TRACKING_URI; then clear the task"
+        ) from error
+    _answered[uri] = time.monotonic()
+
+
+@contextlib.contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Turn MLflow's refusal to take something into `Unavailable`, with what to do."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        why = " ".join(error.message.split())[:300]
+        raise Unavailable(
+            f"MLflow did not take {what}: {why}. See that its database "
+            "and artifact store can be written to and are not full, then clear the task: it goes "
+            "on where it stopped"
+        ) from error
 
 
 def experiment_id(spec: ModelSpec, settings: Settings) -> str:
@@ -203,6 +264,7 @@ def profile_bytes(spec: ModelSpec, settings: Settings, found: Version) -> bytes:
         ) from error
 
 
+@writing("the promotion")
 def promote(
     spec: ModelSpec, settings: Settings, decision: GateDecision, *, actor: str, at: dt.datetime
 ) -> Promotion:
@@ -213,6 +275,8 @@ def promote(
     RegistryError
         The gate did not pass, the champion is no longer the one the candidate was measured against,
         or this very promotion was made before and the champion changed since.
+    Unavailable
+        MLflow does not answer, or takes nothing.
     """
     if not decision.passed:
         raise RegistryError(
@@ -255,6 +319,7 @@ def promote(
     )
 
 
+@writing("the rollback")
 def rollback(
     spec: ModelSpec,
     settings: Settings,
@@ -275,6 +340,8 @@ def rollback(
     RegistryError
         There is no earlier champion, the version asked for never was one or is champion now, or
         this very rollback was made before and the champion changed since.
+    Unavailable
+        MLflow does not answer, or takes nothing.
     """
     storage = Storage.of(settings)
     entries = ledger.read(storage, spec.model)

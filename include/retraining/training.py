@@ -235,7 +235,6 @@ def train_candidate(
     known = training.column(LABEL).to_numpy()
     labelled = training.filter(pa.array(~np.isnan(known)))
     fitted = estimator.fit(spec, labelled, known[~np.isnan(known)])
-    model_file.require_keepable(spec, fitted.pipeline)
     duel = storage.read_table(training_set.duel_key)
     importances = permutation_importances(spec, fitted.pipeline, duel)
     profile = build_profile(
@@ -245,6 +244,7 @@ def train_candidate(
         start=training_set.training_start,
         end=training_set.training_end,
     )
+    model_file.require_keepable(spec, fitted.pipeline)
     found = _log_and_register(
         spec,
         settings,
@@ -305,6 +305,7 @@ def build_profile(
     return ReferenceProfile.build(windows or [table], numeric=numeric, categorical=categorical)
 
 
+@registry.writing("the candidate")
 def _log_and_register(
     spec: ModelSpec,
     settings: Settings,

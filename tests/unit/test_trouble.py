@@ -1,0 +1,201 @@
+"""MLflow down, slow or read-only, and models that cannot be used: the champion stays as it was."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from include.retraining import __main__ as cli
+from include.retraining import gate, incident, ledger, monitoring, registry, training
+from include.retraining.errors import (
+    DataError,
+    RetrainingError,
+    ScoringError,
+    SpecError,
+    Unavailable,
+)
+from include.retraining.names import CHAMPION
+from include.retraining.records import Candidate, GateDecision, Performance
+from include.retraining.settings import Settings
+from include.retraining.storage import Storage
+from tests.unit.pipeline import request_retrain, small_spec, train
+
+SPEC = small_spec()
+AT = dt.datetime(2013, 2, 4, tzinfo=dt.UTC)
+PROMISE = Performance(metric="roc_auc", rows=5000, value=0.7, low=0.68, high=0.72)
+
+
+def decision(version: int, champion: int | None) -> GateDecision:
+    return GateDecision(
+        incident_id=f"incident-{version}",
+        model="flights",
+        partition="2013-01-28",
+        candidate_version=version,
+        champion_version=champion,
+        passed=True,
+        reasons=("better",),
+        candidate=PROMISE,
+    )
+
+
+@pytest.fixture
+def champion(trained: Settings) -> Iterator[Settings]:
+    """Version 1 is champion, and whatever a test does, it still is afterwards."""
+    registry.promote(SPEC, trained, decision(1, None), actor="test", at=AT)
+    registry._load.cache_clear()
+
+    def state() -> object:
+        return registry.aliases(SPEC, trained)[CHAMPION], ledger.read(
+            Storage.of(trained), "flights"
+        )
+
+    before = state()
+    yield trained
+    assert state() == before
+
+
+def at(settings: Settings, uri: str) -> Settings:
+    return settings.model_copy(update={"mlflow_tracking_uri": uri})
+
+
+# --- down and slow --------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["down", "slow"])
+def silent(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An address where nothing listens, or where somebody does and never answers."""
+    monkeypatch.setattr(registry, "ANSWER_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        if request.param == "down":
+            server.close()
+        yield f"http://ada:secret@127.0.0.1:{port}"
+
+
+def test_mlflow_that_does_not_answer_is_said_at_once_without_its_password(champion, silent):
+    started = time.monotonic()
+    with pytest.raises(Unavailable) as caught:
+        registry.champion(SPEC, at(champion, silent))
+    assert time.monotonic() - started < 8
+    said = str(caught.value)
+    assert "does not answer within 1 s" in said
+    assert "the champion stays. Start the server" in said
+    assert "secret" not in said
+
+
+def test_every_step_stops_where_mlflow_does_not_answer_and_a_retry_may_help(champion, silent):
+    request = request_retrain(SPEC, champion, "2013-01-28")
+    rows = training.build_training_set(SPEC, champion, request)
+    gone = at(champion, silent)
+    batch = SPEC.batch_ref("2013-01-28")
+    candidate = Candidate(
+        incident_id=request.incident_id,
+        model="flights",
+        version=2,
+        run_id="r",
+        training_set=rows,
+        digest="d",
+    )
+    steps = [
+        lambda: monitoring.measure_drift(SPEC, gone, batch),
+        lambda: incident.open_incident(
+            SPEC, gone, batch=batch, trigger="manual", reason="a test", run_id="new"
+        ),
+        lambda: training.train_candidate(SPEC, gone, request, rows),
+        lambda: gate.run_duel(SPEC, gone, request, candidate),
+        lambda: registry.promote(SPEC, gone, decision(2, 1), actor="test", at=AT),
+    ]
+    for step in steps:
+        with pytest.raises(Unavailable, match="does not answer") as caught:
+            step()
+        assert not isinstance(caught.value, RetrainingError)  # those are not retried
+
+
+def test_command_says_so_instead_of_a_traceback(champion, silent, monkeypatch, capsys):
+    monkeypatch.setenv("RETRAINING_HOME", str(champion.home))
+    monkeypatch.setenv("RETRAINING_MLFLOW_TRACKING_URI", silent)
+    assert cli.main(["reproduce", "flights", "--version", "1"]) == 2
+    assert "error: MLflow at http://127.0.0.1" in capsys.readouterr().err
+
+
+# --- read-only ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def read_only(champion: Settings) -> Settings:
+    """The same MLflow database, opened for reading."""
+    path = champion.home / "mlflow.db"
+    return at(champion, f"sqlite:///file:{path}?mode=ro&uri=true")
+
+
+def test_nothing_is_half_written_where_mlflow_takes_nothing(champion, read_only):
+    request = request_retrain(SPEC, champion, "2013-01-28")
+    rows = training.build_training_set(SPEC, champion, request)
+    before = len(registry.client(champion).search_model_versions("name = 'flights'"))
+    with pytest.raises(Unavailable, match=r"did not take the candidate: .*readonly") as caught:
+        training.train_candidate(SPEC, read_only, request, rows)
+    assert "can be written to and are not full, then clear the task" in str(caught.value)
+    assert len(registry.client(champion).search_model_versions("name = 'flights'")) == before
+    with pytest.raises(Unavailable, match=r"did not take the promotion: .*readonly"):
+        registry.promote(SPEC, read_only, decision(2, 1), actor="test", at=AT)
+    assert training.train_candidate(SPEC, champion, request, rows).version == before + 1
+
+
+# --- models ---------------------------------------------------------------------------------------
+
+
+def test_champion_without_its_artifact_stops_the_monitor_with_what_to_do(champion):
+    for folder in (champion.home / "mlflow-artifacts" / "flights" / "models").iterdir():
+        shutil.rmtree(folder)
+    with pytest.raises(
+        ScoringError, match=r"version 1 cannot be loaded: .*Restore its artifact, or"
+    ):
+        monitoring.measure_drift(SPEC, champion, SPEC.batch_ref("2013-01-28"))
+
+
+def test_champion_of_other_features_stops_the_monitor_with_what_to_do(champion):
+    spec = small_spec(features={"numeric": SPEC.features.numeric[1:]})
+    with pytest.raises(ScoringError, match=r"gone: \['minute_of_day'\].*or retrain with force"):
+        monitoring.measure_drift(spec, champion, spec.batch_ref("2013-01-28"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "says"),
+    [
+        pytest.param(
+            {"training": {"estimator": "tests.unit.estimators:impossible"}},
+            SpecError,
+            "does not take them",
+            id="factory-that-raises",
+        ),
+        pytest.param(
+            {"training": {"estimator": "tests.unit.estimators:Broken", "params": {}}},
+            ScoringError,
+            "predictions are not finite numbers",
+            id="predictions-that-are-nan",
+        ),
+        pytest.param(
+            {"label": {"at_least": 1e9}},
+            DataError,
+            "Check label.column 'arr_delay'",
+            id="one-class",
+        ),
+        pytest.param(
+            {"training": {"search": None, "sample_weight": "dep_delay"}},
+            DataError,
+            "missing, negative or infinite",
+            id="weights-that-are-none",
+        ),
+    ],
+)
+def test_model_that_cannot_be_trained_is_never_registered(champion, changes, kind, says):
+    api = registry.client(champion)
+    before = len(api.search_model_versions("name = 'flights'"))
+    with pytest.raises(kind, match=says):
+        train(small_spec(**changes), champion, "2013-01-28")
+    assert len(api.search_model_versions("name = 'flights'")) == before
