@@ -199,7 +199,7 @@ def _limits(spec: ModelSpec, known: Evidence) -> list[str]:
             f"{known.training.training_end:%Y-%m-%d}."
         )
     lines.append(
-        f"* A label counts as final {spec.label.maturity_days:g} days after its row; what changes "
+        f"* A label counts as final {spec.label.maturity_days:g} day(s) after its row; what changes "
         "later is not seen."
     )
     if spec.drift.expected:
