@@ -68,6 +68,10 @@ class Stack:
         secret = self._secret()
         return {
             **os.environ,
+            # tasks run side by side, and threads that wait for one another must not spin: on busy
+            # cores a fit of some seconds took a minute
+            "OMP_NUM_THREADS": "1",
+            "OMP_WAIT_POLICY": "PASSIVE",
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "AIRFLOW_HOME": str(self.home / "airflow"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
