@@ -199,8 +199,8 @@ def _limits(spec: ModelSpec, known: Evidence) -> list[str]:
             f"{known.training.training_end:%Y-%m-%d}."
         )
     lines.append(
-        f"* A label counts as final {spec.label.maturity_days:g} day(s) after its row; what changes "
-        "later is not seen."
+        f"* A label counts as final {spec.label.maturity_days:g} day(s) after its row; what "
+        "changes later is not seen."
     )
     if spec.drift.expected:
         lines.append(f"* Drift of {', '.join(spec.drift.expected)} raises no alarm.")
