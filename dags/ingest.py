@@ -3,9 +3,9 @@
 
 **Starts** once per partition, when its window has passed; by hand for one partition (form:
 `partition`); as a backfill for many.
-**Does**: waits for the files, holds them against the Great Expectations suites, quarantines bad
-rows, publishes the good ones with their feature tables, and materializes the features in Feast's
-online store.
+**Does**: lets the results of the model's queries land, if it has any; waits for the files, holds
+them against the Great Expectations suites, quarantines bad rows, publishes the good ones with their
+feature tables, and materializes the features in Feast's online store.
 **Emits** `<model>.validated_batch` and `<model>.features`, both with the partition; the latter
 starts the monitor.
 
@@ -23,6 +23,7 @@ from airflow.sdk import DAG, CronPartitionTimetable, Param, task
 from retraining_provider.context import current_batch
 from retraining_provider.defaults import task_defaults
 from retraining_provider.hooks.retraining import RetrainingHook
+from retraining_provider.operators.snapshot import SnapshotOperator
 from retraining_provider.publishing import publish_validated
 from retraining_provider.sensors.landing import LandingSensor
 
@@ -76,6 +77,8 @@ def ingest(spec: ModelSpec) -> DAG:
 
         report = validate_batch()
 
+        if spec.source.queries:
+            SnapshotOperator(task_id="snapshot_source", spec=spec) >> wait_for_landing
         wait_for_landing >> report
         publish_validated(spec, report)
     if parts.last:

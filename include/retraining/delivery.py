@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import posixpath
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from include.retraining.errors import DataError
 from include.retraining.names import storage_key
 from include.retraining.records import Mapping
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage, sha256
+
+COMPLETE = "_SUCCESS"
 
 
 @dataclass(frozen=True)
@@ -45,22 +48,42 @@ def input_paths(spec: ModelSpec, partition: str) -> dict[str, str]:
     return {name: path.format(partition=partition) for name, path in paths.items()}
 
 
+def awaited_keys(spec: ModelSpec, partition: str) -> list[str]:
+    """Give the storage keys that are all there once a partition has landed."""
+    return [
+        f"{posixpath.dirname(key)}/{COMPLETE}" if "*" in key else key
+        for key in input_paths(spec, partition).values()
+    ]
+
+
 def landed(spec: ModelSpec, storage: Storage, partition: str) -> Delivery:
     """Read what has landed for a partition.
 
     Raises
     ------
     DataError
-        An input has no file.
+        An input has no file, or is not complete.
     """
-    files = {}
-    for name, key in input_paths(spec, partition).items():
-        try:
-            files[name] = {posixpath.basename(key): storage.read(key)}
-        except FileNotFoundError as error:
+    for key in awaited_keys(spec, partition):
+        if not storage.exists(key):
             raise DataError(
                 f"no file at {storage.url_of(key)}; deliver it there, then clear this task"
-            ) from error
+            )
+    files = {}
+    for name, path in input_paths(spec, partition).items():
+        keys = [path]
+        if "*" in path:
+            below = storage.list(posixpath.dirname(path))
+            keys = [
+                key
+                for key in below
+                if fnmatchcase(key, path) and posixpath.dirname(key) == posixpath.dirname(path)
+            ]
+            if not keys:
+                raise DataError(
+                    f"no file at {storage.url_of(path)}; deliver one, and clear this task"
+                )
+        files[name] = {posixpath.basename(key): storage.read(key) for key in keys}
     found = Delivery(partition, files)
     mapping = storage.read_record(
         f"{kept_key(spec, partition, found.sha256)}/mapping.json", Mapping

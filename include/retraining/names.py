@@ -7,7 +7,15 @@ from typing import Literal
 
 Stage = Literal["ingest", "monitor", "retrain", "rollback", "replay_quarantine"]
 Area = Literal[
-    "validated", "quarantine", "features", "joined", "reports", "retrain", "ledger", "alerts"
+    "snapshots",
+    "validated",
+    "quarantine",
+    "features",
+    "joined",
+    "reports",
+    "retrain",
+    "ledger",
+    "alerts",
 ]
 
 CHAMPION = "champion"

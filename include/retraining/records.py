@@ -39,6 +39,17 @@ class BatchRef(Record):
     end: AwareDatetime
 
 
+class Snapshot(Record):
+    """The result of one query over a batch's window, kept so that every run can be repeated."""
+
+    batch: BatchRef
+    input: str
+    query_sha256: str
+    rows: Count
+    key: str = Field(description="storage key of the copy that nothing overwrites")
+    sha256: str = Field(description="of the Parquet file")
+
+
 class Finding(Record):
     """One expectation that a batch did not meet."""
 

@@ -105,12 +105,25 @@ class Partitions(_Section):
 class Source(_Section):
     """Where a batch lands, and what it must look like.
 
-    Paths are below the storage root; ``{partition}`` stands for the partition key.
+    Paths are below the storage root; ``{partition}`` stands for the partition key. A path that ends
+    in ``/*.parquet`` (or another format) means all such files of a folder; they are complete once a
+    file ``_SUCCESS`` is beside them.
     """
 
-    batch: str = Field(description="path of the file, .parquet, .csv, .json or .jsonl")
+    batch: str = Field(
+        description="path of the file, .parquet, .csv, .json or .jsonl; `/*.csv`: of all in a "
+        "folder, complete once `_SUCCESS` is there"
+    )
     companions: dict[str, str] = Field(
         default={}, description="further files of the same partition"
+    )
+    connection: str | None = Field(
+        default=None, description="Airflow connection of the database that `queries` read"
+    )
+    queries: dict[str, str] = Field(
+        default={},
+        description="`batch` or a companion: SQL whose result lands at its path; :start and :end "
+        "are the window",
     )
     key: tuple[str, ...] = Field(min_length=1, description="columns that identify a row")
     event_time: str = Field(description="column: when the row's prediction is made, in UTC")
@@ -138,6 +151,33 @@ class Source(_Section):
             raise ValueError(f"event_time column {self.event_time!r} must be a timestamp")
         if set(self.companion_columns) != set(self.companions):
             raise ValueError("companion_columns must describe exactly the companions")
+        return self
+
+    @model_validator(mode="after")
+    def _several_files_share_a_folder(self) -> Self:
+        for name, path in {"batch": self.batch, **self.companions}.items():
+            folder, _, file = path.rpartition("/")
+            if "*" in path and ("{partition}" not in folder or not re.fullmatch(r"\*\.\w+", file)):
+                raise ValueError(
+                    f"{name}: several files must be all of one format in a folder of the "
+                    f"partition, such as landing/{{partition}}/*.parquet, got {path!r}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _queries_land(self) -> Self:
+        if bool(self.queries) != bool(self.connection):
+            raise ValueError("connection and queries go together; give both, or none")
+        for name, query in self.queries.items():
+            path = {"batch": self.batch, **self.companions}.get(name, "")
+            if not path:
+                raise ValueError(f"queries: {name!r} is neither batch nor a companion")
+            if "*" in path or not path.endswith(".parquet"):
+                raise ValueError(
+                    f"{name}: the result of a query lands as one .parquet, got {path!r}"
+                )
+            if name == "batch" and not {":start", ":end"} <= set(re.findall(r":\w+", query)):
+                raise ValueError("queries: that of batch must use :start and :end, its window")
         return self
 
 

@@ -45,12 +45,13 @@ class _Input:
 
     name: str
     table: pa.Table | None = None
+    unusable_rows: int = 0
     findings: list[Finding] = field(default_factory=list)
     broken_rows: dict[int, list[str]] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
-        return 0 if self.table is None else int(self.table.num_rows)
+        return self.unusable_rows if self.table is None else int(self.table.num_rows)
 
     @property
     def is_refused(self) -> bool:
@@ -98,7 +99,6 @@ def validate_delivery(
             mapping = None
         item = _read(name, files, declared[name], mapping)
         inputs.append(item)
-        _check_columns(item, declared[name])
         if not item.is_refused and mapping is not None:
             _map_values(item, mapping)
         if not item.is_refused:
@@ -169,21 +169,54 @@ def _suite_path(suites: Path, spec: ModelSpec, name: str) -> Path:
 def _read(
     name: str, files: dict[str, bytes], columns: dict[str, ColumnType], mapping: Mapping | None
 ) -> _Input:
-    item = _Input(name)
-    renamed = mapping.renames if mapping else {}
-    columns = columns | {old: columns[new] for old, new in renamed.items()}
-    for file, content in files.items():
-        try:
-            table = _parse(content, PurePosixPath(file).suffix, columns)
-            table.validate(full=True)  # text that is not UTF-8 shows here, or in mid-task
-            table = table.rename_columns([renamed.get(one, one) for one in table.column_names])
-        except (pa.ArrowException, OSError, ValueError) as error:
-            text = str(error).strip()
-            first_line = text.splitlines()[0][:200] if text else "no detail"
-            item.refuse("file_to_be_readable", f"{file} ({len(content)} bytes): {first_line}")
-            continue
-        item.table = table
+    """Read the files of an input as one table of the declared columns, or say why not."""
+    parts = [_read_file(name, file, content, columns, mapping) for file, content in files.items()]
+    item = _Input(name, findings=[finding for part in parts for finding in part.findings])
+    if len(parts) > 1:
+        item.findings = [
+            finding.model_copy(update={"detail": f"{file}: {finding.detail}"})
+            for file, part in zip(files, parts, strict=True)
+            for finding in part.findings
+        ]
+        for twice in _equal_files(files):
+            item.refuse("files_to_differ", f"{twice} hold the same bytes; deliver each file once")
+    if item.is_refused:
+        item.unusable_rows = sum(part.rows for part in parts)
+        return item
+    item.table = pa.concat_tables([part.table for part in parts])
+    if item.rows == 0:
+        item.refuse("rows_to_exist", "readable, but without any row; deliver it again")
     return item
+
+
+def _equal_files(files: dict[str, bytes]) -> list[str]:
+    names: dict[str, list[str]] = {}
+    for file, content in files.items():
+        names.setdefault(sha256(content), []).append(file)
+    return [" and ".join(equal) for equal in names.values() if len(equal) > 1]
+
+
+def _read_file(
+    name: str,
+    file: str,
+    content: bytes,
+    columns: dict[str, ColumnType],
+    mapping: Mapping | None,
+) -> _Input:
+    part = _Input(name)
+    renamed = mapping.renames if mapping else {}
+    as_landed = columns | {old: columns[new] for old, new in renamed.items()}
+    try:
+        table = _parse(content, PurePosixPath(file).suffix, as_landed)
+        table.validate(full=True)  # text that is not UTF-8 shows here, or in mid-task
+        part.table = table.rename_columns([renamed.get(one, one) for one in table.column_names])
+    except (pa.ArrowException, OSError, ValueError) as error:
+        text = str(error).strip()
+        first_line = text.splitlines()[0][:200] if text else "no detail"
+        part.refuse("file_to_be_readable", f"{file} ({len(content)} bytes): {first_line}")
+        return part
+    _check_columns(part, columns)
+    return part
 
 
 def _parse(content: bytes, suffix: str, columns: dict[str, ColumnType]) -> pa.Table:
@@ -233,9 +266,6 @@ def _check_columns(item: _Input, columns: dict[str, ColumnType]) -> None:
         hint = f"; new columns: {_some(extra)}" if extra else ""
         item.refuse("column_to_exist", f"column {name!r} is missing{hint}", name)
     if item.findings:
-        return
-    if item.table.num_rows == 0:
-        item.refuse("rows_to_exist", "the files are readable and have no rows; deliver them again")
         return
     arrays = {}
     for name, kind in columns.items():

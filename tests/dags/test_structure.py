@@ -147,6 +147,13 @@ def test_the_training_task_has_a_button_that_leads_to_the_version(monkeypatch):
     assert link.get_link(None, ti_key=None) == "https://mlflow.example/#/models/flights/versions/7"
 
 
+def test_a_model_with_queries_takes_its_snapshots_before_it_waits_for_files():
+    queries = {"batch": "select 1 where :start < :end"}
+    dag = build("ingest", source={"connection": "shop", "queries": queries})
+    assert edges(dag)["snapshot_source"] == {"wait_for_landing"}
+    assert edges(dag)["wait_for_landing"] == {"validate_batch"}
+
+
 def test_every_stage_has_a_file_of_its_own():
     stages = {path.stem for path in Path(ROOT, "dags").glob("*.py")} - {"model_files"}
     assert stages == set(EDGES)

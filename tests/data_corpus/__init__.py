@@ -63,11 +63,33 @@ class _Corpus:
     cases: list[Case] = field(default_factory=list)
 
     def add(
+        self, name: str, suffix: str, what: str, content: Callable[[], bytes], **verdict: Any
+    ) -> None:
+        """Add a delivery of one file."""
+        self._add(name, suffix, what, lambda: {PARTITION + suffix: content()}, **verdict)
+
+    def add_folder(
+        self, name: str, pattern: str, what: str, parts: Callable[[], list[bytes]], **verdict: Any
+    ) -> None:
+        """Add a delivery of several files."""
+        suffix = pattern.removeprefix("*")
+        self._add(
+            name,
+            f"/{pattern}",
+            what,
+            lambda: {
+                f"{PARTITION}/part-{number}{suffix}": content
+                for number, content in enumerate(parts())
+            },
+            **verdict,
+        )
+
+    def _add(
         self,
         name: str,
         suffix: str,
         what: str,
-        content: Callable[[], bytes],
+        files: Callable[[], dict[str, bytes]],
         *,
         refused: str = "",
         quarantined: tuple[int, str] = (0, ""),
@@ -80,7 +102,7 @@ class _Corpus:
                 name=name,
                 suffix=suffix,
                 what=what,
-                files=lambda: {PARTITION + suffix: content()},
+                files=files,
                 verdict="refused" if refused else "accepted",
                 rows_in=rows,
                 quarantined=quarantined[0],
@@ -955,6 +977,80 @@ def _of_parquet(corpus: _Corpus) -> None:
     add("one-row", file, "one row", lambda: parquet(rows(1)), rows=1)
 
 
+def _of_folders(corpus: _Corpus) -> None:
+    add = corpus.add_folder
+    some, others = rows()[:12], rows()[12:]
+    add("good", "*.csv", "two files", lambda: [as_csv(some), as_csv(others)])
+    add("good", "*.parquet", "three files", lambda: [parquet([row]) for row in rows(3)], rows=3)
+    add(
+        "same-file-twice",
+        "*.parquet",
+        "the same file under two names",
+        lambda: [parquet(), parquet()],
+        refused="files_to_differ",
+        rows=40,
+        says="part-0.parquet and part-1.parquet hold the same bytes",
+    )
+    add(
+        "row-in-two-files",
+        "*.jsonl",
+        "one row in two files",
+        lambda: [as_lines(some), as_lines([*others, some[0]])],
+        quarantined=(2, UNIQUE),
+        rows=21,
+    )
+    add(
+        "one-unreadable",
+        "*.csv",
+        "two files, one cut off",
+        lambda: [as_csv(some), as_csv(others)[:-15]],
+        refused=READABLE,
+        rows=12,
+        says="part-1.csv",
+    )
+    add(
+        "one-without-a-column",
+        "*.csv",
+        "two files, one without a column",
+        lambda: [
+            as_csv(some),
+            as_csv({k: v for k, v in row.items() if k != "x"} for row in others),
+        ],
+        refused=EXISTS,
+        says="part-1.csv: column 'x' is missing",
+    )
+    add(
+        "one-with-a-new-column",
+        "*.jsonl",
+        "two files, one with a new column",
+        lambda: [as_lines(some), as_lines(row | {"new": 1} for row in others)],
+        noted=NEW,
+    )
+    add(
+        "other-types",
+        "*.parquet",
+        "two files, integers in one and floats in the other",
+        lambda: [parquet(some), parquet(others, n=pa.float64())],
+    )
+    add(
+        "one-without-rows",
+        "*.csv",
+        "two files, one with a header only",
+        lambda: [as_csv(rows()), as_csv([])],
+    )
+    add(
+        "all-without-rows",
+        "*.parquet",
+        "two files without rows",
+        lambda: [
+            as_parquet(as_table(rows()).slice(0, 0)),
+            as_parquet(as_table(rows()).slice(0, 0).replace_schema_metadata({"a": "b"})),
+        ],
+        refused=ROWS_EXIST,
+        rows=0,
+    )
+
+
 def cases() -> list[Case]:
     """Give all cases."""
     corpus = _Corpus()
@@ -963,6 +1059,7 @@ def cases() -> list[Case]:
     _of_csv(corpus)
     _of_json(corpus)
     _of_parquet(corpus)
+    _of_folders(corpus)
     return corpus.cases
 
 

@@ -436,3 +436,53 @@ def test_partition_keys_and_windows_are_inverse(every, number):
     start = parts.first + number * parts.length
     batch = spec.batch_ref(spec.partition_key(start))
     assert (batch.start, batch.end) == (start, start + parts.length)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        pytest.param({"batch": "{partition}-*.csv"}, "several files must be", id="no-folder"),
+        pytest.param({"batch": "{partition}/a*.csv"}, "several files must be", id="not-all"),
+        pytest.param({"batch": "{partition}/*"}, "several files must be", id="no-format"),
+        pytest.param({"batch": "*/{partition}.csv"}, "several files must be", id="many-folders"),
+        pytest.param({"connection": "shop"}, "go together", id="no-queries"),
+        pytest.param({"queries": {"batch": "select 1"}}, "go together", id="no-connection"),
+        pytest.param(
+            {"connection": "c", "queries": {"bach": "select 1"}}, "neither batch", id="no-input"
+        ),
+        pytest.param(
+            {"connection": "c", "queries": {"batch": "select 1 where :start < 1"}},
+            "must use :start and :end",
+            id="no-window",
+        ),
+        pytest.param(
+            {
+                "batch": "{partition}.csv",
+                "connection": "c",
+                "queries": {"batch": "select :start, :end"},
+            },
+            "lands as one .parquet",
+            id="not-parquet",
+        ),
+        pytest.param(
+            {
+                "batch": "{partition}/*.parquet",
+                "connection": "c",
+                "queries": {"batch": "select :start, :end"},
+            },
+            "lands as one .parquet",
+            id="several-files",
+        ),
+    ],
+)
+def test_source_that_cannot_land_is_an_error(flights: ModelSpec, source, says):
+    content = flights.model_dump()
+    with pytest.raises(ValueError, match=says):
+        ModelSpec.model_validate(content | {"source": content["source"] | source})
+
+
+@pytest.mark.parametrize("path", ["{partition}/*.parquet", "a/{partition}/b/*.jsonl"])
+def test_source_may_be_all_files_of_a_folder(flights: ModelSpec, path):
+    content = flights.model_dump()
+    content["source"]["batch"] = path
+    assert ModelSpec.model_validate(content).source.batch == path

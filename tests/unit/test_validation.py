@@ -212,7 +212,7 @@ def test_file_that_cannot_be_read_refuses_the_batch(flights, landing, batch, nam
         pytest.param(
             lambda f: f.iloc[:0],
             "rows_to_exist",
-            "have no rows",
+            "without any row",
             id="no-rows",
         ),
         pytest.param(

@@ -40,15 +40,16 @@ class LandingSensor(BaseSensorOperator):
 
     def execute(self, context: Context, event: Any = None) -> list[str]:
         """Give the URLs of the landed files, or defer until the first missing one is there."""
-        from include.retraining.delivery import input_paths
+        from include.retraining.delivery import awaited_keys
         from include.retraining.storage import Storage
 
         if isinstance(event, dict) and event.get("status") == "error":
             raise RuntimeError(f"looking for the landing files failed: {event.get('message')}")
         storage = Storage.of(RetrainingHook(aws_conn_id=self.aws_conn_id).settings())
         batch = batch_of(self.spec, context)
-        urls = [storage.url_of(key) for key in input_paths(self.spec, batch.partition).values()]
-        for key, url in zip(input_paths(self.spec, batch.partition).values(), urls, strict=True):
+        keys = awaited_keys(self.spec, batch.partition)
+        urls = [storage.url_of(key) for key in keys]
+        for key, url in zip(keys, urls, strict=True):
             if not storage.exists(key):
                 self.log.info("waiting for %s", url)
                 self.defer(
