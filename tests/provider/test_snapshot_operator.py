@@ -24,7 +24,6 @@ def test_rows_of_the_runs_window_land_through_the_connection(shop, monkeypatch, 
         "port": address.port,
         "login": address.username,
         "schema": address.database,
-        "extra": {"options": address.query["options"]},
     }
     monkeypatch.setenv("AIRFLOW_CONN_SHOP", json.dumps(connection))
     monkeypatch.setenv("RETRAINING_HOME", str(tmp_path))

@@ -74,15 +74,13 @@ SPEC = spec_of() if URL else None
 
 @pytest.fixture
 def shop() -> Iterator[sa.Engine]:
-    """A schema of its own with customers and their orders."""
-    schema = f"shop_{uuid.uuid4().hex[:8]}"
-    admin = sa.create_engine(URL)
-    with admin.begin() as connection:
-        connection.execute(sa.text(f"create schema {schema}"))
-    url = sa.make_url(URL).update_query_dict(
-        {"options": f"-csearch_path={schema} -ctimezone=Asia/Kolkata"}
-    )
-    engine = sa.create_engine(url)
+    """A database of its own with customers and their orders; its clock is not in UTC."""
+    name = f"shop_{uuid.uuid4().hex[:8]}"
+    admin = sa.create_engine(URL, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"create database {name}"))
+        connection.execute(sa.text(f"alter database {name} set timezone to 'Asia/Kolkata'"))
+    engine = sa.create_engine(sa.make_url(URL).set(database=name))
     with engine.begin() as connection:
         connection.execute(
             sa.text(
@@ -111,8 +109,8 @@ def shop() -> Iterator[sa.Engine]:
         add_orders(connection, range(300))
     yield engine
     engine.dispose()
-    with admin.begin() as connection:
-        connection.execute(sa.text(f"drop schema {schema} cascade"))
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"drop database {name} with (force)"))
     admin.dispose()
 
 
