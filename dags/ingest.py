@@ -23,6 +23,7 @@ from airflow.sdk import DAG, CronPartitionTimetable, Param, task
 from retraining_provider.context import current_batch
 from retraining_provider.defaults import task_defaults
 from retraining_provider.hooks.retraining import RetrainingHook
+from retraining_provider.links import DataDocsLink
 from retraining_provider.operators.snapshot import SnapshotOperator
 from retraining_provider.publishing import publish_validated
 from retraining_provider.sensors.landing import LandingSensor
@@ -76,6 +77,7 @@ def ingest(spec: ModelSpec) -> DAG:
             return validate_batch(spec, storage, current_batch(spec)).model_dump(mode="json")
 
         report = validate_batch()
+        report.operator.operator_extra_links = [DataDocsLink()]
 
         if spec.source.queries:
             SnapshotOperator(task_id="snapshot_source", spec=spec) >> wait_for_landing

@@ -18,6 +18,7 @@ from airflow.sdk import DAG, Param, get_current_context, task
 from retraining_provider.context import actor, current_batch
 from retraining_provider.defaults import task_defaults
 from retraining_provider.hooks.retraining import RetrainingHook
+from retraining_provider.links import DataDocsLink
 from retraining_provider.publishing import publish_validated
 
 from include.retraining.names import dag_id
@@ -85,7 +86,10 @@ def replay_quarantine(spec: ModelSpec) -> DAG:
             report = revalidate_batch(spec, storage, current_batch(spec), mapping=mapping)
             return report.model_dump(mode="json")
 
-        publish_validated(spec, revalidate_batch())
+        report = revalidate_batch()
+        report.operator.operator_extra_links = [DataDocsLink()]
+
+        publish_validated(spec, report)
     return dag
 
 

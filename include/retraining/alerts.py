@@ -11,6 +11,8 @@ import re
 import time
 from typing import Literal, Protocol
 
+from pydantic import Field
+
 from include.retraining import duel_table
 from include.retraining.names import storage_key
 from include.retraining.records import GateDecision, Promotion, Record, ValidationReport, Verdict
@@ -36,6 +38,7 @@ class Alert(Record):
     title: str
     lines: tuple[str, ...] = ()
     url: str = ""
+    page: str = Field(default="", description="address of the page about what it tells")
 
     @property
     def alert_id(self) -> str:
@@ -54,7 +57,9 @@ class Alert(Record):
         body = "\n".join([head, *(f"> {row}" for row in quoted)])
         if len(body) > MAX_CHARACTERS:
             body = re.sub("&[a-z]*$", "", body[: MAX_CHARACTERS - 4]) + " ..."  # no half escape
-        return body + (f"\n<{self.url}|Open in Airflow>" if self.url else "")
+        links = {"Open in Airflow": self.url, "Data Docs": self.page}
+        shown = "  ".join(f"<{url}|{name}>" for name, url in links.items() if url)
+        return f"{body}\n{shown}" if shown else body
 
 
 class Channel(Protocol):
@@ -136,13 +141,17 @@ def _wait_for(storage: Storage, key: str, *, seconds: float = 10.0) -> str | Non
     return None
 
 
-def of_validation(report: ValidationReport) -> Alert | None:
-    """Tell about a refused batch or quarantined rows; nothing about a clean batch."""
+def of_validation(report: ValidationReport, *, pages: str = "") -> Alert | None:
+    """Tell about a refused batch or quarantined rows; nothing about a clean batch.
+
+    `pages` is the address under which a browser sees the storage.
+    """
     problems = [f for f in report.findings if f.severity != "info"]
     lines = tuple(
         f"{f.severity}: {f'{f.column}: ' if f.column else ''}{f.expectation}: {f.detail}"
         for f in problems
     )
+    page = f"{pages}/{report.page_key}" if pages and report.page_key else ""
     if report.status == "refused":
         return Alert(
             model=report.batch.model,
@@ -152,8 +161,9 @@ def of_validation(report: ValidationReport) -> Alert | None:
             lines=(
                 *lines,
                 f"All {report.rows_in:,} rows are kept in {report.quarantine_key}",
-                "Do: deliver a corrected file, then clear the ingest run",
+                "Do: deliver a corrected file and clear the ingest run, or say how to read this",
             ),
+            page=page,
         )
     if not problems:
         return None
@@ -166,6 +176,7 @@ def of_validation(report: ValidationReport) -> Alert | None:
         if report.rows_quarantined
         else "Batch accepted with warnings",
         lines=(*lines, *where),
+        page=page,
     )
 
 

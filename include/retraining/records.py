@@ -89,6 +89,7 @@ class ValidationReport(Record):
     mapping: Mapping | None = Field(default=None, description="applied before it was held against")
     quarantine_key: str | None = Field(default=None, description="storage folder of the rows")
     files: dict[str, str] = Field(default={}, description="input name -> key of its good rows")
+    page_key: str | None = Field(default=None, description="storage key of the page for people")
 
     @property
     def identity(self) -> str:

@@ -32,6 +32,7 @@ class Settings(BaseModel):
 
     home: Path = REPOSITORY / "var" / "demo"
     storage_url: str = ""
+    storage_page_url: str = ""
     mlflow_tracking_uri: str = ""
     mlflow_artifact_uri: str = ""
     mlflow_url: str = "http://127.0.0.1:5000"
@@ -58,6 +59,7 @@ class Settings(BaseModel):
                 {"type": "sqlite", "path": str(self.home / "feast-online.db")}
             ),
         }
+        defaults["storage_page_url"] = self.storage_url or defaults["storage_url"]
         for name, value in defaults.items():
             if not getattr(self, name):
                 object.__setattr__(self, name, value)

@@ -23,6 +23,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
+from include.retraining.data_docs import validation_page
 from include.retraining.delivery import Delivery, keep, landed
 from include.retraining.errors import DataError, did_you_mean
 from include.retraining.names import storage_key
@@ -46,6 +47,7 @@ class _Input:
     name: str
     table: pa.Table | None = None
     unusable_rows: int = 0
+    result: Any = None
     findings: list[Finding] = field(default_factory=list)
     broken_rows: dict[int, list[str]] = field(default_factory=dict)
 
@@ -131,9 +133,11 @@ def validate_delivery(
         keep(spec, storage, delivery)
     if not refused:
         report = report.model_copy(update={"files": _write_rows(spec, storage, report, inputs)})
-    storage.write_json(
-        f"{storage_key(spec.model, 'reports', batch.partition)}/validation.json", report
-    )
+    folder = storage_key(spec.model, "reports", batch.partition)
+    report = report.model_copy(update={"page_key": f"{folder}/validation.html"})
+    results = {item.name: item.result for item in inputs if item.result is not None}
+    storage.write(f"{folder}/validation.html", validation_page(report, results))
+    storage.write_json(f"{folder}/validation.json", report)
     return report
 
 
@@ -415,7 +419,8 @@ def _contract(spec: ModelSpec, name: str) -> list[dict[str, Any]]:
 def _check_expectations(item: _Input, suite: Any, batch: BatchRef) -> None:
     """Run the Great Expectations suite of one input and sort its failures."""
     assert item.table is not None
-    for result in _run_suite(item.table.to_pandas(), suite, batch):
+    item.result = _run_suite(item.table.to_pandas(), suite, batch)
+    for result in item.result.results:
         if result.success:
             continue
         config = result.expectation_config
@@ -497,8 +502,8 @@ def _read_suite(path: Path, contract: list[dict[str, Any]]) -> Any:
     return suite
 
 
-def _run_suite(frame: pd.DataFrame, suite: Any, batch: BatchRef) -> list[Any]:
-    result = (
+def _run_suite(frame: pd.DataFrame, suite: Any, batch: BatchRef) -> Any:
+    return (
         _batch_definition()
         .get_batch({"dataframe": frame})
         .validate(
@@ -507,7 +512,6 @@ def _run_suite(frame: pd.DataFrame, suite: Any, batch: BatchRef) -> list[Any]:
             expectation_parameters={"start": batch.start, "end": batch.end},
         )
     )
-    return list(result.results)
 
 
 @cache

@@ -42,3 +42,20 @@ class DriftReportLink(BaseOperatorLink):
         url = RetrainingHook().settings().mlflow_url
         run = f"experiments/{published['experiment_id']}/runs/{published['run_id']}"
         return f"{url}/#/{run}/artifacts"
+
+
+class DataDocsLink(BaseOperatorLink):
+    """Leads from a task that returns a `ValidationReport` to the page about its batch."""
+
+    name = "Data Docs"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002 - Airflow's signature
+        """Give the address; empty while the task has returned nothing."""
+        from airflow.sdk.execution_time.xcom import XCom
+
+        from retraining_provider.hooks.retraining import RetrainingHook
+
+        report = XCom.get_value(ti_key=ti_key, key="return_value")
+        if not report:
+            return ""
+        return f"{RetrainingHook().settings().storage_page_url}/{report['page_key']}"

@@ -154,6 +154,20 @@ def test_a_model_with_queries_takes_its_snapshots_before_it_waits_for_files():
     assert edges(dag)["wait_for_landing"] == {"validate_batch"}
 
 
+@pytest.mark.parametrize(
+    ("stage", "task"), [("ingest", "validate_batch"), ("replay_quarantine", "revalidate_batch")]
+)
+def test_the_validating_task_has_a_button_that_leads_to_the_data_docs(monkeypatch, stage, task):
+    from airflow.sdk.execution_time.xcom import XCom
+
+    (link,) = build(stage).get_task(task).operator_extra_links
+    monkeypatch.setattr(XCom, "get_value", lambda **_: {"page_key": "flights/page.html"})
+    monkeypatch.setenv("RETRAINING_STORAGE_PAGE_URL", "https://reports.example")
+    assert link.get_link(None, ti_key=None) == "https://reports.example/flights/page.html"
+    monkeypatch.setattr(XCom, "get_value", lambda **_: None)
+    assert link.get_link(None, ti_key=None) == ""
+
+
 def test_every_stage_has_a_file_of_its_own():
     stages = {path.stem for path in Path(ROOT, "dags").glob("*.py")} - {"model_files"}
     assert stages == set(EDGES)

@@ -125,6 +125,12 @@ def test_weather_may_be_mapped_too(empty, storage):
     assert {f.severity for f in report.findings} == {"info"}
 
 
+def everything(storage: Storage) -> dict[str, bytes]:
+    """Give all objects but the pages: Great Expectations writes the time into them."""
+    keys = [key for key in storage.list("flights") if not key.endswith(".html")]
+    return {key: storage.read(key) for key in keys}
+
+
 # --- twice, at once, killed, delivered again ------------------------------------------------------
 
 
@@ -133,12 +139,12 @@ def test_replaying_twice_publishes_once(empty, storage):
     first = replay(storage, RENAME)
     assert features.publish_batch(SPEC, storage, first)
     features.materialize(SPEC, empty, BATCH)
-    state = {key: storage.read(key) for key in storage.list("flights")}
+    state = everything(storage)
     for mapping in (RENAME, None):
         again = replay(storage, mapping)
         assert again == first
         assert not features.publish_batch(SPEC, storage, again)
-    assert {key: storage.read(key) for key in storage.list("flights")} == state
+    assert everything(storage) == state
 
 
 def test_same_files_delivered_again_stay_repaired(empty, storage):

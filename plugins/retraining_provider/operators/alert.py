@@ -41,8 +41,9 @@ class AlertOperator(BaseOperator):
         from include.retraining.storage import Storage
 
         hook = RetrainingHook()
-        storage = Storage.of(hook.settings())
-        alert = self._alert(storage)
+        settings = hook.settings()
+        storage = Storage.of(settings)
+        alert = self._alert(storage, settings.storage_page_url)
         if alert is None:
             raise AirflowSkipException("nothing to tell")
         alert = alert.model_copy(update={"url": run_url(context)})
@@ -50,12 +51,13 @@ class AlertOperator(BaseOperator):
             self.log.info("told before: %s", alert.title)
         return alert.title
 
-    def _alert(self, storage: Any) -> Alert | None:
+    def _alert(self, storage: Any, pages: str) -> Alert | None:
         from include.retraining import alerts, records
 
         match self.subject:
             case "validation":
-                return alerts.of_validation(records.ValidationReport.model_validate(self.record))
+                report = records.ValidationReport.model_validate(self.record)
+                return alerts.of_validation(report, pages=pages)
             case "verdict":
                 from include.retraining.names import storage_key
 
