@@ -36,6 +36,7 @@ TRIED = [
 
 def year(spec: ModelSpec) -> list[replay.Window]:
     """Ingest every week that is not there yet; give all of them with their features."""
+    HOME.mkdir(parents=True, exist_ok=True)
     settings = Settings(home=HOME)
     storage = Storage.of(settings)
     parts = spec.partitions
