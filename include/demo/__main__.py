@@ -1,4 +1,4 @@
-"""``python -m include.demo run | up | down``: what the Makefile's targets call."""
+"""``python -m include.demo run | up | down | land``: what the Makefile's targets call."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--partitions", type=int, default=None, help="how many weeks (default: 10)")
     commands.add_parser("up", help="start the Airflow and MLflow pages on the demo's state")
     commands.add_parser("down", help="stop them")
+    land = commands.add_parser("land", help="deliver the first partitions of an example model")
+    land.add_argument("model", choices=["churn", "flights"])
+    land.add_argument("partitions", type=int, help="how many weeks")
     options = parser.parse_args(arguments)
     settings = Settings.from_env()
     try:
@@ -26,6 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
             from include.demo.replay import replay
 
             return replay(settings, partitions=options.partitions)
+        if options.command == "land":
+            return deliver(settings, options.model, options.partitions)
         return up(settings) if options.command == "up" else down(settings)
     except StackError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -47,6 +52,21 @@ def up(settings: Settings) -> int:
     print(f"Airflow  {running.get('airflow')}   login: admin / {stack.password}")
     print(f"MLflow   {running.get('mlflow')}")
     print("stop both with `make down`")
+    return 0
+
+
+def deliver(settings: Settings, model: str, partitions: int) -> int:
+    """Land the first weeks of an example where its DAGs look for them."""
+    from include.demo import churn_feed, flights_feed
+    from include.retraining.spec import MODELS_DIR, load_spec
+    from include.retraining.storage import Storage
+
+    spec = load_spec(MODELS_DIR / f"{model}.yaml")
+    feed = churn_feed if model == "churn" else flights_feed
+    for number in range(partitions):
+        start = spec.partitions.first + number * spec.partitions.length
+        feed.land(Storage.of(settings), spec.batch_ref(spec.partition_key(start)))
+    print(f"{partitions} weeks of {model} landed below {settings.storage_url}/landing")
     return 0
 
 

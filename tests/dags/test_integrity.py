@@ -76,7 +76,11 @@ def test_every_dag_file_loads_without_errors(parsed):
 
 
 def test_every_model_has_one_dag_per_stage(parsed):
-    assert parsed["dags"] == sorted(f"flights__{stage}" for stage in get_args(Stage))
+    models = sorted(path.stem for path in (ROOT / "include" / "models").glob("*.yaml"))
+    assert models == ["churn", "flights"]
+    assert parsed["dags"] == sorted(
+        f"{model}__{stage}" for model in models for stage in get_args(Stage)
+    )
 
 
 def test_parsing_imports_no_heavy_library(parsed):
