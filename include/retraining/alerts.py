@@ -15,7 +15,14 @@ from pydantic import Field
 
 from include.retraining import duel_table
 from include.retraining.names import storage_key
-from include.retraining.records import GateDecision, Promotion, Record, ValidationReport, Verdict
+from include.retraining.records import (
+    GateDecision,
+    Promotion,
+    Record,
+    SkewReport,
+    ValidationReport,
+    Verdict,
+)
 from include.retraining.storage import Storage, json_bytes, sha256
 
 Level = Literal["good", "info", "warning", "critical"]
@@ -177,6 +184,23 @@ def of_validation(report: ValidationReport, *, pages: str = "") -> Alert | None:
         else "Batch accepted with warnings",
         lines=(*lines, *where),
         page=page,
+    )
+
+
+def of_skew(report: SkewReport) -> Alert | None:
+    """Tell that the online store serves other values than training saw; nothing if it does not."""
+    if not report.problems:
+        return None
+    return Alert(
+        model=report.batch.model,
+        thread=report.batch.partition,
+        level="warning",
+        title="Online features are not those the model learns from",
+        lines=(
+            *report.problems,
+            f"As of {report.at:%Y-%m-%d %H:%M} UTC, {report.keys:,} keys",
+            "Do: clear materialize_features; if it stays, the feature view and its table disagree",
+        ),
     )
 
 

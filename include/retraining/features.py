@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from string import Template
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import yaml
@@ -364,7 +364,8 @@ def _definitions(spec: ModelSpec) -> ModuleType:
     return importlib.import_module(f"feature_repo.{spec.model}_views")
 
 
-def _service(spec: ModelSpec) -> Any:
+def service_of(spec: ModelSpec) -> Any:
+    """Give the feature service of a model as it is defined; raises SpecError."""
     service = getattr(_definitions(spec), spec.features.service, None)
     if service is None:
         raise SpecError(
@@ -380,8 +381,35 @@ def _stored_views(spec: ModelSpec) -> list[Any]:
 
     values = vars(_definitions(spec)).values()
     stored = {value.name: value for value in values if isinstance(value, FeatureView)}
-    names = [view.name for view in _service(spec).feature_view_projections]
+    names = [view.name for view in service_of(spec).feature_view_projections]
     return [stored[name] for name in names if name in stored]
+
+
+class Sources(NamedTuple):
+    """Where the features of a model come from: `ttl` is that of each view with rows."""
+
+    join_keys: list[str]
+    request_columns: list[str]
+    ttl: dict[str, dt.timedelta | None]
+
+
+def sources_of(spec: ModelSpec) -> Sources:
+    """Give the keys and request columns that a model's features need, and how long they live."""
+    from feast.on_demand_feature_view import OnDemandFeatureView
+
+    views = _stored_views(spec)
+    used = {view.name for view in service_of(spec).feature_view_projections}
+    requests = [
+        request
+        for value in vars(_definitions(spec)).values()
+        if isinstance(value, OnDemandFeatureView) and value.name in used
+        for request in value.source_request_sources.values()
+    ]
+    return Sources(
+        join_keys=sorted({field.name for view in views for field in view.entity_columns}),
+        request_columns=sorted({field.name for one in requests for field in one.schema}),
+        ttl={view.name: view.ttl or None for view in views},
+    )
 
 
 def _feast_objects(module: ModuleType) -> list[Any]:

@@ -121,6 +121,48 @@ class FeatureSet(Record):
     sha256: str = Field(description="of all that makes the joined rows what they are")
 
 
+class FeatureSkew(Record):
+    """One feature: what the online store serves, against what training would have seen."""
+
+    view: str
+    name: str
+    compared: Count = Field(description="keys")
+    differing: Count
+    expired: Count = Field(description="keys whose online row is older than the view's ttl")
+    age_hours: float | None = Field(description="of the youngest online row; None: not stored")
+    ttl_hours: float | None = Field(description="None: for ever")
+    example: str = ""
+
+    @property
+    def is_stale(self) -> bool:
+        """Has every row of the view outlived its ttl?"""
+        limits = self.age_hours, self.ttl_hours
+        return limits[0] is not None and limits[1] is not None and limits[0] > limits[1]
+
+
+class SkewReport(Record):
+    """Offline against online values of every feature, for the keys of one batch."""
+
+    batch: BatchRef
+    at: AwareDatetime = Field(description="the moment that both stores were asked about")
+    keys: Count
+    features: tuple[FeatureSkew, ...]
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong, one line a feature; empty if online is as offline, and young enough."""
+        return tuple(
+            f"{one.view}: {one.name}: {one.differing} of {one.compared} keys differ ({one.example})"
+            for one in self.features
+            if one.differing
+        ) + tuple(
+            f"{one.view}: {one.name}: the newest value is {one.age_hours:.1f} h old, its ttl is "
+            f"{one.ttl_hours:.1f} h"
+            for one in self.features
+            if one.is_stale
+        )
+
+
 # --- monitor --------------------------------------------------------------------------------------
 
 Calibration = Literal["calibrated", "uncalibrated", "insufficient"]

@@ -50,10 +50,23 @@ def publish_validated(spec: ModelSpec, report: Any) -> None:
         outlet_events[features].extra = {"rows": found.rows, "sha256": found.sha256}
         return found.model_dump(mode="json")
 
+    @task
+    def check_skew() -> object:
+        import os
+
+        from include.retraining.skew import check_skew
+
+        os.nice(10)  # the monitor starts at the same time, and goes first
+
+        found = check_skew(spec, RetrainingHook().settings(), current_batch(spec))
+        return found.model_dump(mode="json")
+
     alert_validation = AlertOperator(
         task_id="alert_validation", spec=spec, subject="validation", record=report
     )
     publish = publish_batch(report)
 
     report >> [publish, alert_validation]
-    publish >> materialize_features()
+    skew = check_skew()
+    publish >> materialize_features() >> skew
+    skew >> AlertOperator(task_id="alert_skew", spec=spec, subject="skew", record=skew)

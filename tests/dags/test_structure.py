@@ -15,7 +15,9 @@ EDGES = {
         "wait_for_landing": {"validate_batch"},
         "validate_batch": {"publish_batch", "alert_validation"},
         "publish_batch": {"materialize_features"},
-        "materialize_features": set(),
+        "materialize_features": {"check_skew"},
+        "check_skew": {"alert_skew"},
+        "alert_skew": set(),
         "alert_validation": set(),
     },
     "monitor": {
@@ -41,7 +43,9 @@ EDGES = {
     "replay_quarantine": {
         "revalidate_batch": {"publish_batch", "alert_validation"},
         "publish_batch": {"materialize_features"},
-        "materialize_features": set(),
+        "materialize_features": {"check_skew"},
+        "check_skew": {"alert_skew"},
+        "alert_skew": set(),
         "alert_validation": set(),
     },
     "rollback": {"rollback_champion": {"alert_rollback"}, "alert_rollback": set()},

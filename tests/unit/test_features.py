@@ -495,7 +495,7 @@ def test_service_that_is_not_defined_is_a_spec_error():
         update={"features": SPEC.features.model_copy(update={"service": "flights_v9"})}
     )
     with pytest.raises(SpecError, match="defines no 'flights_v9'"):
-        features._service(spec)
+        features.service_of(spec)
 
 
 def test_first_batch_has_rates_of_its_own_settled_flights_only():

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from include.retraining.alerts import Alert
     from include.retraining.spec import ModelSpec
 
-Subject = Literal["validation", "verdict", "gate", "promotion"]
+Subject = Literal["validation", "skew", "verdict", "gate", "promotion"]
 
 
 class AlertOperator(BaseOperator):
@@ -58,6 +58,8 @@ class AlertOperator(BaseOperator):
             case "validation":
                 report = records.ValidationReport.model_validate(self.record)
                 return alerts.of_validation(report, pages=pages)
+            case "skew":
+                return alerts.of_skew(records.SkewReport.model_validate(self.record))
             case "verdict":
                 from include.retraining.names import storage_key
 
