@@ -29,6 +29,7 @@ from include.retraining.records import (
     BatchRef,
     DriftReport,
     FeatureDrift,
+    Performance,
     PublishedReport,
     TrainingSet,
     Verdict,
@@ -47,6 +48,9 @@ def measure_drift(
     spec: ModelSpec, settings: Settings, batch: BatchRef, *, anew: bool = False
 ) -> DriftReport:
     """Measure one batch: its columns, the champion's predictions, performance on mature labels.
+
+    Where labels take longer to mature than a batch is long, performance is that on the earlier rows
+    whose labels have matured meanwhile.
 
     Parameters
     ----------
@@ -108,8 +112,44 @@ def measure_drift(
                 **_growth(spec, storage, batch),
             }
         )
+        if dt.timedelta(days=spec.label.maturity_days) >= spec.partitions.length:
+            matured = _matured_performance(spec, settings, batch, champion)
+            report = report.model_copy(update={"performance": matured})
     storage.write_json(_key(spec, batch.partition, "drift.json"), report)
     return report
+
+
+def _matured_performance(
+    spec: ModelSpec, settings: Settings, batch: BatchRef, champion: registry.Version
+) -> Performance | None:
+    """Measure the champion on earlier rows whose labels have matured within this batch's window.
+
+    Where labels take longer than a batch, its own rows have none yet. Rows that the champion could
+    have learned from are left out.
+    """
+    storage = Storage.of(settings)
+    maturity = dt.timedelta(days=spec.label.maturity_days)
+    start, end = batch.start - maturity, batch.end - maturity
+    start = max(start, champion.trained_until or start)
+    tables = []
+    for earlier in features.published_partitions(spec, storage):
+        if earlier.start >= end or earlier.end <= start:
+            continue
+        try:
+            rows = storage.read_table(features.feature_set(spec, storage, earlier).key)
+        except NotPublished:  # its features are still being made
+            continue
+        times = rows.column(spec.source.event_time)
+        inside = pc.and_(
+            pc.greater_equal(times, pa.scalar(start, times.type)),
+            pc.less(times, pa.scalar(end, times.type)),
+        )
+        tables.append(rows.filter(inside))
+    if not tables:
+        return None
+    rows = pa.concat_tables(tables, promote_options="permissive")
+    known = feedback.labels(spec, rows, known_at=batch.end)
+    return feedback.performance(spec, known, feedback.score(spec, settings, champion.number, rows))
 
 
 def hold_against(

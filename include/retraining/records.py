@@ -236,7 +236,9 @@ class DriftReport(Record):
     score: FeatureDrift | None = Field(
         default=None, description="drift of the champion's predictions"
     )
-    performance: Performance | None = None
+    performance: Performance | None = Field(
+        default=None, description="on rows whose labels have matured, of this batch or before it"
+    )
     promise: Performance | None = Field(default=None, description="of the champion, from its duel")
     champion_age_days: float | None = Field(
         default=None, description="since its training data ended"

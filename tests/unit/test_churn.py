@@ -6,11 +6,23 @@ import datetime as dt
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
+from sklearn.metrics import log_loss
 
 from include.demo import churn_feed
 from include.demo.__main__ import main as demo
-from include.retraining import features, gate, incident, monitoring, registry, training, validation
+from include.retraining import (
+    features,
+    feedback,
+    gate,
+    incident,
+    monitoring,
+    registry,
+    training,
+    validation,
+)
 from include.retraining.records import DriftReport, Verdict
 from include.retraining.settings import Settings
 from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec
@@ -119,6 +131,28 @@ def test_tenure_drifts_and_asks_for_nothing(spec, lived):
     assert tenure.distance > 0.2
     assert verdicts[-1].outcome in {"ignore", "watch"}
     assert "tenure_days" not in " ".join(verdicts[-1].reasons)
+
+
+def test_champion_is_judged_on_the_labels_that_have_matured_meanwhile(spec, lived):
+    settings, reports, _, _ = lived
+    report = reports[-1]
+    assert (report.labelled_rows, report.champion_version) == (0, 1)
+    start, end = (moment - 30 * DAY for moment in (report.batch.start, report.batch.end))
+    orders = churn_feed._orders()
+    matured = orders[(orders["ordered_at"] >= start) & (orders["ordered_at"] < end)]
+    assert report.performance is not None
+    assert report.performance.rows == len(matured)
+    storage = Storage.of(settings)
+    tables = [
+        storage.read_table(features.feature_set(spec, storage, batch).key).to_pandas()
+        for batch in features.published_partitions(spec, storage)
+    ]
+    rows = pd.concat(tables)
+    rows = rows[(rows["ordered_at"] >= start) & (rows["ordered_at"] < end)]
+    frame = feedback.feature_frame(spec, pa.Table.from_pandas(rows))
+    scores = registry.load_model(spec, settings, 1).predict_proba(frame)
+    assert report.performance.value == pytest.approx(-log_loss(rows["reordered"], scores))
+    assert [r.performance is None for r in reports[: FIRST_MODEL + 1]] == [True] * (FIRST_MODEL + 1)
 
 
 def test_files_land_where_the_dags_look(tmp_path: Path, monkeypatch, capsys):
