@@ -29,14 +29,12 @@ def as_markdown(decision: GateDecision) -> str:
 
 
 def as_lines(decision: GateDecision) -> tuple[str, ...]:
-    """Give the reasons, then the duel's numbers, one line each."""
-    return (
-        *decision.reasons,
-        *(
-            f"{name}: {ours} / {theirs}" + (f", gain {gain}" if gain else "")
-            for name, ours, theirs, gain in rows(decision)
-        ),
-    )
+    """Give the reasons, then the duel's numbers, candidate against champion, one line each."""
+    lines = list(decision.reasons)
+    for name, ours, theirs, gain in rows(decision)[1:]:  # the versions are in the title
+        values = f"{ours} against {theirs}" if ours and theirs else ours or theirs
+        lines.append(f"{name}: {', '.join(filter(None, [values, gain and f'gain {gain}']))}")
+    return tuple(lines)
 
 
 def rows(decision: GateDecision) -> list[tuple[str, str, str, str]]:
