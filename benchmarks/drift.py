@@ -170,7 +170,15 @@ def full_check(folder: Path, rows: int, repeats: int, *, peers: bool) -> dict[st
     windows = [table.slice(i * rows // 8, rows // 8) for i in range(8)]
     profile = ReferenceProfile.build(windows, numeric=NUMERIC, categorical=CATEGORICAL)
     stored.write_bytes(profile.to_bytes())
-    del table, windows, profile
+    part = folder / "part.arrow"
+    growth = {}
+    for columns in (8, 16, 32):
+        some = ReferenceProfile.build(windows, numeric=NUMERIC[:columns])
+        part.write_bytes(some.to_bytes())
+        growth[columns] = cpu(
+            lambda: measure_columns(ReferenceProfile.open(part), now, policy=POLICY), repeats
+        )
+    del table, windows, profile, some
 
     def ours() -> None:
         measure_columns(ReferenceProfile.open(stored), now, policy=POLICY)
@@ -184,6 +192,8 @@ def full_check(folder: Path, rows: int, repeats: int, *, peers: bool) -> dict[st
     result["ours / floor"] = seconds["ours"] / seconds["floor (read all, sort numeric)"]
     result["scipy loop / ours"] = seconds["scipy loop"] / seconds["ours"]
     result["memory of ours beyond imports, MB"] = memory(stored, now)
+    for columns in (16, 32):
+        result[f"{columns} numeric columns / 8 of them"] = growth[columns] / growth[8]
     if peers:
         result |= evidently(pq.read_table(reference), pq.read_table(now), seconds["ours"])
     return result
