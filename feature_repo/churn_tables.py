@@ -5,7 +5,6 @@ What is known of a customer at an order (orders before, tenure) comes with the o
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -13,8 +12,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from include.retraining.records import BatchRef
-
-TRAILING_DAYS = 14
 
 
 def build(
@@ -32,14 +29,22 @@ def build(
     Returns
     -------
     dict of str to DataFrame
-        ``recent``: one row per customer who ordered in ``[end - 14 days, end)``, known when the
-        batch has ended.
+        ``recent``: orders and spending of each customer in this batch, known when it has ended. Who
+        ordered in the one before and not in this one gets a row of zeros: without it, the online
+        store would serve that customer's last busy week for ever.
     """
     import pandas as pd
 
-    orders = pd.concat([previous["batch"], inputs["batch"]], ignore_index=True)
-    since = batch.end - dt.timedelta(days=TRAILING_DAYS)
-    recent = orders[(orders["ordered_at"] >= since) & (orders["ordered_at"] < batch.end)]
-    sums = recent.groupby("customer_id")["value"].agg(["size", "sum"]).reset_index()
-    sums.columns = pd.Index(["customer_id", "recent_orders", "recent_value"])
-    return {"recent": sums.assign(event_timestamp=pd.Timestamp(batch.end))}
+    week = inputs["batch"].groupby("customer_id")["value"].agg(["size", "sum"])
+    quiet = pd.Index(previous["batch"]["customer_id"].unique()).difference(week.index)
+    rows = pd.concat([week, pd.DataFrame({"size": 0, "sum": 0.0}, index=quiet)])
+    return {
+        "recent": pd.DataFrame(
+            {
+                "customer_id": rows.index.astype("int64"),
+                "event_timestamp": pd.Timestamp(batch.end),
+                "recent_orders": rows["size"].to_numpy("int64"),
+                "recent_value": rows["sum"].to_numpy("float64"),
+            }
+        )
+    }

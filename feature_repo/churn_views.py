@@ -19,7 +19,7 @@ customer = Entity(name="customer", join_keys=["customer_id"], value_type=ValueTy
 recent = FeatureView(
     name="churn_recent",
     entities=[customer],
-    ttl=dt.timedelta(days=7),  # the next batch's rows take over; who is not in them did not order
+    ttl=dt.timedelta(0),  # for ever: a customer who falls silent gets a row that says so
     source=FileSource(
         name="churn_recent",
         path="churn/features/recent",

@@ -20,6 +20,7 @@ from include.retraining import (
     incident,
     monitoring,
     registry,
+    skew,
     training,
     validation,
 )
@@ -153,6 +154,16 @@ def test_champion_is_judged_on_the_labels_that_have_matured_meanwhile(spec, live
     scores = registry.load_model(spec, settings, 1).predict_proba(frame)
     assert report.performance.value == pytest.approx(-log_loss(rows["reordered"], scores))
     assert [r.performance is None for r in reports[: FIRST_MODEL + 1]] == [True] * (FIRST_MODEL + 1)
+
+
+def test_online_store_serves_what_training_saw_to_those_who_fell_silent_as_well(spec, lived):
+    settings = lived[0]
+    for number in (0, WEEKS // 2, WEEKS - 1):
+        found = skew.check_skew(spec, settings, spec.batch_ref(week(spec, number)))
+        assert found.keys > 300
+        assert {feature.name for feature in found.features} >= {"recent_orders", "recent_value"}
+        assert [feature.differing for feature in found.features] == [0] * len(found.features)
+        assert [feature.expired for feature in found.features] == [0] * len(found.features)
 
 
 def test_files_land_where_the_dags_look(tmp_path: Path, monkeypatch, capsys):
