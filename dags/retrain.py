@@ -92,9 +92,11 @@ def retrain(spec: ModelSpec) -> DAG:  # noqa: C901 - counts the tasks, which are
         @task
         def claim_retrain() -> object:
             from include.retraining.incident import NotDue, open_incident
+            from include.retraining.registry import notice_hand_move
 
             context = get_current_context()
             settings = RetrainingHook().settings()
+            notice_hand_move(spec, settings, at=dt.datetime.now(dt.UTC))
             try:
                 request = open_incident(
                     spec,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,7 +95,7 @@ def hold_duel(
         leaked_rows=_leaked_rows(spec, storage, rows, candidate.training_set.training_key),
         window_trouble=trouble,
         champion=against(request.champion_version),
-        rolled_back=against(_rolled_back_from(ledger.read(storage, spec.model))),
+        rolled_back=against(_rolled_back_from(ledger.last(storage, spec.model))),
     )
 
 
@@ -111,9 +110,8 @@ def _window_trouble(spec: ModelSpec, training_set: TrainingSet, known: metrics.F
     )
 
 
-def _rolled_back_from(entries: Sequence[ledger.Entry]) -> int | None:
+def _rolled_back_from(last: ledger.Entry | None) -> int | None:
     """Give the version that the current champion was rolled back from, if that is why it stands."""
-    last = entries[-1] if entries else None
     return last.previous_version if last and last.action == "rollback" else None
 
 

@@ -36,9 +36,7 @@ def run_duel(
     storage = Storage.of(settings)
     key = f"{incident_key(spec.model, request.incident_id)}/gate.json"
     done = storage.read_record(key, GateDecision)
-    if done is not None and ledger.find(
-        ledger.read(storage, spec.model), request.incident_id, "promotion"
-    ):
+    if done is not None and ledger.made(storage, spec.model, request.incident_id, "promotion"):
         return done
     duel = hold_duel(spec, settings, request, candidate)
     version = registry.version(spec, settings, candidate.version)

@@ -2,7 +2,10 @@
 
 One object per entry, created only if its number is free, so that two writers can never both be the
 next. Each entry carries the hash of the one before it; changing or removing one breaks every later
-hash.
+hash, and ``head.json`` remembers how far the ledger reached, so that the last one cannot go either.
+
+A claim per entry, made before the alias moves, makes the entry happen once: it says after which
+entry it came to be, so whoever finds it looks for its entry from there on, not from the beginning.
 """
 
 from __future__ import annotations
@@ -10,11 +13,12 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from include.retraining.errors import LedgerError
 from include.retraining.names import storage_key
@@ -25,12 +29,15 @@ GENESIS = "0" * 64
 MAX_ATTEMPTS = 200
 
 
+Action = Literal["promotion", "rollback", "by_hand"]
+
+
 class Entry(Record):
     """One change of the champion."""
 
     sequence: int
     model: str
-    action: Literal["promotion", "rollback"]
+    action: Action
     version: int
     previous_version: int | None
     incident_id: str
@@ -47,48 +54,167 @@ class Entry(Record):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def find(entries: Iterable[Entry], incident_id: str, action: str) -> Entry | None:
+class Claim(Record):
+    """That an entry is about to be made, or was: its number, once it has one."""
+
+    incident_id: str
+    action: Action
+    version: int
+    after: int = Field(description="number of the last entry when the claim was made")
+    sequence: int | None = None
+
+
+class Head(Record):
+    """How far the ledger reached at least."""
+
+    sequence: int
+
+
+def claim(storage: Storage, draft: Entry) -> Claim:
+    """Say that an entry is about to be made; the same entry has one claim, the first one.
+
+    It is also the ledger's `intent`: what a killed process was about to do.
+    """
+    after = last(storage, draft.model)
+    made = Claim(
+        incident_id=draft.incident_id,
+        action=draft.action,
+        version=draft.version,
+        after=after.sequence if after else 0,
+    )
+    key = _claim_key(draft.model, draft.incident_id, draft.action)
+    if not storage.create(key, json_bytes(made)):
+        made = Claim.model_validate_json(storage.read(key))
+    if made.sequence is None:
+        storage.write_json(_intent_key(draft.model), made)
+    return made
+
+
+def claimed(storage: Storage, model: str, incident_id: str, action: Action) -> Claim | None:
+    """Give the claim of an incident's action, or None."""
+    return storage.read_record(_claim_key(model, incident_id, action), Claim)
+
+
+def intent(storage: Storage, model: str) -> Claim | None:
+    """Give the newest claim, if its entry is not there yet: a move that is under way, or died."""
+    found = storage.read_record(_intent_key(model), Claim)
+    if found is None or made(storage, model, found.incident_id, found.action):
+        return None
+    return found
+
+
+def made(storage: Storage, model: str, incident_id: str, action: Action) -> Entry | None:
     """Give the entry that an incident's action made, or None."""
-    return next((e for e in entries if (e.incident_id, e.action) == (incident_id, action)), None)
+    found = claimed(storage, model, incident_id, action)
+    if found is None:
+        return None
+    if found.sequence is not None:
+        return _read(storage, model, found.sequence)
+    return next(
+        (
+            entry
+            for entry in _walk(storage, model, found.after + 1)
+            if (entry.incident_id, entry.action) == (incident_id, action)
+        ),
+        None,
+    )
 
 
 def append(storage: Storage, draft: Entry) -> Entry:
-    """Add an entry, once: one with the same incident, action and version is returned as it is.
+    """Add an entry, once: the one that an incident's action made before is returned as it is.
 
-    `sequence`, `previous_hash` and `hash` of the draft are filled in here.
+    `sequence`, `previous_hash` and `hash` of the draft are filled in here. Takes a few requests,
+    however long the ledger is.
+
+    Raises
+    ------
+    LedgerError
+        The last entry is gone, or other writers were always first.
     """
-    for attempt in range(MAX_ATTEMPTS):
-        entries = read(storage, draft.model)
-        for entry in entries:
-            same = (entry.incident_id, entry.action, entry.version)
-            if same == (draft.incident_id, draft.action, draft.version):
-                return entry
-        entry = draft.model_copy(
-            update={
-                "sequence": len(entries) + 1,
-                "previous_hash": entries[-1].hash if entries else GENESIS,
-            }
-        )
-        entry = entry.model_copy(update={"hash": entry.digest()})
-        if storage.create(_key(draft.model, entry.sequence), json_bytes(entry)):
-            return entry
-        time.sleep(0.01 * min(attempt, 20))
+    mine = claim(storage, draft)
+    if mine.sequence is not None and (entry := _read(storage, draft.model, mine.sequence)):
+        return entry
+    previous = _require(storage, draft.model, mine.after) if mine.after else None
+    lost = 0
+    while lost < MAX_ATTEMPTS:
+        number = previous.sequence + 1 if previous else 1
+        there = _read(storage, draft.model, number)
+        if there is None:
+            entry = draft.model_copy(
+                update={
+                    "sequence": number,
+                    "previous_hash": previous.hash if previous else GENESIS,
+                }
+            )
+            entry = entry.model_copy(update={"hash": entry.digest()})
+            if not storage.create(_key(draft.model, number), json_bytes(entry)):
+                time.sleep(0.01 * min(lost, 20))
+                lost += 1
+                continue
+            there = entry
+        if (there.incident_id, there.action) == (draft.incident_id, draft.action):
+            _settle(storage, there)
+            return there
+        previous = there
     raise LedgerError(
         f"{draft.model}: {MAX_ATTEMPTS} attempts to append to the ledger lost to other writers; "
         "run again"
     )
 
 
+def _settle(storage: Storage, entry: Entry) -> None:
+    """Note where an entry is, for those who come next; each note only saves them a walk."""
+    key = _claim_key(entry.model, entry.incident_id, entry.action)
+    found = Claim.model_validate_json(storage.read(key))
+    storage.write_json(key, found.model_copy(update={"sequence": entry.sequence}))
+    head = storage.read_record(_head_key(entry.model), Head)
+    if head is None or head.sequence < entry.sequence:
+        storage.write_json(_head_key(entry.model), Head(sequence=entry.sequence))
+
+
+def last(storage: Storage, model: str) -> Entry | None:
+    """Give the newest entry, or None; LedgerError if one that was there is gone."""
+    head = storage.read_record(_head_key(model), Head)
+    if head is None:
+        entries = read(storage, model)
+        return entries[-1] if entries else None
+    found = _require(storage, model, head.sequence)
+    for found in _walk(storage, model, head.sequence + 1):  # noqa: B007 - the last one
+        pass
+    return found
+
+
+def _walk(storage: Storage, model: str, number: int) -> Iterator[Entry]:
+    while entry := _read(storage, model, number):
+        yield entry
+        number += 1
+
+
+def _require(storage: Storage, model: str, number: int) -> Entry:
+    found = _read(storage, model, number)
+    if found is None:
+        raise LedgerError(
+            f"{model}: ledger entry {number} was there and is gone; restore "
+            f"{_key(model, number)} from a backup of the storage"
+        )
+    return found
+
+
+def _read(storage: Storage, model: str, number: int) -> Entry | None:
+    return storage.read_record(_key(model, number), Entry)
+
+
 def read(storage: Storage, model: str) -> list[Entry]:
     """Give all entries, oldest first."""
     keys = storage.list(storage_key(model, "ledger"))
-    return [Entry.model_validate_json(storage.read(key)) for key in keys if key.endswith(".json")]
+    entries = [key for key in keys if re.fullmatch(r"\d{6,}\.json", key.rpartition("/")[2])]
+    return [Entry.model_validate_json(storage.read(key)) for key in entries]
 
 
 def verify(storage: Storage, model: str) -> list[str]:
     """Give what is wrong with the chain; an empty list means it is intact."""
     problems = []
-    previous = GENESIS
+    previous, last_number = GENESIS, 0
     for number, entry in enumerate(read(storage, model), start=1):
         if entry.sequence != number:
             problems.append(
@@ -99,14 +225,18 @@ def verify(storage: Storage, model: str) -> list[str]:
         if entry.hash != entry.digest():
             problems.append(f"entry {entry.sequence} was changed after it was written")
         previous = entry.hash
+        last_number = entry.sequence
+    head = storage.read_record(_head_key(model), Head)
+    if head is not None and head.sequence > last_number:
+        problems.append(f"entry {head.sequence} was the last one and is missing")
     return problems
 
 
 def reign(entries: list[Entry], at: dt.datetime | None = None) -> list[Entry]:
     """Give the line of champions still standing at a moment, the current one last.
 
-    A promotion adds a champion to the line; a rollback removes all after the one it returns to. A
-    rollback to a version that an earlier one removed adds it again.
+    A promotion, or a hand in MLflow, adds a champion to the line; a rollback removes all after the
+    one it returns to. A rollback to a version that an earlier one removed adds it again.
 
     Parameters
     ----------
@@ -125,6 +255,19 @@ def reign(entries: list[Entry], at: dt.datetime | None = None) -> list[Entry]:
                 line = line[: versions.index(entry.version)]
         line.append(entry)
     return line
+
+
+def _head_key(model: str) -> str:
+    return f"{storage_key(model, 'ledger')}/head.json"
+
+
+def _intent_key(model: str) -> str:
+    return f"{storage_key(model, 'ledger')}/intent.json"
+
+
+def _claim_key(model: str, incident_id: str, action: Action) -> str:
+    name = hashlib.sha256(f"{action}|{incident_id}".encode()).hexdigest()[:32]
+    return f"{storage_key(model, 'ledger')}/claims/{name}.json"
 
 
 def _key(model: str, sequence: int) -> str:

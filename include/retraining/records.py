@@ -389,7 +389,7 @@ class Promotion(Record):
     incident_id: str
     model: str
     partition: str
-    action: Literal["promotion", "rollback"]
+    action: Literal["promotion", "rollback", "by_hand"]
     version: int
     previous_version: int | None
     reason: str

@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from include.retraining import ledger, model_file
-from include.retraining.errors import RegistryError, ScoringError, Unavailable
+from include.retraining.errors import RegistryError, ScoringError, SpecError, Unavailable
 from include.retraining.names import (
     CHALLENGER,
     CHAMPION,
@@ -46,6 +46,8 @@ ANSWER_SECONDS = 10
 ANSWER_HOLDS_SECONDS = 10
 DIGEST_TAG = "retraining.digest"
 SHA256_TAG = "retraining.model_sha256"
+QUARANTINE_TAG = "retraining.quarantined"
+SERVICE_TAG = "retraining.feature_service"
 PROFILE_ARTIFACT = "drift_profile.bin"
 
 
@@ -282,9 +284,9 @@ def promote(
         raise RegistryError(
             f"version {decision.candidate_version} did not pass the gate: not promoted"
         )
-    _refuse_if_superseded(
-        spec, ledger.read(Storage.of(settings), spec.model), decision.incident_id, "promotion"
-    )
+    storage = Storage.of(settings)
+    _refuse_if_superseded(spec, storage, decision.incident_id, "promotion")
+    notice_hand_move(spec, settings, at=at)
     current = aliases(spec, settings).get(CHAMPION)
     if current not in {decision.champion_version, decision.candidate_version}:
         raise RegistryError(
@@ -292,6 +294,20 @@ def promote(
             f"{current} is champion now; nothing was changed, run a new retrain"
         )
     previous = decision.champion_version
+    draft = ledger.Entry(
+        sequence=0,
+        model=spec.model,
+        action="promotion",
+        version=decision.candidate_version,
+        previous_version=previous,
+        incident_id=decision.incident_id,
+        partition=decision.partition,
+        reason="; ".join(decision.reasons),
+        actor=actor,
+        at=at,
+        previous_hash=ledger.GENESIS,
+    )
+    ledger.claim(storage, draft)
     if decision.candidate is not None:
         client(settings).set_model_version_tag(
             spec.model,
@@ -300,19 +316,48 @@ def promote(
             decision.candidate.model_dump_json(),
         )
     _crown(spec, settings, version=decision.candidate_version, previous=previous, retired=previous)
-    return _enter(
-        spec,
-        settings,
+    return _enter(spec, settings, draft)
+
+
+def notice_hand_move(
+    spec: ModelSpec, settings: Settings, *, at: dt.datetime
+) -> ledger.Entry | None:
+    """Enter in the ledger that somebody moved the champion alias in MLflow, if so.
+
+    A promotion or rollback that is under way, or died halfway, is none: the next run finishes it.
+
+    Raises
+    ------
+    RegistryError
+        The alias was removed: the model is without a champion, which nothing here may take for a
+        model that never had one.
+    """
+    storage = Storage.of(settings)
+    entry = ledger.last(storage, spec.model)
+    alias = aliases(spec, settings).get(CHAMPION)
+    if entry is None or alias == entry.version:
+        return None
+    if alias is None:
+        raise RegistryError(
+            f"{spec.model}: somebody removed the alias {CHAMPION!r}; by the ledger version "
+            f"{entry.version} is champion. Do: {spec.model}__rollback with that version"
+        )
+    under_way = ledger.intent(storage, spec.model)
+    if under_way is not None and under_way.version == alias:
+        return None
+    log.warning("%s: somebody made version %s champion by hand", spec.model, alias)
+    return ledger.append(
+        storage,
         ledger.Entry(
             sequence=0,
             model=spec.model,
-            action="promotion",
-            version=decision.candidate_version,
-            previous_version=previous,
-            incident_id=decision.incident_id,
-            partition=decision.partition,
-            reason="; ".join(decision.reasons),
-            actor=actor,
+            action="by_hand",
+            version=alias,
+            previous_version=entry.version,
+            incident_id=f"by-hand-v{alias}-after-{entry.sequence}",
+            partition=entry.partition,
+            reason="the champion alias was moved in MLflow, by nobody this pipeline knows",
+            actor="unknown",
             at=at,
             previous_hash=ledger.GENESIS,
         ),
@@ -338,39 +383,33 @@ def rollback(
     Raises
     ------
     RegistryError
-        There is no earlier champion, the version asked for never was one or is champion now, or
-        this very rollback was made before and the champion changed since.
+        There is no earlier champion, the version asked for never was one, is champion now or could
+        not do its work (see `refuse_unusable`), or this very rollback was made or begun before and
+        the champion changed since.
     Unavailable
         MLflow does not answer, or takes nothing.
     """
     storage = Storage.of(settings)
+    _refuse_if_superseded(spec, storage, request_id, "rollback")
+    started = ledger.claimed(storage, spec.model, request_id, "rollback")
+    if started is None and aliases(spec, settings).get(CHAMPION) is not None:
+        notice_hand_move(spec, settings, at=at)
     entries = ledger.read(storage, spec.model)
-    done = next(
-        (e for e in entries if e.incident_id == request_id and e.action == "rollback"), None
-    )
-    _refuse_if_superseded(spec, entries, request_id, "rollback")
+    done = ledger.made(storage, spec.model, request_id, "rollback")
     line = ledger.reign(entries)
-    if done is None:
-        if not line:
-            raise RegistryError(f"{spec.model} has no champion yet: there is nothing to roll back")
-        crowned = sorted({entry.version for entry in entries})
-        alias = aliases(spec, settings).get(CHAMPION)
-        # a champion that the ledger does not know: a promotion killed halfway, or a hand in MLflow
-        is_unknown = alias is not None and alias not in crowned
-        current = alias if alias is not None and is_unknown else line[-1].version
-        if to_version is None and len(line) < 2 and not is_unknown:
-            raise RegistryError(
-                f"{spec.model} version {line[-1].version} is the only champion so far: there is "
-                "nothing to return to"
-            )
-        target = to_version or line[-1 if is_unknown else -2].version
-        if target not in crowned:
-            raise RegistryError(f"version {target} never was champion; allowed: {crowned}")
-        if target == current:
-            raise RegistryError(f"version {target} is champion already: there is nothing to do")
+    if done is not None:
+        target, current = done.version, done.previous_version
     else:
-        target, current = done.version, done.previous_version or done.version
-    load_model(spec, settings, target)  # never crown a version that cannot be scored
+        alias = aliases(spec, settings).get(CHAMPION)
+        crowned = {entry.version for entry in entries}
+        # a champion that the ledger does not know yet: its promotion was killed halfway
+        current = alias if alias not in crowned or not line else line[-1].version
+        target = (
+            started.version
+            if started is not None
+            else _choose_target(spec, settings, entries, current=current, asked=to_version)
+        )
+        refuse_unusable(spec, settings, target)
     draft = ledger.Entry(
         sequence=0,
         model=spec.model,
@@ -384,23 +423,112 @@ def rollback(
         at=at,
         previous_hash=ledger.GENESIS,
     )
+    ledger.claim(storage, draft)
     after = ledger.reign([*entries, draft] if done is None else entries)
     before = after[-2].version if len(after) > 1 else None
     _crown(spec, settings, version=target, previous=before, retired=current)
     return _enter(spec, settings, draft)
 
 
+def _choose_target(
+    spec: ModelSpec,
+    settings: Settings,
+    entries: list[ledger.Entry],
+    *,
+    current: int | None,
+    asked: int | None,
+) -> int:
+    """Give the version to return to: the one asked for, else the newest champion still standing."""
+    line = ledger.reign(entries)
+    crowned = sorted({entry.version for entry in entries})
+    if not line:
+        raise RegistryError(f"{spec.model} has no champion yet: there is nothing to roll back")
+    if asked is not None:
+        if asked not in crowned:
+            raise RegistryError(f"version {asked} never was champion; allowed: {crowned}")
+        if asked == current and aliases(spec, settings).get(CHAMPION) == asked:
+            raise RegistryError(f"version {asked} is champion already: there is nothing to do")
+        return asked
+    standing = [entry.version for entry in line if entry.version != current]
+    for number in reversed(standing):
+        if not quarantine_reason(spec, settings, number):
+            return number
+    raise RegistryError(
+        f"{spec.model} version {current} is the only champion so far that is not quarantined: "
+        f"there is nothing to return to; name one of {crowned}, or retrain"
+    )
+
+
+def quarantine_reason(spec: ModelSpec, settings: Settings, number: int) -> str:
+    """Give why a version must not come back: what its tag says; empty if it may."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        tags = client(settings).get_model_version(spec.model, str(number)).tags
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return "it was deleted from the registry"
+        raise
+    return str(tags.get(QUARANTINE_TAG, ""))
+
+
+def refuse_unusable(spec: ModelSpec, settings: Settings, number: int) -> None:
+    """Refuse a version that could not do a champion's work now.
+
+    Raises
+    ------
+    RegistryError
+        It is quarantined, its features are not those of the model file, or the feature service it
+        was trained with is gone.
+    ScoringError
+        Its artifact cannot be loaded.
+    """
+    from include.retraining import features
+
+    if why := quarantine_reason(spec, settings, number):
+        raise RegistryError(
+            f"{spec.model} version {number} is quarantined: {why}. Name another version, or remove "
+            f"its tag {QUARANTINE_TAG} in MLflow"
+        )
+    found = version(spec, settings, number)
+    if found.features and set(found.features) != set(spec.features.names):
+        raise RegistryError(
+            f"{spec.model} version {number} was trained with other features than the model file "
+            f"has: {', '.join(sorted(set(found.features) ^ set(spec.features.names)))}; restore "
+            "that model file, or name another version"
+        )
+    service = client(settings).get_run(found.run_id).data.tags.get(SERVICE_TAG)
+    if service:
+        try:
+            features.load_function(f"feature_repo.{spec.model}_views:{service}")
+        except SpecError as error:
+            raise RegistryError(
+                f"{spec.model} version {number} was trained with feature service {service!r}, "
+                f"which is gone from feature_repo/; restore it, or name another version"
+            ) from error
+    load_model(spec, settings, number)
+
+
 def _refuse_if_superseded(
-    spec: ModelSpec, entries: list[ledger.Entry], incident_id: str, action: str
+    spec: ModelSpec, storage: Storage, incident_id: str, action: ledger.Action
 ) -> None:
     """Refuse an old step that is run again, where it would undo what came after it."""
-    for entry in entries[:-1]:
-        if (entry.incident_id, entry.action) == (incident_id, action):
-            raise RegistryError(
-                f"{spec.model}: the {action} to version {entry.version} is done (ledger entry "
-                f"{entry.sequence}), and entry {entries[-1].sequence} made version "
-                f"{entries[-1].version} champion since; nothing was changed"
-            )
+    last = ledger.last(storage, spec.model)
+    if last is None or (last.incident_id, last.action) == (incident_id, action):
+        return
+    done = ledger.made(storage, spec.model, incident_id, action)
+    if done is not None:
+        raise RegistryError(
+            f"{spec.model}: the {action} to version {done.version} is done (ledger entry "
+            f"{done.sequence}), and entry {last.sequence} made version {last.version} champion "
+            "since; nothing was changed"
+        )
+    started = ledger.claimed(storage, spec.model, incident_id, action)
+    if started is not None and last.sequence > started.after:
+        raise RegistryError(
+            f"{spec.model}: the {action} to version {started.version} was begun before ledger "
+            f"entry {last.sequence} made version {last.version} champion; nothing was changed"
+        )
 
 
 def _crown(

@@ -678,7 +678,7 @@ def test_model_like_the_one_rolled_back_is_not_promoted_again(trained: Settings,
     better[3] = 0.4
     assert duel(trained, 3, 1).passed
     crown(trained, 3, 1)
-    assert duels._rolled_back_from(ledger.read(Storage.of(trained), "flights")) is None
+    assert duels._rolled_back_from(ledger.last(Storage.of(trained), "flights")) is None
 
 
 def test_rolled_back_version_that_cannot_be_scored_fails_the_gate_closed(trained: Settings):

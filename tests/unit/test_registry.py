@@ -148,13 +148,13 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     watch(Storage, "create")
 
 
-@pytest.mark.parametrize("number", range(1, 8))
+@pytest.mark.parametrize("number", range(1, 9))
 def test_promotion_killed_anywhere_is_finished_by_the_next_run(trained, monkeypatch, number):
     promote(trained, 1, None)
     promote(trained, 2, 1)
     with monkeypatch.context() as patch:
         kill_at(patch, number)
-        with pytest.raises(Killed):  # tag, two aliases, challenger, two stages, the ledger
+        with pytest.raises(Killed):  # claim, tag, two aliases, challenger, two stages, the ledger
             promote(trained, 3, 2)
         assert registry.aliases(SPEC, trained)[CHAMPION] in {2, 3}
     promote(trained, 3, 2)
@@ -162,7 +162,7 @@ def test_promotion_killed_anywhere_is_finished_by_the_next_run(trained, monkeypa
     assert [entry.version for entry in entries(trained)] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("number", range(1, 6))
+@pytest.mark.parametrize("number", range(1, 7))
 def test_rollback_killed_anywhere_is_finished_by_the_next_run(trained, monkeypatch, number):
     three_reigns(trained)
     with monkeypatch.context() as patch:
@@ -181,13 +181,18 @@ def test_champion_moved_by_hand_stops_a_promotion(trained: Settings):
     with pytest.raises(RegistryError, match="version 3 is champion now; nothing was changed"):
         promote(trained, 2, 1)
     assert registry.aliases(SPEC, trained)[CHAMPION] == 3
-    assert len(entries(trained)) == 1
+    assert [(entry.action, entry.version) for entry in entries(trained)] == [
+        ("promotion", 1),
+        ("by_hand", 3),
+    ]
 
 
 def test_champion_removed_by_hand_stops_a_promotion(trained: Settings):
     promote(trained, 1, None)
     registry.client(trained).delete_registered_model_alias("flights", CHAMPION)
-    with pytest.raises(RegistryError, match="version None is champion now"):
+    with pytest.raises(
+        RegistryError, match="somebody removed the alias 'champion'; by the ledger version 1"
+    ):
         promote(trained, 2, 1)
 
 
@@ -307,3 +312,104 @@ def test_version_without_its_drift_profile_is_named(trained: Settings):
     shutil.rmtree(path)
     with pytest.raises(RegistryError, match="version 1 has no drift profile"):
         registry.profile_bytes(SPEC, trained, found)
+
+
+# --- hands in MLflow ------------------------------------------------------------------------------
+
+
+def test_alias_moved_by_hand_is_entered_once_and_can_be_rolled_back(trained: Settings):
+    assert registry.notice_hand_move(SPEC, trained, at=AT) is None  # nothing is known yet
+    promote(trained, 1, None)
+    assert registry.notice_hand_move(SPEC, trained, at=AT) is None
+    registry.client(trained).set_registered_model_alias("flights", CHAMPION, "2")
+    entry = registry.notice_hand_move(SPEC, trained, at=AT)
+    assert (entry.action, entry.version, entry.previous_version) == ("by_hand", 2, 1)
+    assert registry.notice_hand_move(SPEC, trained, at=AT) is None
+    promotion = rollback(trained, "r1")
+    assert (promotion.version, promotion.previous_version) == (1, 2)
+    assert production(trained)[:2] == (1, None)
+    registry.client(trained).set_registered_model_alias("flights", CHAMPION, "2")
+    assert registry.notice_hand_move(SPEC, trained, at=AT).sequence == 4  # again, not the same
+
+
+def test_promotion_that_died_halfway_is_no_hand(trained: Settings, monkeypatch):
+    promote(trained, 1, None)
+    with monkeypatch.context() as patch:
+        kill_at(patch, 4)
+        with pytest.raises(Killed):
+            promote(trained, 2, 1)
+    assert registry.aliases(SPEC, trained)[CHAMPION] == 2
+    assert registry.notice_hand_move(SPEC, trained, at=AT) is None
+    promote(trained, 2, 1)
+    assert [entry.action for entry in entries(trained)] == ["promotion", "promotion"]
+
+
+def test_alias_removed_by_hand_comes_back_by_a_rollback(trained: Settings):
+    promote(trained, 1, None)
+    promote(trained, 2, 1)
+    registry.client(trained).delete_registered_model_alias("flights", CHAMPION)
+    with pytest.raises(RegistryError, match="Do: flights__rollback with that version"):
+        registry.notice_hand_move(SPEC, trained, at=AT)
+    assert rollback(trained, "r1", to_version=2).previous_version is None
+    assert production(trained)[:2] == (2, 1)
+
+
+# --- what a rollback refuses ----------------------------------------------------------------------
+
+
+def quarantine(settings: Settings, version: int) -> None:
+    registry.client(settings).set_model_version_tag(
+        "flights", str(version), registry.QUARANTINE_TAG, "leaks the label"
+    )
+
+
+def test_rollback_passes_over_a_quarantined_version(trained: Settings):
+    three_reigns(trained)
+    quarantine(trained, 2)
+    with pytest.raises(RegistryError, match="version 2 is quarantined: leaks the label"):
+        rollback(trained, "r1", to_version=2)
+    assert production(trained)[:2] == (3, 2)
+    assert rollback(trained, "r2").version == 1
+    assert production(trained)[:2] == (1, None)
+
+
+def test_rollback_with_only_quarantined_and_deleted_versions_left_is_refused(trained: Settings):
+    three_reigns(trained)
+    quarantine(trained, 2)
+    registry.client(trained).delete_model_version("flights", "1")
+    with pytest.raises(RegistryError, match="only champion so far that is not quarantined"):
+        rollback(trained, "r1")
+    assert registry.aliases(SPEC, trained)[CHAMPION] == 3
+
+
+def test_rollback_to_a_version_with_other_features_is_refused(trained: Settings):
+    promote(trained, 1, None)
+    promote(trained, 2, 1)
+    registry.client(trained).set_model_version_tag(
+        "flights", "1", registry.FEATURES_TAG, ",".join([*SPEC.features.names, "colour"])
+    )
+    with pytest.raises(RegistryError, match="other features than the model file has: colour"):
+        rollback(trained, "r1")
+    assert production(trained)[:2] == (2, 1)
+
+
+def test_rollback_to_a_version_whose_feature_service_is_gone_is_refused(trained: Settings):
+    promote(trained, 1, None)
+    promote(trained, 2, 1)
+    run_id = registry.version(SPEC, trained, 1).run_id
+    registry.client(trained).set_tag(run_id, registry.SERVICE_TAG, "flights_v0")
+    with pytest.raises(RegistryError, match="'flights_v0', which is gone from feature_repo/"):
+        rollback(trained, "r1")
+    assert production(trained)[:2] == (2, 1)
+
+
+def test_rollback_begun_before_another_change_is_not_taken_up(trained: Settings, monkeypatch):
+    three_reigns(trained)
+    with monkeypatch.context() as patch:
+        kill_at(patch, 2)
+        with pytest.raises(Killed):
+            rollback(trained, "r1")
+    rollback(trained, "r2", to_version=1)
+    with pytest.raises(RegistryError, match="was begun before ledger entry 4 made version 1"):
+        rollback(trained, "r1")
+    assert production(trained)[:2] == (1, None)
