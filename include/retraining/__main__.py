@@ -45,18 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     status.set_defaults(run=lambda options: run_status(_spec(options.model), as_json=options.json))
 
-    ledger = commands.add_parser("ledger", help="what was in production when, and why")
-    actions = ledger.add_subparsers(dest="action", required=True, metavar="ACTION")
-    show = actions.add_parser("show", help="all entries, or what was in production at a time")
-    show.add_argument("model")
-    show.add_argument("--at", type=_moment, help="ISO 8601, UTC unless it says otherwise")
-    show.set_defaults(
-        run=lambda options: run_ledger(_spec(options.model), verify=False, at=options.at)
-    )
-    verify = actions.add_parser("verify", help="detect changed or missing entries")
-    verify.add_argument("model")
-    verify.set_defaults(run=lambda options: run_ledger(_spec(options.model), verify=True, at=None))
-
+    _add_ledger(commands)
     _add_quarantine(commands)
 
     drift = commands.add_parser(
@@ -260,6 +249,34 @@ def run_schema(*, markdown: bool) -> int:
     return 0
 
 
+def _add_ledger(commands: Any) -> None:
+    ledger = commands.add_parser("ledger", help="what was in production when, and why")
+    actions = ledger.add_subparsers(dest="action", required=True, metavar="ACTION")
+    show = actions.add_parser("show", help="all entries, or what was in production at a time")
+    show.add_argument("model")
+    show.add_argument("--at", type=_moment, help="ISO 8601, UTC unless it says otherwise")
+    show.set_defaults(
+        run=lambda options: run_ledger(_spec(options.model), verify=False, at=options.at)
+    )
+    verify = actions.add_parser("verify", help="detect changed or missing entries")
+    verify.add_argument("model")
+    verify.set_defaults(run=lambda options: run_ledger(_spec(options.model), verify=True, at=None))
+
+    pack = actions.add_parser("audit-pack", help="one zip with all evidence of one version")
+    pack.add_argument("model")
+    pack.add_argument("--version", type=int, required=True, metavar="N")
+    pack.add_argument("-o", "--output", type=Path, required=True, metavar="ZIP")
+    pack.set_defaults(run=lambda options: run_audit_pack(_spec(options.model), options))
+
+    rollback = commands.add_parser("rollback", help="return to an earlier champion, at once")
+    rollback.add_argument("model")
+    rollback.add_argument("--reason", required=True, help="why, for the ledger")
+    rollback.add_argument(
+        "--to-version", type=int, metavar="N", help="default: the champion before the current one"
+    )
+    rollback.set_defaults(run=lambda options: run_rollback(_spec(options.model), options))
+
+
 def _add_quarantine(commands: Any) -> None:
     quarantine = commands.add_parser("quarantine", help="what was quarantined; bring it back")
     actions = quarantine.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -328,6 +345,49 @@ def _halves(text: str, whole: str, form: str) -> tuple[str, str, str]:
     if not halves[0] or not halves[1]:
         raise RetrainingError(f"must look like {form}, got {whole!r}")
     return halves
+
+
+def run_audit_pack(spec: ModelSpec, options: argparse.Namespace) -> int:
+    """Write the zip; tell what could not be found; give 1 if the ledger is damaged."""
+    from include.retraining.audit import audit_pack
+
+    settings = _existing(Settings.from_env())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        content, manifest = audit_pack(spec, settings, options.version)
+    try:
+        options.output.write_bytes(content)
+    except OSError as error:
+        raise RetrainingError(f"-o {options.output}: cannot be written: {error}") from error
+    print(f"{options.output}: {len(manifest.files)} files, {len(content):,} bytes")
+    for name in manifest.missing:
+        print(f"not found: {name}", file=sys.stderr)
+    for problem in manifest.ledger_problems:
+        print(f"ledger: {problem}", file=sys.stderr)
+    return 1 if manifest.ledger_problems else 0
+
+
+def run_rollback(spec: ModelSpec, options: argparse.Namespace) -> int:
+    """Move the champion alias back; a second call goes one further back. Slack is not told."""
+    from include.retraining import alerts, registry
+
+    if len(options.reason.strip()) < 3:
+        raise RetrainingError(f"--reason: must say why, got {options.reason!r}")
+    settings = _existing(Settings.from_env())
+    now = dt.datetime.now(dt.UTC)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        promotion = registry.rollback(
+            spec,
+            settings,
+            reason=options.reason,
+            actor=f"{getpass.getuser()}, by the command line",
+            request_id=f"command line {now.isoformat()}",
+            at=now,
+            to_version=options.to_version,
+        )
+    print(f"{alerts.of_promotion(promotion).title} (ledger entry {promotion.ledger_sequence})")
+    return 0
 
 
 def _spec(model: str) -> ModelSpec:

@@ -31,6 +31,9 @@ def small_spec(**sections: dict[str, object]) -> ModelSpec:
 
 def copy_home(source: Path, target: Path) -> Settings:
     """Copy a prepared home; what its databases say of artifacts moves along."""
+    from mlflow.tracking._tracking_service import utils
+
+    utils._artifact_repos_cache.clear()  # by run id, and copies have the same runs
     shutil.copytree(source, target, dirs_exist_ok=True)
     with sqlite3.connect(target / "mlflow.db") as connection:
         for table, column in (

@@ -388,9 +388,7 @@ def test_better_model_passes_against_a_poor_champion(ingested: Settings):
 
 def test_decision_is_in_mlflow_with_its_table(trained: Settings):
     import mlflow
-    from mlflow.tracking._tracking_service import utils
 
-    utils._artifact_repos_cache.clear()  # homes are copies: the run has other places in others
     decision = duel(trained, 2, 1)
     run_id = candidate_of(trained, 2).run_id
     text = mlflow.artifacts.load_text(f"runs:/{run_id}/{gate.TABLE_ARTIFACT}")
