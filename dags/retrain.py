@@ -5,8 +5,8 @@
 old; by hand (form: partition, reason, force).
 **Does**: claims the incident, builds the point-in-time training set, trains and registers the
 candidate, lets it duel with the champion on later rows that neither was trained on, and promotes it
-if the gate says so. With `autonomy: 2` a person approves in between (Browse > Required Actions); no
-answer means no.
+if the gate says so. With `autonomy: 2` a person approves in between (the message on Slack leads to
+the question; also Browse > Required Actions); no answer means no.
 **Emits** `<model>.champion` when the champion changes.
 
 **When it fails**: the champion is untouched until `promote_candidate`. Clear the failed task: the
@@ -18,26 +18,18 @@ from __future__ import annotations
 
 import datetime as dt
 
-from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.providers.standard.operators.python import BranchPythonOperator
 from airflow.sdk import DAG, Asset, CronTriggerTimetable, Metadata, Param, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
-from retraining_provider.context import actor, retrain_cause
+from retraining_provider.context import approver, retrain_cause
 from retraining_provider.defaults import task_defaults
 from retraining_provider.hooks.retraining import RetrainingHook
 from retraining_provider.links import ModelVersionLink
-from retraining_provider.operators.alert import AlertOperator
+from retraining_provider.operators.alert import QUESTION_TASK, AlertOperator
+from retraining_provider.operators.approval import PromotionApprovalOperator
 
 from include.retraining.names import asset_name, dag_id
 from include.retraining.spec import ModelSpec, load_specs
-
-APPROVAL_BODY = """
-**Candidate** version {{ ti.xcom_pull(task_ids='run_duel')['candidate_version'] }},
-**champion** version {{ ti.xcom_pull(task_ids='run_duel')['champion_version'] or 'none yet' }}.
-
-{% for reason in ti.xcom_pull(task_ids='run_duel')['reasons'] %}* {{ reason }}
-{% endfor %}
-"""
 
 
 def retrain(spec: ModelSpec) -> DAG:  # noqa: C901 - counts the tasks, which are defined inside
@@ -46,10 +38,10 @@ def retrain(spec: ModelSpec) -> DAG:  # noqa: C901 - counts the tasks, which are
     parts = spec.partitions
     is_asked = spec.retrain.autonomy == 2
 
-    def next_step(decision: dict[str, bool]) -> str:
+    def next_step(decision: dict[str, bool]) -> str | list[str]:
         if not decision["passed"] or spec.retrain.autonomy == 1:
             return "alert_gate"
-        return "approve_promotion" if is_asked else "promote_candidate"
+        return [QUESTION_TASK, "alert_question"] if is_asked else "promote_candidate"
 
     with DAG(
         dag_id(spec.model, "retrain"),
@@ -151,7 +143,7 @@ def retrain(spec: ModelSpec) -> DAG:  # noqa: C901 - counts the tasks, which are
                 spec,
                 RetrainingHook().settings(),
                 GateDecision.model_validate(decision),
-                actor=actor(get_current_context()),
+                actor=approver(get_current_context()),
                 at=dt.datetime.now(dt.UTC),
             )
             yield Metadata(
@@ -174,14 +166,22 @@ def retrain(spec: ModelSpec) -> DAG:  # noqa: C901 - counts the tasks, which are
 
         decide_promotion >> [promotion, alert_gate]
         if is_asked:
-            approve_promotion = ApprovalOperator(
-                task_id="approve_promotion",
-                subject=f"Promote the candidate of {spec.model}?",
-                body=APPROVAL_BODY,
-                defaults="Reject",
-                response_timeout=dt.timedelta(hours=spec.retrain.approval_timeout_hours),
+            approve_promotion = PromotionApprovalOperator(
+                task_id=QUESTION_TASK, spec=spec, record=decision
             )
-            decide_promotion >> approve_promotion >> promotion
+            alert_question = AlertOperator(
+                task_id="alert_question", spec=spec, subject="question", record=decision
+            )
+            # after the promotion: what follows the question directly is skipped by a no
+            alert_answer = AlertOperator(
+                task_id="alert_answer",
+                spec=spec,
+                subject="answer",
+                record=decision,
+                trigger_rule="none_failed",
+            )
+            decide_promotion >> [approve_promotion, alert_question]
+            approve_promotion >> promotion >> alert_answer
         promotion >> alert_promotion
     if parts.last:
         # set last: a task would inherit it, and a run by hand after that day would be without tasks

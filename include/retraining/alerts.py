@@ -245,6 +245,31 @@ def of_gate(decision: GateDecision) -> Alert:
     )
 
 
+def of_question(decision: GateDecision) -> Alert:
+    """Ask for an answer: a candidate waits for a person."""
+    return Alert(
+        model=decision.model,
+        thread=decision.partition,
+        level="warning",
+        title=f"Promote candidate version {decision.candidate_version}? A person has to answer",
+        lines=duel_table.as_lines(decision),
+    )
+
+
+def of_answer(decision: GateDecision, *, approved: bool, by: str) -> Alert | None:
+    """Tell that a candidate was turned down; nothing where it was approved: its promotion tells."""
+    if approved:
+        return None
+    who = "nobody answered in time" if by == "nobody" else f"{by} said no"
+    return Alert(
+        model=decision.model,
+        thread=decision.partition,
+        level="info",
+        title=f"Candidate version {decision.candidate_version} is not promoted: {who}",
+        lines=decision.reasons,
+    )
+
+
 def of_promotion(promotion: Promotion) -> Alert:
     """Tell that the champion changed."""
     previous = promotion.previous_version

@@ -430,6 +430,15 @@ def rollback(
     return _enter(spec, settings, draft)
 
 
+def turn_down(spec: ModelSpec, settings: Settings, decision: GateDecision, *, by: str) -> None:
+    """Archive a candidate that passed the gate but that a person, or their silence, turned down."""
+    number = str(decision.candidate_version)
+    api = client(settings)
+    api.set_model_version_tag(spec.model, number, APPROVER_TAG, f"turned down by {by}")
+    if aliases(spec, settings).get(CHAMPION) != decision.candidate_version:
+        set_stage(spec, settings, decision.candidate_version, "Archived")
+
+
 def _choose_target(
     spec: ModelSpec,
     settings: Settings,

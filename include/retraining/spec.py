@@ -418,6 +418,9 @@ class Retrain(_Section):
         default=2, description="1 evaluate only, 2 a person approves, 3 automatic with guardrails"
     )
     approval_timeout_hours: float = Field(default=72.0, gt=0, description="then the answer is no")
+    approvers: tuple[str, ...] = Field(
+        default=(), description="Airflow users who may answer; empty: all who may edit the DAG"
+    )
 
 
 class ModelSpec(_Section):

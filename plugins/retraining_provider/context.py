@@ -45,6 +45,14 @@ def actor(context: Any) -> str:
     return user or f"Airflow, run {dag_run.run_id}"
 
 
+def approver(context: Any) -> str:
+    """Give who approved a promotion; who started the run where nobody was asked."""
+    from retraining_provider.operators.alert import QUESTION_TASK, answered_by
+
+    answer = context["task_instance"].xcom_pull(task_ids=QUESTION_TASK)
+    return f"{answered_by(answer)}, who approved" if answer else actor(context)
+
+
 def retrain_cause(spec: ModelSpec, settings: Any, context: Any) -> dict[str, Any]:
     """Give what a run of the retrain DAG is about, by how it was started.
 

@@ -82,19 +82,27 @@ def test_each_dag_says_what_starts_it_and_what_to_do_when_it_fails(stage):
 
 
 def test_autonomy_2_puts_a_person_between_the_duel_and_the_promotion():
-    dag = build("retrain", retrain={"autonomy": 2, "approval_timeout_hours": 5})
+    rules = {"autonomy": 2, "approval_timeout_hours": 5, "approvers": ["ada"]}
+    dag = build("retrain", retrain=rules)
     approve = dag.get_task("approve_promotion")
-    assert "approve_promotion" in edges(dag)["decide_promotion"]
+    assert {"approve_promotion", "alert_question"} <= edges(dag)["decide_promotion"]
     assert edges(dag)["approve_promotion"] == {"promote_candidate"}
+    assert edges(dag)["promote_candidate"] == {"alert_promotion", "alert_answer"}
     assert approve.defaults == ["Reject"]
     assert approve.response_timeout.total_seconds() == 5 * 3600
+    assert approve.assigned_users == [{"id": "ada", "name": "ada"}]
+
+
+def test_anybody_may_answer_where_nobody_is_named():
+    dag = build("retrain", retrain={"autonomy": 2})
+    assert dag.get_task("approve_promotion").assigned_users is None
 
 
 @pytest.mark.parametrize(
     ("autonomy", "passed", "branch"),
     [
         pytest.param(1, True, "alert_gate", id="evaluate-only"),
-        pytest.param(2, True, "approve_promotion", id="a-person-approves"),
+        pytest.param(2, True, ["approve_promotion", "alert_question"], id="a-person-approves"),
         pytest.param(3, True, "promote_candidate", id="automatic"),
         pytest.param(3, False, "alert_gate", id="rejected"),
     ],

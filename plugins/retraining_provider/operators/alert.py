@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from include.retraining.alerts import Alert
     from include.retraining.spec import ModelSpec
 
-Subject = Literal["validation", "skew", "verdict", "gate", "promotion"]
+Subject = Literal["validation", "skew", "verdict", "gate", "promotion", "question", "answer"]
+QUESTION_TASK = "approve_promotion"
 
 
 class AlertOperator(BaseOperator):
@@ -43,15 +44,20 @@ class AlertOperator(BaseOperator):
         hook = RetrainingHook()
         settings = hook.settings()
         storage = Storage.of(settings)
-        alert = self._alert(storage, settings.storage_page_url)
+        alert = self._alert(storage, settings.storage_page_url, context)
         if alert is None:
             raise AirflowSkipException("nothing to tell")
-        alert = alert.model_copy(update={"url": run_url(context)})
+        url = run_url(context)
+        if url and self.subject == "question":  # to where it is answered
+            url += f"/tasks/{QUESTION_TASK}/required_actions?map_index=-1"
+        alert = alert.model_copy(update={"url": url})
         if not alerts.deliver(alert, storage, hook.channel(self.spec)):
             self.log.info("told before: %s", alert.title)
         return alert.title
 
-    def _alert(self, storage: Any, pages: str) -> Alert | None:
+    def _alert(  # noqa: PLR0911 - one return per subject
+        self, storage: Any, pages: str, context: Context
+    ) -> Alert | None:
         from include.retraining import alerts, records
 
         match self.subject:
@@ -69,8 +75,25 @@ class AlertOperator(BaseOperator):
                 return alerts.of_verdict(verdict, storage.read_record(key, records.Verdict))
             case "gate":
                 return alerts.of_gate(records.GateDecision.model_validate(self.record))
+            case "question":
+                return alerts.of_question(records.GateDecision.model_validate(self.record))
+            case "answer":
+                answer = context["task_instance"].xcom_pull(task_ids=QUESTION_TASK)
+                if not answer:  # nobody was asked: the gate had said no
+                    return None
+                return alerts.of_answer(
+                    records.GateDecision.model_validate(self.record),
+                    approved=answer["chosen_options"] == ["Approve"],
+                    by=answered_by(answer),
+                )
             case "promotion":
                 return alerts.of_promotion(records.Promotion.model_validate(self.record))
+
+
+def answered_by(answer: Any) -> str:
+    """Give who answered, from the event or XCom of an approval; ``nobody`` where time ran out."""
+    user = (answer or {}).get("responded_by_user")
+    return str(user["name"]) if user else "nobody"
 
 
 def run_url(context: Any) -> str:
