@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import importlib
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from string import Template
@@ -24,12 +25,13 @@ from include.retraining.names import storage_key
 from include.retraining.records import BatchRef, FeatureSet, ValidationReport
 from include.retraining.settings import REPOSITORY, Settings
 from include.retraining.spec import ModelSpec
-from include.retraining.storage import Storage, sha256
+from include.retraining.storage import Storage, json_bytes, sha256
 
 if TYPE_CHECKING:
     from feast import FeatureStore
 
 FEATURE_REPO = REPOSITORY / "feature_repo"
+APPLY_SECONDS = 60.0
 READERS = 16  # threads; on S3 every record is a round trip
 
 log = logging.getLogger(__name__)
@@ -161,7 +163,7 @@ def materialize(spec: ModelSpec, settings: Settings, batch: BatchRef) -> Feature
     # an older batch that is delivered again must not set the online values back, so what came after
     # it is written once more
     newest = max(report.batch.end for report in reports)
-    store.materialize(batch.start, newest, feature_views=[v.name for v in _stored_views(spec)])
+    _write_online(store, _stored_views(spec), batch.start, newest)
     while True:
         found = _join_batch(spec, settings, batch)
         if not _is_stale(spec, found, in_force(storage, spec.model)):
@@ -314,21 +316,60 @@ def published_partitions(spec: ModelSpec, storage: Storage) -> list[BatchRef]:
 
 
 def apply_definitions(spec: ModelSpec, settings: Settings) -> None:
-    """Register the feature definitions of a model, once for each version of them."""
-    storage = Storage.of(settings)
-    module = _definitions(spec)
-    version = sha256(*(path.read_bytes() for path in sorted(FEATURE_REPO.glob("*.py"))))
-    marker = f"{storage_key(spec.model, 'features')}/.applied-{version[:12]}.json"
-    registry = sha256(settings.feast_registry.encode())[:12]
-    store = feature_store(settings)
-    if (
-        storage.exists(marker)
-        and storage.read_json(marker).get("registry") == registry
-        and any(service.name == spec.features.service for service in store.list_feature_services())
-    ):
-        return
-    store.apply(_feast_objects(module))
-    storage.write_json(marker, {"registry": registry, "version": version})
+    """Register the feature definitions of a model, once for each version of them.
+
+    Nothing else writes to the registry. Tasks that find another version there wait for the one that
+    is about to register theirs, and take over if it does not finish.
+    """
+    storage, store = Storage.of(settings), feature_store(settings)
+    folder = storage_key(spec.model, "features")
+    wanted = {
+        "registry": sha256(settings.feast_registry.encode())[:12],
+        "version": sha256(*(path.read_bytes() for path in sorted(FEATURE_REPO.glob("*.py")))),
+    }
+    until = time.monotonic() + APPLY_SECONDS
+    while not _is_applied(spec, store, storage, f"{folder}/.applied.json", wanted):
+        if (
+            storage.create(f"{folder}/.applying.json", json_bytes(wanted))
+            or time.monotonic() > until
+        ):
+            store.apply(_feast_objects(_definitions(spec)))
+            storage.write_json(f"{folder}/.applied.json", wanted)
+            storage.delete(f"{folder}/.applying.json")
+            return
+        time.sleep(0.2)
+
+
+def _is_applied(
+    spec: ModelSpec, store: FeatureStore, storage: Storage, marker: str, wanted: dict[str, str]
+) -> bool:
+    """Is this version the last one applied, and still in the registry?"""
+    if not storage.exists(marker) or storage.read_json(marker) != wanted:
+        return False
+    return any(service.name == spec.features.service for service in store.list_feature_services())
+
+
+def _write_online(
+    store: FeatureStore, views: list[Any], start: dt.datetime, end: dt.datetime
+) -> None:
+    """Do what `FeatureStore.materialize` does, but for its notes in the registry.
+
+    It writes the whole view back to say what it did: batches materialized at once would lose each
+    other's notes, and one of an old version would undo the definitions of a new one.
+    """
+    from tqdm import tqdm
+
+    provider = store._get_provider()  # noqa: SLF001 - Feast has no public name for it
+    for view in views:
+        provider.materialize_single_feature_view(
+            config=store.config,
+            feature_view=store.get_feature_view(view.name),
+            start_date=start,
+            end_date=end,
+            registry=store.registry,
+            project=store.project,
+            tqdm_builder=lambda length: tqdm(total=length, disable=True),
+        )
 
 
 def feature_store(settings: Settings) -> FeatureStore:

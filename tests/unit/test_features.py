@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import sqlalchemy as sa
+from feast import FeatureStore
 
 from feature_repo import flights_tables
 from include.demo import flights_feed
@@ -428,6 +432,79 @@ def test_batches_from_before_a_moved_start_are_left_out(ingested: Settings):
     spec = SPEC.model_copy(update={"partitions": parts})
     found = features.published_partitions(spec, Storage.of(ingested))
     assert [batch.partition for batch in found] == list(WEEKS[2:])
+
+
+# --- the registry ---------------------------------------------------------------------------------
+
+
+def registry_rows(settings: Settings) -> dict[str, list[tuple[object, ...]]]:
+    engine = sa.create_engine(settings.feast_registry)
+    with engine.connect() as connection:
+        names = sa.inspect(connection).get_table_names()
+        return {
+            name: sorted(map(tuple, connection.execute(sa.text(f"select * from {name}"))), key=repr)
+            for name in names
+        }
+
+
+def test_only_the_first_task_of_a_version_writes_to_the_registry(
+    ingested: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    # every materialize wrote the whole view back, of whatever version it was
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("applied again")
+
+    features.apply_definitions(SPEC, ingested)  # the copy of a home is another registry
+    before = registry_rows(ingested)
+    assert len(before["feature_views"]) == 3
+    monkeypatch.setattr(FeatureStore, "apply", fail)
+    ingest(SPEC, ingested, WEEKS[1], flights_feed.flights_of(SPEC.batch_ref(WEEKS[1])).iloc[:-5])
+    assert registry_rows(ingested) == before
+
+
+def test_other_version_is_applied_once_and_so_is_a_return_to_the_first(
+    ingested: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    applied: list[object] = []
+    features.apply_definitions(SPEC, ingested)  # the copy of a home is another registry
+    monkeypatch.setattr(FeatureStore, "apply", lambda _, objects: applied.append(objects))
+    features.apply_definitions(SPEC, ingested)
+    assert applied == []
+    newer = tmp_path / "newer"
+    newer.mkdir()
+    (newer / "views.py").write_text("changed")
+    for repository, count in ((newer, 1), (features.FEATURE_REPO, 2)):
+        monkeypatch.setattr(features, "FEATURE_REPO", repository)
+        for _ in range(2):
+            features.apply_definitions(SPEC, ingested)
+        assert len(applied) == count
+
+
+def test_tasks_that_start_at_once_apply_once(ingested: Settings, monkeypatch: pytest.MonkeyPatch):
+    applied: list[float] = []
+
+    def slow(*_: object) -> None:
+        applied.append(time.monotonic())
+        time.sleep(1)
+
+    monkeypatch.setattr(FeatureStore, "apply", slow)
+    Storage.of(ingested).delete("flights/features/.applied.json")
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(features.apply_definitions, SPEC, ingested) for _ in range(4)]:
+            done.result(timeout=30)
+    assert len(applied) == 1
+
+
+def test_task_that_was_killed_while_applying_is_taken_over(
+    ingested: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    storage = Storage.of(ingested)
+    storage.delete("flights/features/.applied.json")
+    storage.write_json("flights/features/.applying.json", {})
+    monkeypatch.setattr(features, "APPLY_SECONDS", 0.5)
+    features.apply_definitions(SPEC, ingested)
+    assert storage.exists("flights/features/.applied.json")
+    assert not storage.exists("flights/features/.applying.json")
 
 
 def test_partitions_in_force_are_listed_oldest_first(ingested: Settings, empty: Settings):

@@ -5,11 +5,12 @@ import datetime as dt
 import pandas as pd
 import pytest
 
-from include.demo import flights_feed
-from include.retraining import alerts, features, skew
+from include.demo import churn_feed, flights_feed
+from include.retraining import alerts, features, skew, validation
 from include.retraining.errors import NotPublished
 from include.retraining.records import SkewReport
 from include.retraining.settings import Settings
+from include.retraining.spec import MODELS_DIR, load_spec
 from include.retraining.storage import Storage
 from tests.unit.pipeline import WEEKS, small_spec, validate
 
@@ -120,3 +121,23 @@ def test_equality(served, expected, equal):
 def test_batch_that_is_not_in_force_is_said(empty: Settings):
     with pytest.raises(NotPublished):
         skew.check_skew(SPEC, empty, LAST)
+
+
+def test_every_feature_of_the_second_example_is_served_as_it_is_offline(empty: Settings):
+    spec, storage = load_spec(MODELS_DIR / "churn.yaml"), Storage.of(empty)
+    for number in range(3):
+        batch = spec.batch_ref(
+            spec.partition_key(spec.partitions.first + number * spec.partitions.length)
+        )
+        churn_feed.land(storage, batch)
+        features.publish_batch(spec, storage, validation.validate_batch(spec, storage, batch))
+        features.materialize(spec, empty, batch)
+    report = skew.check_skew(spec, empty, batch)
+    assert {one.name for one in report.features} == {
+        "recent_orders",
+        "recent_value",
+        "mean_value_before",
+        "days_per_order",
+    }
+    assert (report.problems, report.keys > 500) == ((), True)
+    assert all(one.compared == report.keys for one in report.features)
