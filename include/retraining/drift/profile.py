@@ -7,6 +7,7 @@ at.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,9 @@ from include.retraining.drift.gap import EdgeCounts, largest_gap
 from include.retraining.drift.levels import compare_levels
 from include.retraining.errors import DataError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _VERSION_KEY = b"drift_profile_version"
+_COLUMNS_KEY = b"drift_profile_columns"  # names and kinds: known without touching a column
 _SCHEMA = pa.schema(
     [
         ("name", pa.string()),
@@ -80,7 +82,14 @@ ColumnProfile = NumericProfile | CategoricalProfile
 class ReferenceProfile:
     """The reference of one model version: the union of its history windows, column by column."""
 
-    def __init__(self, batches: Sequence[pa.RecordBatch], *, path: Path | None = None) -> None:
+    def __init__(
+        self,
+        columns: Sequence[tuple[str, str]],
+        batches: Sequence[pa.RecordBatch] = (),
+        *,
+        path: Path | None = None,
+    ) -> None:
+        self._columns = columns
         self._batches = batches
         self._path = path
 
@@ -112,10 +121,12 @@ class ReferenceProfile:
         opened = [Columns(window, categorical=categorical) for window in windows]
         batches = [_numeric_batch(name, opened) for name in numeric]
         batches += [_categorical_batch(name, opened) for name in categorical]
-        return cls(batches)
+        columns = [(name, "numeric") for name in numeric]
+        columns += [(name, "categorical") for name in categorical]
+        return cls(columns, batches)
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self._columns)
 
     def __iter__(self) -> Iterator[ColumnProfile]:
         for position in range(len(self)):
@@ -124,19 +135,18 @@ class ReferenceProfile:
     @property
     def names(self) -> tuple[str, ...]:
         """The profiled columns, numeric ones first."""
-        return tuple(batch.column("name")[0].as_py() for batch in self._batches)
+        return tuple(name for name, _ in self._columns)
 
     @property
     def categorical(self) -> tuple[str, ...]:
         """The columns whose levels are compared."""
-        kinds = [batch.column("kind")[0].as_py() for batch in self._batches]
-        pairs = zip(self.names, kinds, strict=True)
-        return tuple(name for name, kind in pairs if kind == "categorical")
+        return tuple(name for name, kind in self._columns if kind == "categorical")
 
     def to_bytes(self) -> bytes:
         """Give the profile as an Arrow IPC file; `from_bytes` reads it back."""
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_file(sink, _SCHEMA) as writer:
+        about = _SCHEMA.metadata | {_COLUMNS_KEY: json.dumps(self._columns).encode()}
+        with pa.ipc.new_file(sink, _SCHEMA.with_metadata(about)) as writer:
             for position in range(len(self)):
                 writer.write_batch(self._batch(position))
         return bytes(sink.getvalue())
@@ -150,7 +160,8 @@ class ReferenceProfile:
         DataError
             The bytes are no profile, are cut short, or are of a version this code does not know.
         """
-        return cls(_read(pa.BufferReader(content)))
+        columns, reader = _read(pa.BufferReader(content))
+        return cls(columns, [reader.get_batch(position) for position in range(len(columns))])
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -161,7 +172,7 @@ class ReferenceProfile:
         DataError
             As `from_bytes`.
         """
-        return cls(_read(pa.memory_map(str(path))), path=path)
+        return cls(_read(pa.memory_map(str(path)))[0], path=path)
 
     def _batch(self, position: int) -> pa.RecordBatch:
         if self._path is None:
@@ -170,20 +181,22 @@ class ReferenceProfile:
         return pa.ipc.open_file(pa.memory_map(str(self._path))).get_batch(position)
 
 
-def _read(source: pa.NativeFile) -> list[pa.RecordBatch]:
+def _read(source: pa.NativeFile) -> tuple[list[tuple[str, str]], pa.RecordBatchFileReader]:
     try:
         reader = pa.ipc.open_file(source)
-        version = (reader.schema.metadata or {}).get(_VERSION_KEY, b"none").decode(errors="replace")
+        about = reader.schema.metadata or {}
+        version = about.get(_VERSION_KEY, b"none").decode(errors="replace")
         if version != str(FORMAT_VERSION):
             raise DataError(
                 f"drift profile: must be of format version {FORMAT_VERSION}, got {version};"
                 " build it again"
             )
-        return [reader.get_batch(position) for position in range(reader.num_record_batches)]
-    except (pa.ArrowException, OSError) as error:
+        columns = [(name, kind) for name, kind in json.loads(about.get(_COLUMNS_KEY, b"[]"))]
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(
             f"drift profile: cut short, or not a profile at all ({error}); build it again"
         ) from error
+    return columns, reader
 
 
 def _numeric_batch(name: str, windows: Sequence[Columns]) -> pa.RecordBatch:
