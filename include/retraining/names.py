@@ -6,6 +6,7 @@ import hashlib
 from typing import Literal
 
 Stage = Literal["ingest", "monitor", "retrain", "rollback", "replay_quarantine"]
+EventStage = Literal["watch_landing"]  # only of models that name a queue
 Area = Literal[
     "snapshots",
     "validated",
@@ -24,7 +25,7 @@ PREVIOUS_CHAMPION = "previous_champion"
 INCIDENT_TAG = "retraining.incident"
 
 
-def dag_id(model: str, stage: Stage) -> str:
+def dag_id(model: str, stage: Stage | EventStage) -> str:
     """Give the id of one stage's DAG.
 
     >>> dag_id("flights", "monitor")

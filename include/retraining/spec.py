@@ -125,6 +125,12 @@ class Source(_Section):
         description="`batch` or a companion: SQL whose result lands at its path; :start and :end "
         "are the window",
     )
+    landing_queue: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="URL of the SQS queue that the bucket tells of new files: they are ingested "
+        "when they land, besides the schedule",
+    )
     key: tuple[str, ...] = Field(min_length=1, description="columns that identify a row")
     event_time: str = Field(description="column: when the row's prediction is made, in UTC")
     columns: dict[str, ColumnType] = Field(

@@ -48,6 +48,7 @@ EDGES = {
         "alert_skew": set(),
         "alert_validation": set(),
     },
+    "watch_landing": {"find_landed": {"start_ingest"}, "start_ingest": set()},
     "rollback": {"rollback_champion": {"alert_rollback"}, "alert_rollback": set()},
 }
 
