@@ -183,6 +183,7 @@ def hold_against(
         ),
         policy=spec.drift,
         importances=importances,
+        at=report.batch.start,
     )
     columns = tuple(feature for feature in measured if feature.name != SCORE)
     age = report.batch.end - trained_until if trained_until else None

@@ -292,6 +292,7 @@ def build_profile(
     (categorical if spec.label.task == "multiclass" else numeric).append(SCORE)
     times = table.column(spec.source.event_time)
     windows: list[pa.Table] = []
+    starts: list[dt.datetime] = []
     while end > start and len(windows) < spec.drift.max_history_windows:
         begin = end - spec.partitions.length
         inside = pc.and_(
@@ -301,8 +302,11 @@ def build_profile(
         window = table.filter(inside)
         if window.num_rows and begin >= start:
             windows.insert(0, window)
+            starts.insert(0, begin)
         end = begin
-    return ReferenceProfile.build(windows or [table], numeric=numeric, categorical=categorical)
+    return ReferenceProfile.build(
+        windows or [table], numeric=numeric, categorical=categorical, starts=starts
+    )
 
 
 @registry.writing("the candidate")

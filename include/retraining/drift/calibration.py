@@ -4,7 +4,8 @@ The threshold is the largest of three:
 
 * the practical floor `min_distance`: smaller changes never matter, however certain they are;
 * chance: what two samples of one law of these sizes exceed with probability `alpha` / comparisons;
-* history: what windows of the reference, each held against the rest of it, show as ordinary.
+* history: what windows of the reference, each held against the rest of it, show as ordinary;
+  those of the same time of year, where there are enough of them from earlier years.
 
 Rows of one window are seldom independent and windows differ by season, so chance alone calls
 ordinary windows drifted. What history shows beyond chance is a variance of its own,
@@ -19,10 +20,15 @@ bound: with 8 windows, an ordinary next one beats the largest distance seen in 1
 every feature anew, and "mean + 3 sd" in 1 of 20 (distances are skewed, and their sd is an
 estimate). Both remain as lower limits. Few windows make the bound wide: that is what few windows
 know.
+
+Windows of one time of year lie apart from the year as a whole, each by about as much: there the
+bound is the one for one more distance like theirs,
+:math:`\bar d + t_{W-1}(1 - \frac{\alpha}{2k})\, s_d \sqrt{1 + 1/W}`.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -37,11 +43,29 @@ class History(NamedTuple):
 
     rows: NDArray[np.int64]
     distances: NDArray[np.float64]
+    starts: NDArray[np.datetime64] | None = None
 
     def measured(self, min_rows: int) -> History:
         """Give the windows that could be measured; on a few rows any distance looks ordinary."""
-        usable = ~np.isnan(self.distances) & (self.rows >= min_rows)
-        return History(self.rows[usable], self.distances[usable])
+        return self._only(~np.isnan(self.distances) & (self.rows >= min_rows))
+
+    def in_season(self, at: dt.datetime | None, least: int) -> History:
+        """Give the windows of the same time of year, within 45 days of it.
+
+        All of them, unless at least `least` of those are from earlier years: what is ordinary in
+        July says little about January, but a few windows say little about anything.
+        """
+        if at is None or self.starts is None:
+            return self
+        day = np.timedelta64(1, "D")
+        age = (np.datetime64(at.astimezone(dt.UTC).replace(tzinfo=None)) - self.starts) / day
+        alike = np.abs((age + _YEAR / 2) % _YEAR - _YEAR / 2) <= _SEASON
+        earlier_years = alike & (age > _YEAR - 2 * _SEASON)
+        return self._only(alike) if earlier_years.sum() >= least else self
+
+    def _only(self, kept: NDArray[np.bool_]) -> History:
+        starts = None if self.starts is None else self.starts[kept]
+        return History(self.rows[kept], self.distances[kept], starts)
 
 
 Basis = Literal["floor", "chance", "history", "rows", "unbounded"]
@@ -51,7 +75,8 @@ class Threshold(NamedTuple):
     """What a distance has to exceed, and why it is this much.
 
     `basis` names the largest of the three; where the state is `insufficient`, it is ``rows`` (too
-    few) or ``unbounded`` (no distance could exceed the threshold).
+    few) or ``unbounded`` (no distance could exceed the threshold). `seasonal` says that only
+    windows of the same time of year counted.
     """
 
     value: float
@@ -59,7 +84,10 @@ class Threshold(NamedTuple):
     basis: Basis
     ordinary: float
     windows: int
+    seasonal: bool = False
 
+
+_YEAR, _SEASON = 365.2425, 45.0  # days
 
 # Standard deviation of a squared Kolmogorov-Smirnov distance by chance, in units of its mean.
 _CHANCE_SPREAD = 0.65
@@ -74,6 +102,7 @@ def find_threshold(
     comparisons: int,
     policy: Drift,
     chance_ruled_out: bool = False,
+    at: dt.datetime | None = None,
 ) -> Threshold:
     """Give the threshold of one feature.
 
@@ -94,6 +123,9 @@ def find_threshold(
     chance_ruled_out : bool, default=False
         A test of greater power than the distance's has excluded chance; counts only where the
         history shows that rows are as good as independent.
+    at : datetime, optional
+        Start of the current window: where the history reaches back far enough, only windows of its
+        time of year count.
 
     Returns
     -------
@@ -103,17 +135,25 @@ def find_threshold(
         distance could exceed the threshold.
     """
     all_rows = int(history.rows.sum())
-    history = history.measured(policy.min_rows)
+    measured = history.measured(policy.min_rows)
+    history = measured.in_season(at, policy.min_history_windows)
     distances = history.distances
     ordinary = float(np.max(distances, initial=0.0))
     candidates: dict[Basis, float] = {"floor": policy.min_distance, "chance": chance}
     state: Calibration = "uncalibrated"
+    seasonal = False
     if len(distances) >= policy.min_history_windows:
         state = "calibrated"
         beyond_chance = _variance_beyond_chance(history, all_rows, chance_square, sizes)
+        seasonal = len(history.rows) < len(measured.rows)
         lower = float(distances.mean() + policy.ordinary_sigmas * distances.std(ddof=1))
         candidates["history"] = max(ordinary, lower)
-        if beyond_chance > 0:
+        if seasonal:  # all of them lie apart from the rest of the year, by about as much
+            spread = float(distances.std(ddof=1)) * (1 + 1 / len(distances)) ** 0.5
+            sigmas = _student_quantile(len(distances) - 1, policy.alpha / comparisons)
+            bound = float(distances.mean()) + sigmas * spread
+            candidates["history"] = max(candidates["history"], bound)
+        elif beyond_chance > 0:
             sigmas = _student_quantile(len(distances), policy.alpha / comparisons)
             bound = (chance**2 + sigmas**2 * beyond_chance) ** 0.5
             candidates["history"] = max(candidates["history"], bound)
@@ -125,7 +165,7 @@ def find_threshold(
         state, basis = "insufficient", "rows"
     elif value >= 1.0:
         state, basis = "insufficient", "unbounded"
-    return Threshold(value, state, basis, ordinary, len(distances))
+    return Threshold(value, state, basis, ordinary, len(distances), seasonal)
 
 
 def _variance_beyond_chance(

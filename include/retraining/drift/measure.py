@@ -7,6 +7,7 @@ to judge is `insufficient`, never "no drift".
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -52,6 +53,14 @@ class _Finding(NamedTuple):
         return self.threshold.state != "insufficient" and self.distance > self.threshold.value
 
 
+class _Setting(NamedTuple):
+    """What all columns of a check share."""
+
+    comparisons: int
+    policy: Drift
+    at: dt.datetime | None
+
+
 class _Extras(NamedTuple):
     psi: float | None = None
     wasserstein: float | None = None
@@ -63,6 +72,7 @@ def measure_columns(
     *,
     policy: Drift,
     importances: Mapping[str, float] | None = None,
+    at: dt.datetime | None = None,
 ) -> tuple[FeatureDrift, ...]:
     """Measure how far each profiled column moved.
 
@@ -77,6 +87,8 @@ def measure_columns(
         The settings of the model file.
     importances : mapping of str to float, optional
         Permutation importance per column, passed on to the result.
+    at : datetime, optional
+        Start of the current window, for calibration by the time of year.
 
     Returns
     -------
@@ -94,12 +106,13 @@ def measure_columns(
         window = current
     else:
         window = Columns(current, categorical=profile.categorical)
+    setting = _Setting(len(profile), policy, at)
     features = []
     for column in profile:
         if isinstance(column, NumericProfile):
-            drift = _measure_numeric(column, _read(window, column), len(profile), policy)
+            drift = _measure_numeric(column, _read(window, column), setting)
         else:
-            drift = _measure_categorical(column, window, len(profile), policy)
+            drift = _measure_categorical(column, window, setting)
         extras: dict[str, object] = {"importance": (importances or {}).get(column.name)}
         if column.name in policy.expected:
             extras |= {
@@ -131,9 +144,9 @@ def _read(window: CountingWindow, column: NumericProfile) -> NumericColumn | Cou
 def _measure_numeric(
     reference: NumericProfile,
     current: NumericColumn | CountedColumn,
-    comparisons: int,
-    policy: Drift,
+    setting: _Setting,
 ) -> FeatureDrift:
+    comparisons, policy, at = setting
     n, m = len(reference.values), current.present
     bounds = p_value = threshold = None
     findings = []
@@ -151,6 +164,7 @@ def _measure_numeric(
             sizes=(n, m),
             comparisons=comparisons,
             policy=policy,
+            at=at,
             chance_ruled_out=in_doubt and _rank_p_value(reference, current) <= alpha,
         )
         if isinstance(current, CountedColumn) and bounds.low <= threshold.value < bounds.high:
@@ -158,7 +172,7 @@ def _measure_numeric(
             bounds = Bounds(exact, exact)
         p_value = ks_p_value(bounds.low, n, m)
         findings.append(_Finding(bounds.low, threshold, "D"))
-    missing = _missing_finding(reference, current, comparisons, policy)
+    missing = _missing_finding(reference, current, setting)
     if missing:
         findings.append(missing)
     drifted = any(finding.is_drift for finding in findings)
@@ -218,9 +232,9 @@ def _rank_p_value(reference: NumericProfile, current: NumericColumn | CountedCol
 def _missing_finding(
     reference: NumericProfile,
     current: NumericColumn | CountedColumn,
-    comparisons: int,
-    policy: Drift,
+    setting: _Setting,
 ) -> _Finding | None:
+    comparisons, policy, at = setting
     if not reference.rows or not current.rows:
         return None
     n, m = len(reference.values), current.present
@@ -235,13 +249,15 @@ def _missing_finding(
         sizes=(reference.rows, current.rows),
         comparisons=comparisons,
         policy=policy,
+        at=at,
     )
     return _Finding(abs(now - before), threshold, "missing")
 
 
 def _measure_categorical(
-    reference: CategoricalProfile, window: CountingWindow, comparisons: int, policy: Drift
+    reference: CategoricalProfile, window: CountingWindow, setting: _Setting
 ) -> FeatureDrift:
+    comparisons, policy, at = setting
     current = window.levels(reference.name)
     if not reference.rows or not current.rows:
         return FeatureDrift(
@@ -262,6 +278,7 @@ def _measure_categorical(
         sizes=(reference.rows, current.rows),
         comparisons=comparisons,
         policy=policy,
+        at=at,
     )
     finding = _Finding(compared.distance, threshold, "TV")
     reason = _explain(finding, policy)
@@ -348,7 +365,9 @@ def _sides(reference: bool, current: bool) -> str:
 
 def _explain(finding: _Finding, policy: Drift) -> str:
     threshold = finding.threshold
-    history = f"windows of the reference differ by up to {threshold.ordinary:.2g} among themselves"
+    season = " at this time of year" if threshold.seasonal else ""
+    history = f"windows of the reference{season} differ by up to {threshold.ordinary:.2g}"
+    history += " among themselves"
     because = {
         "floor": ", the smallest distance that matters",
         "chance": ", what chance alone can reach with this many rows",

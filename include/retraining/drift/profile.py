@@ -7,6 +7,7 @@ at.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from include.retraining.errors import DataError
 
 FORMAT_VERSION = 2
 _VERSION_KEY = b"drift_profile_version"
-_COLUMNS_KEY = b"drift_profile_columns"  # names and kinds: known without touching a column
+_HEADER_KEY = b"drift_profile_header"  # what is known without touching a column
 _SCHEMA = pa.schema(
     [
         ("name", pa.string()),
@@ -87,9 +88,11 @@ class ReferenceProfile:
         columns: Sequence[tuple[str, str]],
         batches: Sequence[pa.RecordBatch] = (),
         *,
+        starts: Sequence[str] = (),
         path: Path | None = None,
     ) -> None:
         self._columns = columns
+        self._starts = starts
         self._batches = batches
         self._path = path
 
@@ -100,6 +103,7 @@ class ReferenceProfile:
         *,
         numeric: Sequence[str] = (),
         categorical: Sequence[str] = (),
+        starts: Sequence[dt.datetime] = (),
     ) -> Self:
         """Profile the union of some history windows.
 
@@ -110,6 +114,8 @@ class ReferenceProfile:
             from one another are what this model's data shows as ordinary.
         numeric, categorical : sequence of str
             The columns to profile. A window without a column counts as all missing.
+        starts : sequence of datetime, optional
+            When each window began, for calibration by the time of year.
 
         Raises
         ------
@@ -118,19 +124,23 @@ class ReferenceProfile:
         """
         if not windows:
             raise DataError("windows: a reference needs at least one, got none")
+        if starts and len(starts) != len(windows):
+            raise DataError(f"starts: must be one per window, got {len(starts)} of {len(windows)}")
         opened = [Columns(window, categorical=categorical) for window in windows]
         batches = [_numeric_batch(name, opened) for name in numeric]
         batches += [_categorical_batch(name, opened) for name in categorical]
         columns = [(name, "numeric") for name in numeric]
         columns += [(name, "categorical") for name in categorical]
-        return cls(columns, batches)
+        times = [start.astimezone(dt.UTC).replace(tzinfo=None).isoformat() for start in starts]
+        return cls(columns, batches, starts=times)
 
     def __len__(self) -> int:
         return len(self._columns)
 
     def __iter__(self) -> Iterator[ColumnProfile]:
         for position in range(len(self)):
-            yield _decode(self._batch(position))
+            starts = np.array(self._starts, "datetime64[us]") if self._starts else None
+            yield _decode(self._batch(position), starts)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -145,7 +155,8 @@ class ReferenceProfile:
     def to_bytes(self) -> bytes:
         """Give the profile as an Arrow IPC file; `from_bytes` reads it back."""
         sink = pa.BufferOutputStream()
-        about = _SCHEMA.metadata | {_COLUMNS_KEY: json.dumps(self._columns).encode()}
+        header = {"columns": self._columns, "starts": self._starts}
+        about = _SCHEMA.metadata | {_HEADER_KEY: json.dumps(header).encode()}
         with pa.ipc.new_file(sink, _SCHEMA.with_metadata(about)) as writer:
             for position in range(len(self)):
                 writer.write_batch(self._batch(position))
@@ -160,8 +171,9 @@ class ReferenceProfile:
         DataError
             The bytes are no profile, are cut short, or are of a version this code does not know.
         """
-        columns, reader = _read(pa.BufferReader(content))
-        return cls(columns, [reader.get_batch(position) for position in range(len(columns))])
+        header, reader = _read(pa.BufferReader(content))
+        batches = [reader.get_batch(position) for position in range(reader.num_record_batches)]
+        return cls(header["columns"], batches, starts=header["starts"])
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -172,7 +184,8 @@ class ReferenceProfile:
         DataError
             As `from_bytes`.
         """
-        return cls(_read(pa.memory_map(str(path)))[0], path=path)
+        header, _ = _read(pa.memory_map(str(path)))
+        return cls(header["columns"], starts=header["starts"], path=path)
 
     def _batch(self, position: int) -> pa.RecordBatch:
         if self._path is None:
@@ -181,7 +194,7 @@ class ReferenceProfile:
         return pa.ipc.open_file(pa.memory_map(str(self._path))).get_batch(position)
 
 
-def _read(source: pa.NativeFile) -> tuple[list[tuple[str, str]], pa.RecordBatchFileReader]:
+def _read(source: pa.NativeFile) -> tuple[dict[str, Any], pa.RecordBatchFileReader]:
     try:
         reader = pa.ipc.open_file(source)
         about = reader.schema.metadata or {}
@@ -191,12 +204,12 @@ def _read(source: pa.NativeFile) -> tuple[list[tuple[str, str]], pa.RecordBatchF
                 f"drift profile: must be of format version {FORMAT_VERSION}, got {version};"
                 " build it again"
             )
-        columns = [(name, kind) for name, kind in json.loads(about.get(_COLUMNS_KEY, b"[]"))]
-    except (pa.ArrowException, OSError, ValueError) as error:
+        header: dict[str, Any] = json.loads(about[_HEADER_KEY])
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise DataError(
             f"drift profile: cut short, or not a profile at all ({error}); build it again"
         ) from error
-    return columns, reader
+    return header, reader
 
 
 def _numeric_batch(name: str, windows: Sequence[Columns]) -> pa.RecordBatch:
@@ -279,7 +292,7 @@ def _batch(**fields: Any) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=_SCHEMA)
 
 
-def _decode(batch: pa.RecordBatch) -> ColumnProfile:
+def _decode(batch: pa.RecordBatch, starts: NDArray[np.datetime64] | None) -> ColumnProfile:
     def one(field: str) -> Any:
         return batch.column(field)[0].as_py()
 
@@ -291,7 +304,7 @@ def _decode(batch: pa.RecordBatch) -> ColumnProfile:
         return CategoricalProfile(
             one("name"),
             LevelColumn(counts, one("rows")),
-            History(numbers("window_rows"), numbers("window_distances")),
+            History(numbers("window_rows"), numbers("window_distances"), starts),
         )
     which = "float" if batch.column("float_values")[0].is_valid else "whole"
     values = numbers(f"{which}_values")
@@ -302,6 +315,6 @@ def _decode(batch: pa.RecordBatch) -> ColumnProfile:
         EdgeCounts(
             numbers(f"{which}_edges"), numbers("edge_below"), numbers("edge_upto"), len(values)
         ),
-        History(numbers("window_present"), numbers("window_distances")),
-        History(numbers("window_rows"), numbers("window_missing_changes")),
+        History(numbers("window_present"), numbers("window_distances"), starts),
+        History(numbers("window_rows"), numbers("window_missing_changes"), starts),
     )

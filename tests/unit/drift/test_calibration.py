@@ -1,11 +1,18 @@
 """The threshold is the largest of floor, chance and history, and says which."""
 
+import datetime as dt
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.retraining.drift.calibration import History, find_threshold
+from include.retraining.drift.measure import measure_columns
+from include.retraining.drift.profile import ReferenceProfile
+from include.retraining.errors import DataError
+from include.retraining.records import FeatureDrift
 from include.retraining.spec import Drift
 
 _POLICY = Drift(min_distance=0.05, alpha=0.01, min_rows=100, min_history_windows=4)
@@ -128,3 +135,47 @@ def test_an_ordinary_next_window_is_rarely_out_of_the_ordinary() -> None:
         current = 0.4 * abs(means[-1] - means[:-1].mean())
         alarms += current > _threshold(_history(list(distances)), comparisons=10).value
     assert alarms / features <= 0.01
+
+
+def years_of_weeks(years: int) -> tuple[list[dt.datetime], list[pa.Table]]:
+    """Warm summers and cold winters, alike every year."""
+    random = np.random.default_rng(11)
+    starts, windows = [], []
+    for week in range(52 * years):
+        start = dt.datetime(2020, 1, 6, tzinfo=dt.UTC) + dt.timedelta(weeks=week)
+        warm = -np.cos(2 * np.pi * start.timetuple().tm_yday / 365.25) * 2
+        starts.append(start)
+        windows.append(pa.table({"temp": random.normal(warm, 1.0, 300)}))
+    return starts, windows
+
+
+def measured(years: int, at: dt.datetime | None, mean: float) -> FeatureDrift:
+    starts, windows = years_of_weeks(years)
+    built = ReferenceProfile.build(windows, numeric=["temp"], starts=starts)
+    profile = ReferenceProfile.from_bytes(built.to_bytes())
+    now = pa.table({"temp": np.random.default_rng(12).normal(mean, 1.0, 300)})
+    return measure_columns(profile, now, policy=Drift(), at=at)[0]
+
+
+def test_what_is_ordinary_in_july_says_little_about_spring():
+    """A frost in April is within what a year shows, and out of what Aprils show."""
+    april = dt.datetime(2023, 4, 10, tzinfo=dt.UTC)
+    by_year = measured(3, None, -2.7)
+    by_season = measured(3, april, -2.7)
+    assert not by_year.drifted
+    assert by_season.drifted
+    assert "at this time of year" in by_season.reason
+    assert by_season.threshold < by_year.threshold
+    july = dt.datetime(2023, 7, 10, tzinfo=dt.UTC)
+    assert not measured(3, july, 2.0).drifted
+
+
+def test_without_earlier_years_all_windows_count():
+    at = dt.datetime(2020, 7, 6, tzinfo=dt.UTC)
+    assert measured(1, at, 0.0) == measured(1, None, 0.0)
+
+
+def test_one_start_per_window():
+    starts, windows = years_of_weeks(1)
+    with pytest.raises(DataError, match="must be one per window, got 51 of 52"):
+        ReferenceProfile.build(windows, numeric=["temp"], starts=starts[1:])
