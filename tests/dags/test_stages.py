@@ -177,12 +177,14 @@ def test_a_partition_that_nobody_can_name_fails_with_what_to_do(bag, settings):
     assert any("has one every week from 2013-01-07 on" in text for text in messages(settings))
 
 
-def test_the_monitor_watches_a_drifted_week_whose_performance_holds(bag, settings):
+def test_the_monitor_holds_back_a_retrain_while_the_last_one_is_fresh(bag, settings):
     flights_feed.land(Storage.of(settings), SPEC.batch_ref(WEEKS[4]))
     run(bag, "ingest", partition=WEEKS[4])
     done = states(run(bag, "monitor", partition=WEEKS[4]))
     verdict = monitoring.verdict_of(SPEC, Storage.of(settings), WEEKS[4])
-    assert verdict.outcome == "watch"
+    assert verdict.outcome == "blocked"
+    assert "new labelled rows" in verdict.reasons[0]
+    assert "cooling down until 2013-02-18" in verdict.reasons[-1]
     assert verdict.champion_version == 1
     assert done["keep_watching"] == "success"
     assert done["request_retrain"] == "skipped"
