@@ -8,7 +8,7 @@ export DO_NOT_TRACK := true
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo up down test lint types check bench bench-drift bench-replay bench-features lock clean
+.PHONY: help install install-dev demo up down test lint types check bench bench-gate bench-drift bench-replay bench-features lock clean
 
 help:  ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench-drift: $(VENV)/.installed-dev  ## exactness, speed and detection quality o
 
 bench-replay: $(VENV)/.installed-dev  ## when to retrain: policies over a year of flights with real models
 	$(PY) -W ignore -m benchmarks.replay
+
+bench-gate: $(VENV)/.installed-dev  ## how often the gate decides right about candidates of known quality
+	$(PY) -W ignore -m benchmarks.gate
 
 bench-features: $(VENV)/.installed-dev  ## speed of the point-in-time join
 	$(PY) -W ignore -m benchmarks.features

@@ -94,6 +94,7 @@ def retrain(spec: ModelSpec) -> DAG:  # noqa: C901 - counts the tasks, which are
                     spec,
                     settings,
                     run_id=context["dag_run"].run_id,
+                    at=dt.datetime.now(dt.UTC),
                     **retrain_cause(spec, settings, context),
                 )
             except NotDue as reason:

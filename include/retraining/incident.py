@@ -28,6 +28,10 @@ class NotDue(RetrainingError):
     """There is nothing to retrain now, and that is in order."""
 
 
+class Storm(RetrainingError):
+    """So many retrains at once that one cause, such as a broken feed, is likelier than drift."""
+
+
 class Claim(Record):
     """Which run handles an incident."""
 
@@ -44,6 +48,7 @@ def open_incident(
     reason: str,
     run_id: str,
     force: bool = False,
+    at: dt.datetime | None = None,
 ) -> RetrainRequest:
     """Claim the retrain that a run is about.
 
@@ -59,12 +64,17 @@ def open_incident(
         Of the DAG run; the same run gets the same request again. The monitor's runs are named after
         the incident.
     force : bool
-        Neither cool-down nor budget nor an earlier retrain of the same cause holds it back.
+        Neither cool-down nor budget nor an earlier retrain of the same cause holds it back, nor a
+        storm.
+    at : datetime, optional
+        The moment, for the storm breaker; without, there is none.
 
     Raises
     ------
     NotDue
         The model is young enough, cooling down, over its budget, or the incident is another run's.
+    Storm
+        All models together were retrained too often within the last hour.
     """
     from include.retraining import registry
 
@@ -96,6 +106,10 @@ def open_incident(
         force=force,
     )
     key = f"{names.incident_key(spec.model, incident_id)}/request.json"
+    if at is not None:
+        if not force:
+            _refuse_storm(storage, settings.max_retrains_per_hour, at)
+        storage.write_json(_hour_key(at, spec.model, incident_id), {"at": at.isoformat()})
     storage.create(key, json_bytes(Claim(run_id=run_id, request=request)))
     claim = Claim.model_validate_json(storage.read(key))
     if claim.run_id != run_id:
@@ -104,6 +118,28 @@ def open_incident(
         )
     storage.write_json(_run_key(spec.model, run_id), claim.request)
     return claim.request
+
+
+def _refuse_storm(storage: Storage, limit: int, at: dt.datetime) -> None:
+    """Stop where all models together were retrained `limit` times within the hour before `at`."""
+    hour = dt.timedelta(hours=1)
+    keys = [key for moment in (at - hour, at) for key in storage.list(_hour_folder(moment))]
+    times = (dt.datetime.fromisoformat(storage.read_json(key)["at"]) for key in keys)
+    recent = sum(at - hour < moment <= at for moment in times)
+    if recent >= limit:
+        raise Storm(
+            f"{recent} retrains of all models within an hour, RETRAINING_MAX_RETRAINS_PER_HOUR is "
+            f"{limit}: one cause, such as a broken feed, is likelier than drift. Look at "
+            "what the models share; then clear this task, or retrain by hand with force"
+        )
+
+
+def _hour_folder(at: dt.datetime) -> str:
+    return f"_retrains/hour={at.astimezone(dt.UTC):%Y-%m-%dT%H}"
+
+
+def _hour_key(at: dt.datetime, model: str, incident_id: str) -> str:
+    return f"{_hour_folder(at)}/{model}--{incident_id}.json"
 
 
 def hold_reason(spec: ModelSpec, storage: Storage, batch: BatchRef) -> str | None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from include.retraining.errors import SpecError, did_you_mean
 
@@ -39,6 +39,7 @@ class Settings(BaseModel):
     feast_registry: str = ""
     feast_online_store: str = ""
     commit: str = ""
+    max_retrains_per_hour: int = Field(default=20, ge=1)
     preload: bool = True
     plugins: Path = REPOSITORY / "plugins"
 

@@ -47,10 +47,10 @@ def actor(context: Any) -> str:
 
 def approver(context: Any) -> str:
     """Give who approved a promotion; who started the run where nobody was asked."""
-    from retraining_provider.operators.alert import QUESTION_TASK, answered_by
+    from retraining_provider.operators.alert import ANSWER_KEY, QUESTION_TASK
 
-    answer = context["task_instance"].xcom_pull(task_ids=QUESTION_TASK)
-    return f"{answered_by(answer)}, who approved" if answer else actor(context)
+    answer = context["task_instance"].xcom_pull(task_ids=QUESTION_TASK, key=ANSWER_KEY)
+    return f"{answer['by']}, who approved" if answer else actor(context)
 
 
 def retrain_cause(spec: ModelSpec, settings: Any, context: Any) -> dict[str, Any]:

@@ -286,6 +286,13 @@ def test_gate_and_promotion_and_failure_name_what_happened():
     assert "was not promoted" in alerts.of_gate(duel.model_copy(update={"passed": True})).title
     first = duel.model_copy(update={"champion_version": None})
     assert "no champion stays" in alerts.of_gate(first).title
+    question = alerts.of_question(duel)
+    assert "Promote candidate version 4? A person has to answer" in question.title
+    assert "roc_auc on 9 rows" in "\n".join(question.lines)
+    assert alerts.of_answer(duel, approved=True, by="ada") is None
+    assert "is not promoted: ada said no" in alerts.of_answer(duel, approved=False, by="ada").title
+    silence = alerts.of_answer(duel, approved=False, by="nobody")
+    assert "nobody answered in time" in silence.title
     promotion = Promotion(
         incident_id="i",
         model="flights",

@@ -179,3 +179,38 @@ def test_schedule_retrains_a_model_beyond_its_age(trained: Settings, limit, is_d
     else:
         with pytest.raises(NotDue, match="version 1 is 23 days old"):
             claim(spec, trained, "2013-02-05", "r", trigger="schedule")
+
+
+# --- storm ----------------------------------------------------------------------------------------
+
+NOON = dt.datetime(2026, 1, 5, 12, 30, tzinfo=dt.UTC)
+
+
+def other_model(name: str) -> ModelSpec:
+    return small_spec(retrain=NO_HOLD).model_copy(update={"model": name})
+
+
+def test_storm_of_models_stops_the_next_one_and_says_what_to_do(empty: Settings):
+    settings = empty.model_copy(update={"max_retrains_per_hour": 3})
+    for minute, name in enumerate(("a", "b", "c")):
+        claim(other_model(name), settings, week(1), "run", at=NOON + dt.timedelta(minutes=minute))
+    later = NOON + dt.timedelta(minutes=59)
+    with pytest.raises(incident.Storm, match="3 retrains of all models within an hour") as caught:
+        claim(other_model("d"), settings, week(1), "run", at=later)
+    assert "then clear this task, or retrain by hand with force" in str(caught.value)
+    assert incident.claims(other_model("d"), Storage.of(settings)) == []
+    # a run that has its claim is none more
+    claim(other_model("a"), settings, week(1), "run", at=later)
+    assert claim(other_model("d"), settings, week(1), "run", at=later, force=True).force
+    # the first of the three is an hour old, the forced one is not
+    after = NOON + dt.timedelta(minutes=61, seconds=1)
+    assert claim(other_model("e"), settings, week(1), "run", at=after)
+
+
+def test_storm_of_one_model_by_hand_is_stopped_too(empty: Settings):
+    spec = small_spec(retrain=NO_HOLD)
+    settings = empty.model_copy(update={"max_retrains_per_hour": 2})
+    for number in (1, 2):
+        claim(spec, settings, week(number), f"run {number}", at=NOON)
+    with pytest.raises(incident.Storm):
+        claim(spec, settings, week(3), "run 3", at=NOON)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Subject = Literal["validation", "skew", "verdict", "gate", "promotion", "question", "answer"]
 QUESTION_TASK = "approve_promotion"
+ANSWER_KEY = "answer"
 
 
 class AlertOperator(BaseOperator):
@@ -78,22 +79,13 @@ class AlertOperator(BaseOperator):
             case "question":
                 return alerts.of_question(records.GateDecision.model_validate(self.record))
             case "answer":
-                answer = context["task_instance"].xcom_pull(task_ids=QUESTION_TASK)
+                answer = context["task_instance"].xcom_pull(task_ids=QUESTION_TASK, key=ANSWER_KEY)
                 if not answer:  # nobody was asked: the gate had said no
                     return None
-                return alerts.of_answer(
-                    records.GateDecision.model_validate(self.record),
-                    approved=answer["chosen_options"] == ["Approve"],
-                    by=answered_by(answer),
-                )
+                decision = records.GateDecision.model_validate(self.record)
+                return alerts.of_answer(decision, approved=answer["approved"], by=answer["by"])
             case "promotion":
                 return alerts.of_promotion(records.Promotion.model_validate(self.record))
-
-
-def answered_by(answer: Any) -> str:
-    """Give who answered, from the event or XCom of an approval; ``nobody`` where time ran out."""
-    user = (answer or {}).get("responded_by_user")
-    return str(user["name"]) if user else "nobody"
 
 
 def run_url(context: Any) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 
 from retraining_provider.hooks.retraining import RetrainingHook
-from retraining_provider.operators.alert import answered_by, run_url
+from retraining_provider.operators.alert import ANSWER_KEY, run_url
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -68,8 +68,16 @@ class PromotionApprovalOperator(ApprovalOperator):
         from include.retraining import registry
         from include.retraining.records import GateDecision
 
-        if "error" not in event and event["chosen_options"] != [self.APPROVE]:
-            decision = GateDecision.model_validate(self.record)
-            settings = RetrainingHook().settings()
-            registry.turn_down(self.spec, settings, decision, by=answered_by(event))
+        if "error" not in event:
+            user = event["responded_by_user"]
+            answer = {
+                "approved": event["chosen_options"] == [self.APPROVE],
+                "by": user["name"] if user else "nobody",
+            }
+            # before what follows is skipped: then the task that tells the answer can begin at once
+            context["task_instance"].xcom_push(key=ANSWER_KEY, value=answer)
+            if not answer["approved"]:
+                decision = GateDecision.model_validate(self.record)
+                settings = RetrainingHook().settings()
+                registry.turn_down(self.spec, settings, decision, by=str(answer["by"]))
         return super().execute_complete(context, event)

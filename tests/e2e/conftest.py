@@ -1,0 +1,7 @@
+"""Prepared homes, as in the unit tests."""
+
+from __future__ import annotations
+
+from tests.unit.conftest import _empty_home, _make_once, ingested_home
+
+__all__ = ["_empty_home", "_make_once", "ingested_home"]
