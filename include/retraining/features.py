@@ -35,6 +35,7 @@ APPLY_SECONDS = 60.0
 READERS = 16  # threads; on S3 every record is a round trip
 
 log = logging.getLogger(__name__)
+_reports: dict[tuple[str, str], tuple[str, ValidationReport]] = {}
 
 
 def publish_batch(spec: ModelSpec, storage: Storage, report: ValidationReport) -> bool:
@@ -81,11 +82,18 @@ def publish_batch(spec: ModelSpec, storage: Storage, report: ValidationReport) -
 
 def in_force(storage: Storage, model: str) -> list[ValidationReport]:
     """Give the reports of all published batches, oldest first."""
-    folder = storage_key(model, "validated")
-    keys = [key for key in storage.list(folder) if key.endswith("/published.json")]
+    versions = storage.list_versions(storage_key(model, "validated"))
+    keys = [key for key in versions if key.endswith("/published.json")]
+
+    def read(key: str) -> ValidationReport:
+        known = _reports.get((storage.url, key))  # a run asks for all of them several times
+        if known is None or known[0] != versions[key]:
+            known = versions[key], ValidationReport.model_validate_json(storage.read(key))
+            _reports[storage.url, key] = known
+        return known[1]
+
     with ThreadPoolExecutor(READERS) as threads:
-        reports = threads.map(lambda key: storage.read_record(key, ValidationReport), keys)
-        return sorted(filter(None, reports), key=lambda report: report.batch.start)
+        return sorted(threads.map(read, keys), key=lambda report: report.batch.start)
 
 
 def files_in_force(storage_url: str, folder: str) -> list[str]:

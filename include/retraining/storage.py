@@ -116,10 +116,21 @@ class Storage:
 
     def list(self, prefix: str) -> list[str]:
         """Give all keys below a folder, sorted, temporary files left out."""
+        return sorted(self.list_versions(prefix))
+
+    def list_versions(self, prefix: str) -> dict[str, str]:
+        """Give all keys below a folder, each with what changes whenever its object is rewritten."""
         root = self._path("")
-        found = self.filesystem.find(self._path(prefix), withdirs=False)
-        keys = (path[len(root) :].lstrip("/") for path in found)
-        return sorted(key for key in keys if not os.path.basename(key).startswith("."))
+        found = self.filesystem.find(self._path(prefix), withdirs=False, detail=True)
+        versions = {}
+        for path, about in found.items():
+            key = path[len(root) :].lstrip("/")
+            if not os.path.basename(key).startswith("."):
+                told = (
+                    about.get(name) for name in ("ETag", "LastModified", "mtime", "ino", "size")
+                )
+                versions[key] = "|".join(map(str, told))
+        return versions
 
     def read_json(self, key: str) -> Any:
         """Give the content of a JSON object; raises FileNotFoundError."""

@@ -13,7 +13,7 @@ from feast import FeatureStore
 
 from feature_repo import flights_tables
 from include.demo import flights_feed
-from include.retraining import features, validation
+from include.retraining import features, skew, validation
 from include.retraining.errors import BatchRefused, DataError, NotPublished, SpecError
 from include.retraining.records import BatchRef, FeatureSet
 from include.retraining.settings import Settings
@@ -604,3 +604,15 @@ def test_suite_that_changed_puts_the_batch_in_force_anew(ingested: Settings, tmp
     batch, storage = SPEC.batch_ref(WEEKS[1]), Storage.of(ingested)
     report = validation.validate_batch(SPEC, storage, batch, suites=suites)
     assert features.publish_batch(SPEC, storage, report)
+
+
+def test_batches_are_published_and_joined_on_s3_as_on_files(
+    shared: Settings, s3_environment: dict[str, str], tmp_path: Path
+):
+    settings = Settings(home=tmp_path, storage_url=f"s3://retraining/{tmp_path.name}")
+    for week in (WEEKS[1], WEEKS[0]):  # in the wrong order
+        ingest(SPEC, settings, week)
+    for week in WEEKS[:2]:
+        pd.testing.assert_frame_equal(joined(settings, week), joined(shared, week))
+    report = skew.check_skew(SPEC, settings, SPEC.batch_ref(WEEKS[1]))
+    assert report.problems == ()

@@ -166,3 +166,15 @@ def test_storage_knows_whether_it_is_of_this_machine(url, is_local):
 
 def test_url_of_a_key_is_below_the_root(tmp_path: Path):
     assert Storage("s3://b/root/").url_of("a/b") == "s3://b/root/a/b"
+
+
+def test_version_of_an_object_changes_whenever_it_is_rewritten(storage: Storage):
+    for content in (b"one", b"two", b"two"):
+        storage.write("a/b.json", content)
+    storage.write("a/.hidden", b"")
+    before = storage.list_versions("a")
+    assert list(before) == ["a/b.json"]
+    assert storage.list_versions("a") == before
+    storage.write("a/b.json", b"six")  # of the same length
+    assert storage.list_versions("a") != before
+    assert storage.list_versions("nowhere") == {}
