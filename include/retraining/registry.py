@@ -215,6 +215,8 @@ def load_model(spec: ModelSpec, settings: Settings, number: int) -> Any:
     ------
     ScoringError
         Its artifact is gone, damaged, or not trusted.
+    Unavailable
+        Nothing is known of its artifact: whoever keeps it does not answer.
     """
     found = version(spec, settings, number)
     try:
@@ -232,10 +234,26 @@ def load_model(spec: ModelSpec, settings: Settings, number: int) -> Any:
             trusted=tuple(model_file.trusted_types(spec)),
         )
     except Exception as error:
+        if _is_silence(error):  # a duel must not be lost to a broken line
+            raise Unavailable(
+                f"{spec.model} version {number} cannot be fetched, its artifact store does not "
+                f"answer: {error}. The champion stays; see to the store, then clear the task"
+            ) from error
         raise ScoringError(
             f"{spec.model} version {number} cannot be loaded: {error}. Restore its artifact, or "
             f"roll back to another version with {spec.model}__rollback"
         ) from error
+
+
+def _is_silence(error: BaseException | None) -> bool:
+    """Is a connection that failed the cause of an error? Requests, boto and urllib3 name it so."""
+    while error is not None:
+        if {"ConnectionError", "TimeoutError", "HTTPClientError"} & {
+            kind.__name__ for kind in type(error).__mro__
+        }:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 @lru_cache(maxsize=4)

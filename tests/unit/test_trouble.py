@@ -9,9 +9,20 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import requests
+from mlflow.exceptions import MlflowException
 
 from include.retraining import __main__ as cli
-from include.retraining import gate, incident, ledger, monitoring, registry, training
+from include.retraining import (
+    feedback,
+    gate,
+    incident,
+    ledger,
+    model_file,
+    monitoring,
+    registry,
+    training,
+)
 from include.retraining.errors import (
     DataError,
     RetrainingError,
@@ -121,6 +132,27 @@ def test_command_says_so_instead_of_a_traceback(champion, silent, monkeypatch, c
     monkeypatch.setenv("RETRAINING_MLFLOW_TRACKING_URI", silent)
     assert cli.main(["reproduce", "flights", "--version", "1"]) == 2
     assert "error: MLflow at http://127.0.0.1" in capsys.readouterr().err
+
+
+def test_artifact_store_that_does_not_answer_loses_no_duel(champion, monkeypatch):
+    """A real request to an address where nothing listens, in place of the store's own."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+    def fetch(*_):
+        try:
+            return requests.get(f"http://127.0.0.1:{port}/model.skops", timeout=5).content
+        except requests.RequestException as error:
+            raise MlflowException("The following failures occurred while downloading") from error
+
+    rows = Storage.of(champion).read_table(
+        f"flights/retrain/incident={registry.version(SPEC, champion, 1).incident_id}/duel.parquet"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(model_file, "read", fetch)
+        with pytest.raises(Unavailable, match="its artifact store does not answer"):
+            feedback.score(SPEC, champion, 1, rows)
+    assert len(feedback.score(SPEC, champion, 1, rows)) == rows.num_rows
 
 
 # --- read-only ------------------------------------------------------------------------------------
