@@ -14,6 +14,8 @@ failed task. The same content keeps the verdict it got; `measure anew` in the fo
 
 from __future__ import annotations
 
+import datetime as dt
+
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.providers.standard.operators.python import BranchPythonOperator
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
@@ -63,9 +65,11 @@ def monitor(spec: ModelSpec) -> DAG:
         @task
         def measure_drift() -> object:
             from include.retraining.monitoring import measure_drift
+            from include.retraining.registry import notice_hand_move
 
             anew = get_current_context()["params"]["measure_anew"]
             settings = RetrainingHook().settings()
+            notice_hand_move(spec, settings, at=dt.datetime.now(dt.UTC))
             return measure_drift(spec, settings, current_batch(spec), anew=anew).model_dump(
                 mode="json"
             )

@@ -226,6 +226,21 @@ def test_a_retrain_by_hand_during_the_cool_down_is_skipped_and_with_force_is_not
     assert registry.version(SPEC, settings, 2).stage == "Archived"
 
 
+def test_an_alias_moved_by_hand_is_noticed_by_the_monitor_and_can_be_rolled_back(bag, settings):
+    forced = run(bag, "retrain", partition=WEEKS[3], reason="curious", force=True)
+    assert states(forced)["run_duel"] == "success"
+    registry.client(settings).set_registered_model_alias("flights", "champion", "2")
+    assert run(bag, "monitor", partition=WEEKS[3]).state == "success"
+    entries = ledger.read(Storage.of(settings), "flights")
+    assert [(entry.action, entry.version) for entry in entries] == [
+        ("promotion", 1),
+        ("by_hand", 2),
+    ]
+    assert run(bag, "rollback", reason="not by hand").state == "success"
+    assert registry.champion(SPEC, settings).number == 1
+    assert any("Rolled back: version 1 is in production" in text for text in messages(settings))
+
+
 def test_a_retrain_by_hand_needs_a_reason(bag, settings):
     failed = run(bag, "retrain", partition=WEEKS[3])
     assert failed.state == "failed"
