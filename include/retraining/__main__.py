@@ -47,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     _add_ledger(commands)
     _add_quarantine(commands)
+    _add_skew(commands)
 
     drift = commands.add_parser(
         "drift", help="hold a Parquet file against earlier ones: has it drifted?"
@@ -275,6 +276,44 @@ def _add_ledger(commands: Any) -> None:
         "--to-version", type=int, metavar="N", help="default: the champion before the current one"
     )
     rollback.set_defaults(run=lambda options: run_rollback(_spec(options.model), options))
+
+
+def _add_skew(commands: Any) -> None:
+    skew = commands.add_parser(
+        "skew", help="are online features those of training, and how old are they?"
+    )
+    skew.add_argument("model")
+    skew.add_argument(
+        "--at",
+        type=_moment,
+        help="ISO 8601, UTC unless it says otherwise; default: the end of the newest batch",
+    )
+    skew.set_defaults(run=lambda options: run_skew(_spec(options.model), at=options.at))
+
+
+def run_skew(spec: ModelSpec, *, at: dt.datetime | None) -> int:
+    """Compare online with offline features for the newest batch's keys; 1 if something is wrong."""
+    from include.retraining.features import published_partitions
+    from include.retraining.skew import check_skew
+    from include.retraining.storage import Storage
+
+    settings = _existing(Settings.from_env())
+    batches = published_partitions(spec, Storage.of(settings))
+    if not batches:
+        raise RetrainingError(f"{spec.model} has no published batch; run {spec.model}__ingest")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # third parties' deprecations
+        report = check_skew(spec, settings, batches[-1], at=at)
+    print(f"{spec.model}, {report.keys:,} keys of {report.batch.partition}, as of {report.at}")
+    for one in report.features:
+        age = "computed on request" if one.age_hours is None else f"{one.age_hours:,.1f} h old"
+        limit = f", ttl {one.ttl_hours:,.1f} h" if one.ttl_hours is not None else ""
+        print(
+            f"  {one.name:24s} {one.compared:,} compared, {one.differing:,} differ, "
+            f"{one.expired:,} expired; {age}{limit}"
+        )
+    print("\n".join(report.problems) or "online is as offline, and young enough")
+    return 1 if report.problems else 0
 
 
 def _add_quarantine(commands: Any) -> None:

@@ -44,7 +44,7 @@ def check_skew(
         Whose rows give the keys: each combination once, at most `MAX_KEYS` of them.
     at : datetime, optional
         The moment to compare at, and to measure ages from; by default the end of the newest batch
-        with features.
+        with features. Only that report is kept.
 
     Notes
     -----
@@ -60,6 +60,7 @@ def check_skew(
     """
     storage = Storage.of(settings)
     report = require_published(spec, storage, batch.partition)
+    asked = at is not None
     at = at or max(
         (
             one.batch.end
@@ -92,7 +93,9 @@ def check_skew(
             for feature in view.features
         ),
     )
-    storage.write_json(f"{storage_key(spec.model, 'reports', batch.partition)}/skew.json", found)
+    if not asked:
+        key = f"{storage_key(spec.model, 'reports', batch.partition)}/skew.json"
+        storage.write_json(key, found)
     return found
 
 

@@ -11,7 +11,14 @@ from urllib.parse import parse_qs
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 
-from include.retraining.records import BatchRef, Finding, ValidationReport, Verdict
+from include.retraining.records import (
+    BatchRef,
+    FeatureSkew,
+    Finding,
+    SkewReport,
+    ValidationReport,
+    Verdict,
+)
 from include.retraining.spec import MODELS_DIR, load_spec
 
 SPEC = load_spec(MODELS_DIR / "flights.yaml")
@@ -137,6 +144,34 @@ def test_a_clean_batch_is_no_news(slack):
     with pytest.raises(AirflowSkipException):
         alert("validation", report(0))
     assert slack.calls == []
+
+
+def test_the_page_about_a_batch_is_linked_where_a_browser_sees_the_storage(slack, monkeypatch):
+    monkeypatch.setenv("RETRAINING_STORAGE_PAGE_URL", "https://reports.example")
+    alert("validation", report(5) | {"page_key": "flights/validation.html"})
+    assert "<https://reports.example/flights/validation.html|Data Docs>" in slack.posts()[1]["text"]
+
+
+@pytest.mark.parametrize("differing", [0, 3])
+def test_online_values_that_are_not_the_offline_ones_are_told(slack, differing):
+    feature = FeatureSkew(
+        view="flights_weather",
+        name="temp",
+        compared=30,
+        differing=differing,
+        expired=0,
+        age_hours=1.0,
+        ttl_hours=3.0,
+        example="30.0 online, 31.0 offline",
+    )
+    found = SkewReport(batch=BATCH, at=BATCH.end, keys=30, features=(feature,))
+    if not differing:
+        with pytest.raises(AirflowSkipException):
+            alert("skew", found.model_dump(mode="json"))
+        return
+    alert("skew", found.model_dump(mode="json"))
+    text = slack.posts()[1]["text"]
+    assert "temp: 3 of 30 keys differ (30.0 online, 31.0 offline)" in text
 
 
 def test_an_error_of_slack_is_retried_and_no_alert_is_lost(slack):

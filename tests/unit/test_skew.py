@@ -7,6 +7,7 @@ import pytest
 
 from include.demo import churn_feed, flights_feed
 from include.retraining import alerts, features, skew, validation
+from include.retraining.__main__ import main
 from include.retraining.errors import NotPublished
 from include.retraining.records import SkewReport
 from include.retraining.settings import Settings
@@ -141,3 +142,27 @@ def test_every_feature_of_the_second_example_is_served_as_it_is_offline(empty: S
     }
     assert (report.problems, report.keys > 500) == ((), True)
     assert all(one.compared == report.keys for one in report.features)
+
+
+def test_shell_tells_values_and_ages(ingested: Settings, monkeypatch, capsys):
+    monkeypatch.setenv("RETRAINING_HOME", str(ingested.home))
+    assert main(["skew", "flights"]) == 0
+    told = capsys.readouterr().out
+    assert "33 keys of 2013-01-28, as of 2013-02-04 00:00:00+00:00" in told
+    assert "1.0 h old, ttl 3.0 h" in told
+    assert "computed on request" in told
+    assert "online is as offline, and young enough" in told
+    assert main(["skew", "flights", "--at", "2013-02-04T12:00"]) == 1
+    assert "temp: the newest value is 13.0 h old, its ttl is 3.0 h" in capsys.readouterr().out
+    kept = Storage.of(ingested).read_record(
+        "flights/reports/partition=2013-01-28/skew.json", SkewReport
+    )
+    assert kept is not None
+    assert kept.at == LAST.end  # what was asked for another moment is not kept
+
+
+def test_shell_without_a_batch_says_so(empty: Settings, monkeypatch, capsys):
+    monkeypatch.setenv("RETRAINING_HOME", str(empty.home))
+    Storage.of(empty).write("x", b"")
+    assert main(["skew", "flights"]) == 2
+    assert "no published batch; run flights__ingest" in capsys.readouterr().err
