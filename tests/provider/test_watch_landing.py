@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import urllib.request
 from types import SimpleNamespace
 
 import boto3
@@ -33,6 +34,8 @@ def lake(monkeypatch, tmp_path):
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     endpoint = "http://{}:{}".format(*server.get_host_and_port())
+    # what moto holds belongs to the process: another test's bucket would be here as well
+    urllib.request.urlopen(f"{endpoint}/moto-api/reset", data=b"").close()
     monkeypatch.setenv(
         "AIRFLOW_CONN_AWS_DEFAULT",
         json.dumps(
