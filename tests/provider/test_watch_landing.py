@@ -50,7 +50,7 @@ def lake(monkeypatch, tmp_path):
     for name, value in zip(AWS, ("key", "secret", "us-east-1", endpoint), strict=True):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("RETRAINING_HOME", str(tmp_path))
-    monkeypatch.setenv("RETRAINING_STORAGE_URL", "s3://lake/models")
+    monkeypatch.setenv("RETRAINING_STORAGE_URL", "s3://watched-lake/models")
     clients = {
         name: boto3.client(
             name,
@@ -63,9 +63,9 @@ def lake(monkeypatch, tmp_path):
     }
     queue = clients["sqs"].create_queue(QueueName="flights-landing")["QueueUrl"]
     arn = clients["sqs"].get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])
-    clients["s3"].create_bucket(Bucket="lake")
+    clients["s3"].create_bucket(Bucket="watched-lake")
     clients["s3"].put_bucket_notification_configuration(
-        Bucket="lake",
+        Bucket="watched-lake",
         NotificationConfiguration={
             "QueueConfigurations": [
                 {"QueueArn": arn["Attributes"]["QueueArn"], "Events": ["s3:ObjectCreated:*"]}
@@ -73,7 +73,7 @@ def lake(monkeypatch, tmp_path):
         },
     )
     queue = f"{endpoint}/{queue.split('/', 3)[3]}"
-    yield SimpleNamespace(**clients, queue=queue, storage=Storage("s3://lake/models"))
+    yield SimpleNamespace(**clients, queue=queue, storage=Storage("s3://watched-lake/models"))
     server.stop()
 
 
@@ -92,7 +92,7 @@ def messages(lake) -> list[dict]:
 def body(key: str, **changes: object) -> dict:
     record = {
         "eventName": "ObjectCreated:Put",
-        "s3": {"bucket": {"name": "lake"}, "object": {"key": f"models/{key}", "eTag": "e"}},
+        "s3": {"bucket": {"name": "watched-lake"}, "object": {"key": f"models/{key}", "eTag": "e"}},
     }
     return {"Body": json.dumps({"Records": [record | changes]})}
 
