@@ -32,6 +32,8 @@ from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from include.retraining.drift.profile import ReferenceProfile
 
 Family = Literal["bound", "schedule", "growth", "rule", "ours"]
@@ -40,6 +42,7 @@ Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 FIXED_SCHEDULES = (2, 3, 4, 5, 6, 8, 10, 13)
 GROWTHS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 CLAIRVOYANT_RETRAINS = 16
+NAMED = {"never", "after every window"}  # of the bounds, in the picture
 MIN_WINDOWS = 3  # the first model's, one to judge, one to gain in
 
 
@@ -508,18 +511,11 @@ def as_picture(past: Past, outcomes: Sequence[Outcome]) -> bytes:
         axes.plot(
             *zip(*bound, strict=True), color="#c9d1d9", linestyle="--", label="clairvoyant choice"
         )
-    for outcome in outcomes:
-        if outcome.family in {"ours", "rule"} or outcome.policy in {"never", "after every window"}:
-            color = {"ours": "#c8372d", "rule": "#b07d2b"}.get(outcome.family, "#1f2933")
-            axes.plot(outcome.retrains, outcome.metric, "D", color=color, markersize=7, zorder=5)
-            axes.annotate(
-                outcome.policy, (outcome.retrains, outcome.metric),
-                xytext=(7, -4), textcoords="offset points", fontsize=8, color=color,
-            )  # fmt: skip
     axes.set_xlabel("retrains spent")
     axes.set_ylabel(f"mean {past.spec.gate.metric} over {past.last - past.first} windows")
     axes.set_title(f"{past.spec.model}: what each policy regains", loc="left", fontweight="bold")
-    axes.set_xlim(-1, (past.last - past.first) * 1.12)
+    axes.set_xlim(-1, past.last - past.first)
+    _name_points(axes, [o for o in outcomes if o.policy in NAMED or o.family in {"ours", "rule"}])
     axes.grid(axis="y", color="#e4e7eb")
     axes.set_axisbelow(True)
     for side in ("top", "right"):
@@ -532,6 +528,30 @@ def as_picture(past: Past, outcomes: Sequence[Outcome]) -> bytes:
 
 def _silent(items: Iterable[Any], _title: str, _length: int) -> Iterable[Any]:
     return items
+
+
+def _name_points(axes: Axes, outcomes: Sequence[Outcome]) -> None:
+    """Mark policies, each with its name where no other name is."""
+    taken: list[tuple[float, float, float]] = []  # left, right and height of each name, in pixels
+    for outcome in sorted(outcomes, key=lambda o: -o.metric):
+        color = {"ours": "#c8372d", "rule": "#b07d2b"}.get(outcome.family, "#1f2933")
+        point = (outcome.retrains, outcome.metric)
+        axes.plot(*point, "D", color=color, markersize=7, zorder=5)
+        x, y = axes.transData.transform(point)
+        leftwards = outcome.retrains > axes.get_xlim()[1] * 0.6
+        width = 7.5 * len(outcome.policy)
+        left, right = (x - width, x) if leftwards else (x, x + width)
+        height = y
+        while any(
+            start < right and left < end and abs(at - height) < 14 for start, end, at in taken
+        ):
+            height -= 3
+        taken.append((left, right, height))
+        axes.annotate(
+            outcome.policy, point,
+            xytext=(-9 if leftwards else 9, (height - y) * 0.65 - 3), textcoords="offset points",
+            ha="right" if leftwards else "left", fontsize=8, color=color,
+        )  # fmt: skip
 
 
 def _walk(past: Past, policy: Policy) -> Walk:
