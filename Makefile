@@ -44,7 +44,7 @@ bench: $(VENV)/.installed-dev  ## speed of parsing and of the pipeline, as ratio
 bench-drift: $(VENV)/.installed-dev  ## exactness, speed and detection quality of the drift check
 	$(PY) -W ignore -m benchmarks.drift --peers
 
-bench-replay: $(VENV)/.installed-dev  ## when to retrain: policies over a year of flights with real models
+bench-replay: $(VENV)/.installed-dev  ## when to retrain: policies over the past of the example models
 	$(PY) -W ignore -m benchmarks.replay
 
 bench-gate: $(VENV)/.installed-dev  ## how often the gate decides right about candidates of known quality

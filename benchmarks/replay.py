@@ -1,9 +1,9 @@
-"""When to retrain: policies over the flights of 2013, weeks 6 to 52, with real models.
+"""When to retrain: policies over the whole past of the example models, with real models.
 
-``python -m benchmarks.replay [--quick]``. Ingests the whole year into a folder of its own once,
-then runs `include.retraining.replay` twice: as the pipeline would have it (the duel window held
-out, the gate deciding), and as studies of schedules have it (all rows, no gate). Writes
-var/bench/replay.json and a picture of each.
+``python -m benchmarks.replay [--models churn] [--quick]``. Ingests every week into a folder of its
+own once, then runs `include.retraining.replay` twice: as the pipeline would have it (the duel
+window held out, the gate deciding), and as studies of schedules have it (all rows, no gate). Of the
+flights, weeks 6 to 52. Writes var/bench/replay.json and a picture of each.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from include.demo import flights_feed
+from include.demo import churn_feed, flights_feed
 from include.retraining import features, replay, validation
 from include.retraining.settings import Settings
 from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec
@@ -26,15 +26,16 @@ from include.retraining.storage import Storage
 
 OUT = Path("var/bench/replay.json")
 HOME = Path("var/bench/replay").resolve()
-FIRST = "2013-02-11"  # the sixth week
+LAND = {"flights": flights_feed.land, "churn": churn_feed.land}
+FIRST = {"flights": "2013-02-11", "churn": None}  # the sixth week; as early as possible
 TRIED = [
     "retrain.growth=0.15",
+    "retrain.growth=0.2",
     "retrain.growth=0.3",
-    "drift.retrain_on_stable_performance=true,retrain.growth=null",
 ]
 
 
-def year(spec: ModelSpec) -> list[replay.Window]:
+def past_of(spec: ModelSpec) -> list[replay.Window]:
     """Ingest every week that is not there yet; give all of them with their features."""
     HOME.mkdir(parents=True, exist_ok=True)
     settings = Settings(home=HOME)
@@ -48,7 +49,7 @@ def year(spec: ModelSpec) -> list[replay.Window]:
     features.apply_definitions(spec, settings)
     for batch in shown(batches, "ingesting weeks", len(batches)):
         if features.published(spec, storage, batch.partition) is None:
-            flights_feed.land(storage, batch)
+            LAND[spec.model](storage, batch)
             features.publish_batch(spec, storage, validation.validate_batch(spec, storage, batch))
     windows = []
     for batch in shown(batches, "joining features", len(batches)):
@@ -66,20 +67,23 @@ def shown(items: Any, title: str, length: int) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="the first 20 weeks")
+    parser.add_argument("--models", nargs="+", default=list(LAND), choices=list(LAND))
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    spec = load_spec(MODELS_DIR / "flights.yaml")
-    windows = year(spec)[: 20 if options.quick else None]
     results: dict[str, Any] = {}
-    for name, ideal in (("pipeline", False), ("ideal", True)):
-        past = replay.Past(spec, windows, first=FIRST, ideal=ideal)
-        outcomes = replay.replay(past, replay.standard_policies(spec, TRIED), progress=shown)
-        print(f"\n--- {name}\n{replay.as_table(past, outcomes)}", flush=True)
-        results[name] = json.loads(replay.as_json(past, outcomes))
-        OUT.parent.mkdir(parents=True, exist_ok=True)
-        OUT.with_name(f"replay-{name}.png").write_bytes(replay.as_picture(past, outcomes))
-        OUT.write_text(json.dumps(results, indent=1))
+    for model in options.models:
+        spec = load_spec(MODELS_DIR / f"{model}.yaml")
+        windows = past_of(spec)[: 20 if options.quick else None]
+        for mode, ideal in (("pipeline", False), ("ideal", True)):
+            past = replay.Past(spec, windows, first=FIRST[model], ideal=ideal)
+            outcomes = replay.replay(past, replay.standard_policies(spec, TRIED), progress=shown)
+            print(f"\n--- {model}, {mode}\n{replay.as_table(past, outcomes)}", flush=True)
+            results[f"{model}, {mode}"] = json.loads(replay.as_json(past, outcomes))
+            OUT.parent.mkdir(parents=True, exist_ok=True)
+            picture = OUT.with_name(f"replay-{model}-{mode}.png")
+            picture.write_bytes(replay.as_picture(past, outcomes))
+            OUT.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":
