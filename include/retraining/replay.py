@@ -278,7 +278,9 @@ class Past:
         end = batch.end if self.ideal else duel_start
         pipeline, start = self._fit(at, end)
         later = [window.rows for window in self.windows[at + 1 :]]
-        scores = feedback.predict(self.spec, pipeline, pa.concat_tables(later))
+        scores = feedback.predict(
+            self.spec, pipeline, pa.concat_tables(later, promote_options="permissive")
+        )
         ends = np.cumsum([table.num_rows for table in later])[:-1]
         return _Trained(pipeline, start, end, np.split(scores, ends))
 
@@ -353,7 +355,9 @@ class Past:
 
     def _rows(self, at: int, start: dt.datetime, end: dt.datetime) -> pa.Table:
         """Give the rows of the windows up to this one with event times in ``[start, end)``."""
-        rows = pa.concat_tables([window.rows for window in self.windows[: at + 1]])
+        # a column of whole numbers is one of floats in a window where one is missing
+        tables = [window.rows for window in self.windows[: at + 1]]
+        rows = pa.concat_tables(tables, promote_options="permissive")
         times = rows.column(self.spec.source.event_time)
         inside = pc.and_(
             pc.greater_equal(times, pa.scalar(start, times.type)),
