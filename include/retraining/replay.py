@@ -322,8 +322,12 @@ class Past:
         if at not in self._duels:
             spec, batch = self.spec, self.windows[at].batch
             start, end = training.split_times(spec, batch)
-            pipeline = self._fit(at, start)[0] if self.ideal else self.model(at).pipeline
-            rows = self._rows(at, start, end)
+            rows, pipeline = self._rows(at, start, end), self.model(at).pipeline
+            if self.ideal:  # it has seen these rows: one that has not makes the promise
+                try:
+                    pipeline = self._fit(at, start)[0]
+                except DataError:  # too few rows without them: no promise
+                    rows = rows.slice(0, 0)
             known = feedback.labels(spec, rows, known_at=batch.end)
             rows, known = rows.filter(pa.array(~np.isnan(known))), known[~np.isnan(known)]
             scores = feedback.predict(spec, pipeline, rows)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import urllib.request
 from types import SimpleNamespace
 
 import boto3
@@ -34,8 +33,6 @@ def lake(monkeypatch, tmp_path):
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     endpoint = "http://{}:{}".format(*server.get_host_and_port())
-    # what moto holds belongs to the process: another test's bucket would be here as well
-    urllib.request.urlopen(f"{endpoint}/moto-api/reset", data=b"").close()
     monkeypatch.setenv(
         "AIRFLOW_CONN_AWS_DEFAULT",
         json.dumps(
@@ -74,6 +71,11 @@ def lake(monkeypatch, tmp_path):
     )
     queue = f"{endpoint}/{queue.split('/', 3)[3]}"
     yield SimpleNamespace(**clients, queue=queue, storage=Storage("s3://watched-lake/models"))
+    # what moto holds belongs to the process: the next test begins without it
+    clients["sqs"].delete_queue(QueueUrl=queue)
+    for item in clients["s3"].list_objects_v2(Bucket="watched-lake").get("Contents", ()):
+        clients["s3"].delete_object(Bucket="watched-lake", Key=item["Key"])
+    clients["s3"].delete_bucket(Bucket="watched-lake")
     server.stop()
 
 

@@ -13,7 +13,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import requests
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RequestSource, ValueType
 from feast.data_format import DeltaFormat, ParquetFormat
 from feast.errors import SavedDatasetLocationAlreadyExists
@@ -537,7 +536,10 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     url = f"http://{host}:{port}"
     boto3.client("s3", endpoint_url=url).create_bucket(Bucket="features")
     yield url
-    requests.post(f"{url}/moto-api/reset", timeout=10)  # buckets outlive their server
+    # buckets outlive their server, and belong to the process: other tests have theirs in it too
+    bucket = boto3.resource("s3", endpoint_url=url).Bucket("features")
+    bucket.objects.delete()
+    bucket.delete()
     server.stop()
 
 
