@@ -231,7 +231,7 @@ def run_replay(spec: ModelSpec, options: argparse.Namespace) -> int:
         )
         outcomes = replay.replay(
             past,
-            replay.standard_policies(spec, options.tried),
+            replay.standard_policies(spec, options.tried, windows=past.last - past.first),
             progress=lambda items, title, length: track(
                 items, title, total=length, console=console
             ),

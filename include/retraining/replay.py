@@ -65,7 +65,8 @@ class Outcome(NamedTuple):
     """What a policy spent and gained.
 
     `metric` is the mean over all windows after the first model's, each scored by the champion of
-    that time; `regained` is the share of what retraining after every window gains over never.
+    that time; `regained` is the share of what promoting a new model after every window gains over
+    never.
     """
 
     policy: str
@@ -379,7 +380,9 @@ def published_windows(spec: ModelSpec, storage: Storage) -> list[Window]:
     return windows
 
 
-def standard_policies(spec: ModelSpec, tried: Sequence[str] = ()) -> list[Policy]:
+def standard_policies(
+    spec: ModelSpec, tried: Sequence[str] = (), *, windows: int = 99
+) -> list[Policy]:
     """Give the policies that are worth a look for any model.
 
     Parameters
@@ -389,11 +392,17 @@ def standard_policies(spec: ModelSpec, tried: Sequence[str] = ()) -> list[Policy
     tried : sequence of str
         Changes of the model file, each one policy more: ``"retrain.growth=0.3"``, several settings
         apart by commas.
+    windows : int
+        Of the past; schedules that are longer are left out.
     """
     policies = [
         Policy("never", "bound", lambda _: False),
         Policy("after every window", "bound", lambda _: True),
-        *(Policy(f"every {n} windows", "schedule", _every(n)) for n in FIXED_SCHEDULES),
+        *(
+            Policy(f"every {n} windows", "schedule", _every(n))
+            for n in FIXED_SCHEDULES
+            if n < windows
+        ),
         *(Policy(f"{g:.0%} more rows", "growth", _grown(g)) for g in GROWTHS),
         Policy("any feature p < 0.05", "rule", _any_significant),
         Policy(
@@ -493,7 +502,7 @@ def as_table(past: Past, outcomes: Sequence[Outcome]) -> str:
         )
     lines += [
         "",
-        "regained: share of what retraining after every window gains over never retraining",
+        "regained: share of what promoting a new model after every window gains over never",
         "regret:   what the best policy here has more",
     ]
     return "\n".join(lines)
