@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,12 +90,12 @@ class ReferenceProfile:
         batches: Sequence[pa.RecordBatch] = (),
         *,
         starts: Sequence[str] = (),
-        path: Path | None = None,
+        mapped: tuple[mmap.mmap, pa.RecordBatchFileReader] | None = None,
     ) -> None:
         self._columns = columns
         self._starts = starts
         self._batches = batches
-        self._path = path
+        self._mapped = mapped
 
     @classmethod
     def build(
@@ -141,6 +142,9 @@ class ReferenceProfile:
         for position in range(len(self)):
             starts = np.array(self._starts, "datetime64[us]") if self._starts else None
             yield _decode(self._batch(position), starts)
+            if self._mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+                # The column is done: so are its pages in memory. Whoever still looks reads again.
+                self._mapped[0].madvise(mmap.MADV_DONTNEED)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -184,14 +188,16 @@ class ReferenceProfile:
         DataError
             As `from_bytes`.
         """
-        header, _ = _read(pa.memory_map(str(path)))
-        return cls(header["columns"], starts=header["starts"], path=path)
+        try:
+            with path.open("rb") as file:
+                content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:  # ValueError: an empty file
+            raise DataError(f"drift profile: {path} cannot be read: {error}") from error
+        header, reader = _read(pa.BufferReader(pa.py_buffer(content)))
+        return cls(header["columns"], starts=header["starts"], mapped=(content, reader))
 
     def _batch(self, position: int) -> pa.RecordBatch:
-        if self._path is None:
-            return self._batches[position]
-        # A mapping of its own for each column: when the column is done, so are its pages in memory.
-        return pa.ipc.open_file(pa.memory_map(str(self._path))).get_batch(position)
+        return self._mapped[1].get_batch(position) if self._mapped else self._batches[position]
 
 
 def _read(source: pa.NativeFile) -> tuple[dict[str, Any], pa.RecordBatchFileReader]:
