@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from include.retraining import metrics, registry
 from include.retraining.errors import DataError, ScoringError
@@ -90,6 +91,19 @@ def _class_numbers(spec: ModelSpec, column: pa.ChunkedArray) -> metrics.Floats:
     found = column.to_pandas().map({value: numbers[name] for value, name in names.items()})
     values: metrics.Floats = found.to_numpy("float64", na_value=np.nan)
     return values
+
+
+def between(
+    spec: ModelSpec, rows: pa.Table, start: dt.datetime | None, end: dt.datetime | None = None
+) -> pa.Table:
+    """Give the rows with event times in ``[start, end)``; None leaves a side open."""
+    times = rows.column(spec.source.event_time)
+    inside = pa.scalar(True)
+    if start is not None:
+        inside = pc.and_(inside, pc.greater_equal(times, pa.scalar(start, times.type)))
+    if end is not None:
+        inside = pc.and_(inside, pc.less(times, pa.scalar(end, times.type)))
+    return rows.filter(inside) if start or end else rows
 
 
 def feature_frame(spec: ModelSpec, rows: pa.Table) -> pd.DataFrame:

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from include.retraining import features, feedback, incident, registry
 from include.retraining.drift import verdict as verdicts
@@ -139,12 +138,7 @@ def _matured_performance(
             rows = storage.read_table(features.feature_set(spec, storage, earlier).key)
         except NotPublished:  # its features are still being made
             continue
-        times = rows.column(spec.source.event_time)
-        inside = pc.and_(
-            pc.greater_equal(times, pa.scalar(start, times.type)),
-            pc.less(times, pa.scalar(end, times.type)),
-        )
-        tables.append(rows.filter(inside))
+        tables.append(feedback.between(spec, rows, start, end))
     if not tables:
         return None
     rows = pa.concat_tables(tables, promote_options="permissive")
@@ -208,9 +202,7 @@ def judge_batch(
     if not anew and done is not None and done.content_sha256 == report.content_sha256:
         return done
     _measure_unjudged(spec, settings, report)
-    earlier = _before(
-        spec, storage, report, max(verdicts.LOOK_BACK - 1, spec.drift.max_history_windows)
-    )
+    earlier = _before(spec, storage, report, spec.drift.max_history_windows)
     verdict = verdicts.judge(
         spec, report, earlier=earlier, hold=incident.hold_reason(spec, storage, batch)
     )
@@ -310,9 +302,7 @@ def _trainable_rows(
             rows = storage.read_table(
                 report.files["batch"], columns=[spec.source.event_time, spec.label.column]
             )
-            if oldest is not None:
-                times = rows.column(spec.source.event_time)
-                rows = rows.filter(pc.greater_equal(times, pa.scalar(oldest, times.type)))
+            rows = feedback.between(spec, rows, oldest)
             known = feedback.labels(spec, rows, known_at=duel_start)
             count += int((~np.isnan(known)).sum())
     return count

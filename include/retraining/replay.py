@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from include.retraining import duel as duels
 from include.retraining import estimator, features, feedback, gate, metrics, training
@@ -90,6 +89,11 @@ class Walk:
     retrained: list[int] = field(default_factory=list)
     promoted: list[int] = field(default_factory=list)
 
+    @property
+    def last(self) -> int:
+        """The window after which was last retrained, promoted or not."""
+        return self.retrained[-1] if self.retrained else self.past.first
+
 
 class _Trained(NamedTuple):
     pipeline: Any
@@ -103,12 +107,12 @@ class _Duel(NamedTuple):
     rows: pa.Table
     known: metrics.Floats
     scores: metrics.Floats
+    performance: Performance | None
 
 
 class _Reference(NamedTuple):
     profile: ReferenceProfile
     importances: dict[str, float]
-    promise: Performance | None
 
 
 class Past:
@@ -201,7 +205,7 @@ class Past:
                 state="uncalibrated",
                 rows=rows.num_rows,
                 labelled_rows=int((~np.isnan(known)).sum()),
-                promise=reference.promise,
+                promise=self._duel(trained).performance,
             )
             self._reports[key] = hold_against(
                 spec,
@@ -314,7 +318,6 @@ class Past:
             self._references[at] = _Reference(
                 profile,
                 training.permutation_importances(spec, duel.pipeline, labelled),
-                feedback.performance(spec, duel.known, duel.scores),
             )
         return self._references[at]
 
@@ -332,7 +335,8 @@ class Past:
             known = feedback.labels(spec, rows, known_at=batch.end)
             rows, known = rows.filter(pa.array(~np.isnan(known))), known[~np.isnan(known)]
             scores = feedback.predict(spec, pipeline, rows)
-            self._duels[at] = _Duel(pipeline, rows, known, scores)
+            own = feedback.performance(spec, known, scores)
+            self._duels[at] = _Duel(pipeline, rows, known, scores, own)
         return self._duels[at]
 
     def promotes(self, champion: int, candidate: int) -> bool:
@@ -342,9 +346,8 @@ class Past:
         key = (champion, candidate)
         if key not in self._promotes:
             spec, duel = self.spec, self._duel(candidate)
-            own = feedback.performance(spec, duel.known, duel.scores)
             self._promotes[key] = False
-            if own is not None:
+            if duel.performance is not None:
                 theirs = feedback.predict(spec, self.model(champion).pipeline, duel.rows)
                 comparison = duels.compare_scores(
                     spec,
@@ -354,7 +357,7 @@ class Past:
                     scores=duel.scores,
                     theirs=theirs,
                 )
-                held = duels.Duel(own, champion=comparison)
+                held = duels.Duel(duel.performance, champion=comparison)
                 self._promotes[key] = gate.passes(spec.gate, held)
         return self._promotes[key]
 
@@ -363,12 +366,7 @@ class Past:
         # a column of whole numbers is one of floats in a window where one is missing
         tables = [window.rows for window in self.windows[: at + 1]]
         rows = pa.concat_tables(tables, promote_options="permissive")
-        times = rows.column(self.spec.source.event_time)
-        inside = pc.and_(
-            pc.greater_equal(times, pa.scalar(start, times.type)),
-            pc.less(times, pa.scalar(end, times.type)),
-        )
-        return rows.filter(inside)
+        return feedback.between(self.spec, rows, start, end)
 
 
 def published_windows(spec: ModelSpec, storage: Storage) -> list[Window]:
@@ -630,16 +628,14 @@ def _clairvoyant(past: Past) -> list[list[int]]:
 
 def _every(windows: int) -> Callable[[Walk], bool]:
     def decide(walk: Walk) -> bool:
-        last = walk.retrained[-1] if walk.retrained else walk.past.first
-        return walk.now - last >= windows
+        return walk.now - walk.last >= windows
 
     return decide
 
 
 def _grown(share: float) -> Callable[[Walk], bool]:
     def decide(walk: Walk) -> bool:
-        last = walk.retrained[-1] if walk.retrained else walk.past.first
-        known = walk.past.trainable(last)
+        known = walk.past.trainable(walk.last)
         return walk.past.trainable(walk.now) >= (1 + share) * known
 
     return decide
@@ -670,8 +666,7 @@ def _evidently_default(spec: ModelSpec, reference: pa.Table, current: pa.Table) 
 def _verdict(spec: ModelSpec) -> Callable[[Walk], bool]:
     def decide(walk: Walk) -> bool:
         windows = walk.past.windows
-        last = walk.retrained[-1] if walk.retrained else walk.past.first
-        learned = walk.past.trainable(last)
+        learned = walk.past.trainable(walk.last)
         report = walk.past.report(walk.champion, walk.now, spec=spec).model_copy(
             update={"learned_rows": learned, "new_rows": walk.past.trainable(walk.now) - learned}
         )

@@ -141,26 +141,18 @@ def build_training_set(spec: ModelSpec, settings: Settings, request: RetrainRequ
     reports = [features.require_published(spec, storage, batch.partition) for batch in batches]
     rows = pa.concat_tables([storage.read_table(report.files["batch"]) for report in reports])
     oldest = _window_start(spec, storage, request, rows, duel_start)
-    if oldest is not None:
-        event_time = rows.column(spec.source.event_time)
-        rows = rows.filter(pc.greater_equal(event_time, pa.scalar(oldest, event_time.type)))
+    rows = feedback.between(spec, rows, oldest)
     joined = features.join(spec, settings, rows)
     if joined.num_rows != rows.num_rows:
         raise DataError(
             f"the join gave {joined.num_rows} rows for {rows.num_rows}; none may be lost"
         )
 
-    times = joined.column(spec.source.event_time)
-    in_training = pc.less(times, pa.scalar(duel_start, times.type))
-    in_duel = pc.and_(
-        pc.greater_equal(times, pa.scalar(duel_start, times.type)),
-        pc.less(times, pa.scalar(duel_end, times.type)),
-    )
-    training = joined.filter(in_training)
+    training = feedback.between(spec, joined, None, duel_start)
     training = training.append_column(
         LABEL, pa.array(feedback.labels(spec, training, known_at=duel_start))
     )
-    duel = joined.filter(in_duel)
+    duel = feedback.between(spec, joined, duel_start, duel_end)
     duel = duel.append_column(
         LABEL, pa.array(feedback.labels(spec, duel, known_at=request.batch.end))
     )
@@ -290,16 +282,11 @@ def build_profile(
     )
     numeric, categorical = list(spec.features.numeric), list(spec.features.categorical)
     (categorical if spec.label.task == "multiclass" else numeric).append(SCORE)
-    times = table.column(spec.source.event_time)
     windows: list[pa.Table] = []
     starts: list[dt.datetime] = []
     while end > start and len(windows) < spec.drift.max_history_windows:
         begin = end - spec.partitions.length
-        inside = pc.and_(
-            pc.greater_equal(times, pa.scalar(begin, times.type)),
-            pc.less(times, pa.scalar(end, times.type)),
-        )
-        window = table.filter(inside)
+        window = feedback.between(spec, table, begin, end)
         if window.num_rows and begin >= start:
             windows.insert(0, window)
             starts.insert(0, begin)

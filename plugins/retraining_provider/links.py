@@ -2,60 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperatorLink
 
+if TYPE_CHECKING:
+    from include.retraining.settings import Settings
 
-class ModelVersionLink(BaseOperatorLink):
+
+class _RecordLink(BaseOperatorLink):
+    """Leads from a task that returns a record to where the record is about."""
+
+    def address(self, record: dict[str, Any], settings: Settings) -> str:
+        """Give the address that a record leads to."""
+        raise NotImplementedError
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002 - Airflow's signature
+        """Give the address; empty while the task has returned nothing."""
+        from airflow.sdk.execution_time.xcom import XCom
+
+        from retraining_provider.hooks.retraining import RetrainingHook
+
+        record = XCom.get_value(ti_key=ti_key, key="return_value")
+        return self.address(record, RetrainingHook().settings()) if record else ""
+
+
+class ModelVersionLink(_RecordLink):
     """Leads from a task that returns a `Candidate` to its version in the MLflow page."""
 
     name = "Model version in MLflow"
 
-    def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002 - Airflow's signature
-        """Give the address; empty while the task has returned nothing."""
-        from airflow.sdk.execution_time.xcom import XCom
-
-        from retraining_provider.hooks.retraining import RetrainingHook
-
-        candidate = XCom.get_value(ti_key=ti_key, key="return_value")
-        if not candidate:
-            return ""
-        url = RetrainingHook().settings().mlflow_url
-        return f"{url}/#/models/{candidate['model']}/versions/{candidate['version']}"
+    def address(self, record: dict[str, Any], settings: Settings) -> str:
+        """Give the page of the version."""
+        return f"{settings.mlflow_url}/#/models/{record['model']}/versions/{record['version']}"
 
 
-class DriftReportLink(BaseOperatorLink):
+class DriftReportLink(_RecordLink):
     """Leads from a task that returns a `PublishedReport` to its run in the MLflow page."""
 
     name = "Drift report in MLflow"
 
-    def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002 - Airflow's signature
-        """Give the address; empty while the task has returned nothing."""
-        from airflow.sdk.execution_time.xcom import XCom
-
-        from retraining_provider.hooks.retraining import RetrainingHook
-
-        published = XCom.get_value(ti_key=ti_key, key="return_value")
-        if not published:
-            return ""
-        url = RetrainingHook().settings().mlflow_url
-        run = f"experiments/{published['experiment_id']}/runs/{published['run_id']}"
-        return f"{url}/#/{run}/artifacts"
+    def address(self, record: dict[str, Any], settings: Settings) -> str:
+        """Give the page of the run's artifacts, the picture among them."""
+        run = f"experiments/{record['experiment_id']}/runs/{record['run_id']}"
+        return f"{settings.mlflow_url}/#/{run}/artifacts"
 
 
-class DataDocsLink(BaseOperatorLink):
+class DataDocsLink(_RecordLink):
     """Leads from a task that returns a `ValidationReport` to the page about its batch."""
 
     name = "Data Docs"
 
-    def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002 - Airflow's signature
-        """Give the address; empty while the task has returned nothing."""
-        from airflow.sdk.execution_time.xcom import XCom
-
-        from retraining_provider.hooks.retraining import RetrainingHook
-
-        report = XCom.get_value(ti_key=ti_key, key="return_value")
-        if not report:
-            return ""
-        return f"{RetrainingHook().settings().storage_page_url}/{report['page_key']}"
+    def address(self, record: dict[str, Any], settings: Settings) -> str:
+        """Give the page that Great Expectations rendered."""
+        return f"{settings.storage_page_url}/{record['page_key']}"
