@@ -189,6 +189,9 @@ class Past:
     def report(self, trained: int, window: int, *, spec: ModelSpec | None = None) -> DriftReport:
         """Give the drift report of a window against a model, as the monitor would have made it.
 
+        Performance is that on the window's own labels alone, so there is none where labels take
+        longer to mature than a window is long.
+
         `spec` stands in for the model file, to try other thresholds.
         """
         spec = spec or self.spec
