@@ -185,6 +185,19 @@ class FeatureDrift(Record):
     distance_high: Share | None = Field(
         default=None, description="certified upper end, where `distance` is a lower one"
     )
+    shift: float | None = Field(
+        default=None,
+        ge=-1,
+        le=1,
+        description="of a numeric column: how much likelier a value of now is larger than smaller "
+        "(Cliff's delta)",
+    )
+    shift_threshold: Share | None = Field(default=None, description="of its amount")
+    shift_errors: tuple[float, float] | None = Field(
+        default=None,
+        description="standard deviations of an ordinary shift: of the window, and of the "
+        "reference, which all windows against it share; None: no history says what is ordinary",
+    )
     missing_change: Share | None = Field(
         default=None, description="of a numeric column: how far its share of missing values moved"
     )
@@ -204,10 +217,11 @@ class FeatureDrift(Record):
 
     @property
     def excess(self) -> float:
-        """Distance over threshold, of the values or of the missing share, whichever is larger."""
+        """Distance over threshold: of the values, their shift or the missing share, the largest."""
         values = (self.distance or 0.0) / (self.threshold or 1.0)
+        shift = abs(self.shift or 0.0) / (self.shift_threshold or 1.0)
         missing = (self.missing_change or 0.0) / (self.missing_threshold or 1.0)
-        return max(values, missing)
+        return max(values, shift, missing)
 
 
 class Performance(Record):

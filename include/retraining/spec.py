@@ -248,8 +248,11 @@ class Drift(_Section):
 
     min_distance: Share = Field(default=0.05, description="smaller distances never matter")
     alpha: float = Field(default=0.01, gt=0, lt=1, description="false-alarm rate over all features")
-    ordinary_sigmas: float = Field(
-        default=3.0, ge=0, description="beyond what history windows show, in standard deviations"
+    tail_windows: int = Field(
+        default=6,
+        ge=1,
+        description="so many windows of history, at most, say how far an extreme one may lie; "
+        "more: smaller changes are seen, and windows unlike all others are called drift",
     )
     min_rows: int = Field(default=100, ge=1, description="below it the verdict is `insufficient`")
     min_history_windows: int = Field(default=4, ge=2, description="below it: `uncalibrated`")

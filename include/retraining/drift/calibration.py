@@ -2,33 +2,52 @@ r"""What is out of the ordinary for this feature: the threshold a distance has t
 
 The threshold is the largest of three:
 
-* the practical floor `min_distance`: smaller changes never matter, however certain they are;
-* chance: what two samples of one law of these sizes exceed with probability `alpha` / comparisons;
+* the practical floor: smaller changes never matter, however certain they are;
+* chance: what two samples of one law exceed with probability `alpha`. Rows that follow one another
+  are often alike, and then fewer rows' worth of chance averages out;
 * history: what windows of the reference, each held against the rest of it, show as ordinary;
   those of the same time of year, where there are enough of them from earlier years.
 
-Rows of one window are seldom independent and windows differ by season, so chance alone calls
-ordinary windows drifted. What history shows beyond chance is a variance of its own,
+How alike neighbouring rows are is read off blocks, consecutive eighths of the windows. Their mean
+squared distance from the reference, in units of what independent rows would show, is the design
+effect *g* (Kish): with it,
 
-.. math:: \tau^2 = \tfrac1W \sum_i d_i^2 - c\, E_{chance}[d^2], \quad
-          \text{history}^2 = \text{chance}^2 + t_W(1 - \tfrac{\alpha}{2k})^2\, \tau^2
+.. math:: \text{chance}^2 = t_{8W}(1 - \tfrac{\alpha}{2})^2\, g\, E_{chance}[d^2]
 
-with *c* the upper 95 % limit that chance alone stays below, so that independent rows pay nothing
-for being checked, and *t* the quantile of Student's law with W degrees of freedom: the bound for
-one more window whose level varies like those of the history did. The two obvious rules are no such
-bound: with 8 windows, an ordinary next one beats the largest distance seen in 1 of 9 checks, for
-every feature anew, and "mean + 3 sd" in 1 of 20 (distances are skewed, and their sd is an
-estimate). Both remain as lower limits. Few windows make the bound wide: that is what few windows
-know.
+the bound for a distance that moves as a whole, which is the widest law a distance can have. Blocks
+count only where they are as good as independent of each other (batch means; Law and Kelton): if a
+block still tells something about the next, the variation is slower than a block, and only whole
+windows tell how large it is.
+
+Windows may differ by more than that, for reasons of their own (a season, a holiday). What history
+shows beyond chance is a variance,
+
+.. math:: \tau^2 = \tfrac1W \sum_i d_i^2 - c\, g\, E_{chance}[d^2], \quad
+          \text{history}^2 = \text{chance}^2 + t_\nu(1 - \tfrac{\alpha}{2})^2\, \tau^2
+
+with *c* the upper 95 % limit that chance alone stays below, so that rows of one law pay nothing for
+being checked, and *t* the quantile of Student's law: the bound for one more window whose level
+varies like those of the history did. Its degrees of freedom are the number of windows, but at most
+`tail_windows`: the levels of real windows have heavier tails than a normal law, and some dozen of
+them do not show those. The obvious rule, the largest distance seen, is no such bound: with 8
+windows, an ordinary next one beats it in 1 of 9 checks, for every feature anew. It remains as a
+lower limit. Few windows make the bound wide: that is what few windows know.
 
 Windows of one time of year lie apart from the year as a whole, each by about as much: there the
 bound is the one for one more distance like theirs,
-:math:`\bar d + t_{W-1}(1 - \frac{\alpha}{2k})\, s_d \sqrt{1 + 1/W}`.
+:math:`\bar d + t_\nu(1 - \frac{\alpha}{2})\, s_d \sqrt{1 + 1/W}`.
+
+References
+----------
+Kish, L. (1965). Survey Sampling. Wiley. Design effects.
+Law, A. M. and Kelton, W. D. (1984). Confidence intervals for steady-state simulations: a survey of
+fixed sample size procedures. Operations Research 32, 1221-1239. Batch means.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+from statistics import NormalDist
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -37,6 +56,40 @@ from numpy.typing import NDArray
 from include.retraining.records import Calibration
 from include.retraining.spec import Drift
 
+# What a numeric column may cost in false alarms is shared by what is asked of it: is its law
+# another, did its values move, do they keep moving? Most drift moves values.
+DISTANCE_SHARE, SHIFT_SHARE, TREND_SHARE = 0.2, 0.6, 0.2
+BLOCKS = 8  # consecutive parts of a window
+_MIN_BLOCK_ROWS = 30
+_YEAR, _SEASON = 365.2425, 45.0  # days
+_ONE_SIDED, _ONE_SIDED_99 = 1.645, 2.326  # normal quantiles
+_NORMAL_SPREAD = 2**0.5  # sd of a squared normal variable in units of its mean: the most there is
+
+
+class Chance(NamedTuple):
+    """What two samples of one law show, were all rows independent.
+
+    `critical` is the distance exceeded with the allowed probability, `mean_square` the mean squared
+    distance, `spread` the standard deviation of the squared distance in units of its mean.
+    """
+
+    critical: float
+    mean_square: float
+    spread: float
+
+
+class Dependence(NamedTuple):
+    """How alike neighbouring rows are: the design effect, read off so many blocks.
+
+    1 where rows are as good as independent, or where blocks do not tell.
+    """
+
+    design_effect: float = 1.0
+    blocks: int = 0
+
+
+INDEPENDENT = Dependence()
+
 
 class History(NamedTuple):
     """Leave-one-out distances: each window of the reference against all others, oldest first."""
@@ -44,6 +97,7 @@ class History(NamedTuple):
     rows: NDArray[np.int64]
     distances: NDArray[np.float64]
     starts: NDArray[np.datetime64] | None = None
+    dependence: Dependence = INDEPENDENT
 
     def measured(self, min_rows: int) -> History:
         """Give the windows that could be measured; on a few rows any distance looks ordinary."""
@@ -65,7 +119,49 @@ class History(NamedTuple):
 
     def _only(self, kept: NDArray[np.bool_]) -> History:
         starts = None if self.starts is None else self.starts[kept]
-        return History(self.rows[kept], self.distances[kept], starts)
+        return self._replace(rows=self.rows[kept], distances=self.distances[kept], starts=starts)
+
+
+def find_dependence(
+    distances: NDArray[np.float64],
+    signed: NDArray[np.float64],
+    chance_squares: NDArray[np.float64],
+    rows: NDArray[np.int64],
+    *,
+    spread: float,
+) -> Dependence:
+    r"""Read the design effect off blocks.
+
+    Parameters
+    ----------
+    distances, signed : ndarray of shape (n_windows, BLOCKS)
+        Of each block from the whole reference, in the order of the rows; `signed` also says in
+        which direction.
+    chance_squares : ndarray of shape (n_windows, BLOCKS)
+        Mean squared distance of independent rows of these sizes.
+    rows : ndarray of shape (n_windows, BLOCKS)
+        That hold a value.
+    spread : float
+        As in `Chance`.
+
+    Notes
+    -----
+    What of the dependence reaches across the ends of a block is missing in it. For correlations
+    that fall geometrically with the distance of rows, that is a share of :math:`(g - 1/g) / 2b` of
+    the design effect at *b* rows a block, which is added.
+    """
+    windows, per_window = distances.shape
+    if not windows or rows.min() < _MIN_BLOCK_ROWS or not chance_squares.all():
+        return INDEPENDENT
+    total = float((signed**2).mean())
+    neighbours = float((signed[:, 1:] * signed[:, :-1]).mean())
+    blocks = windows * per_window
+    if neighbours > _ONE_SIDED / (blocks - windows) ** 0.5 * total:
+        return INDEPENDENT  # a block still tells about the next
+    effect = float((distances**2 / chance_squares).mean())
+    if effect <= 1 + _ONE_SIDED * spread / blocks**0.5:
+        return Dependence(1.0, blocks)
+    return Dependence(effect * (1 + (effect - 1 / effect) / 2 / float(rows.mean())), blocks)
 
 
 Basis = Literal["floor", "chance", "history", "rows", "unbounded"]
@@ -76,7 +172,9 @@ class Threshold(NamedTuple):
 
     `basis` names the largest of the three; where the state is `insufficient`, it is ``rows`` (too
     few) or ``unbounded`` (no distance could exceed the threshold). `seasonal` says that only
-    windows of the same time of year counted.
+    windows of the same time of year counted. `design_effect` is what chance was widened by for rows
+    that are alike. `between` is the variance that windows differ by beyond chance, widened by what
+    few of them leave uncertain about it.
     """
 
     value: float
@@ -85,44 +183,36 @@ class Threshold(NamedTuple):
     ordinary: float
     windows: int
     seasonal: bool = False
-
-
-_YEAR, _SEASON = 365.2425, 45.0  # days
-
-# Standard deviation of a squared Kolmogorov-Smirnov distance by chance, in units of its mean.
-_CHANCE_SPREAD = 0.65
+    design_effect: float = 1.0
+    between: float = 0.0
 
 
 def find_threshold(
     history: History,
     *,
-    chance: float,
-    chance_square: float,
+    chance: Chance,
     sizes: tuple[int, int],
-    comparisons: int,
+    alpha: float,
+    floor: float,
     policy: Drift,
-    chance_ruled_out: bool = False,
     at: dt.datetime | None = None,
 ) -> Threshold:
-    """Give the threshold of one feature.
+    """Give the threshold of one distance of one feature.
 
     Parameters
     ----------
     history : History
         Leave-one-out distances of the reference's windows.
-    chance : float
-        The critical distance of independent rows at ``policy.alpha / comparisons``.
-    chance_square : float
-        The mean squared distance of independent rows of these sizes.
+    chance : Chance
+        What independent rows of these sizes show.
     sizes : tuple of int
         Rows of the reference and of the current window that hold a value.
-    comparisons : int
-        How many features are judged together, at least 1.
+    alpha : float
+        Probability that one more ordinary window is called out of the ordinary.
+    floor : float
+        Smaller distances never matter.
     policy : Drift
         The settings of the model file.
-    chance_ruled_out : bool, default=False
-        A test of greater power than the distance's has excluded chance; counts only where the
-        history shows that rows are as good as independent.
     at : datetime, optional
         Start of the current window: where the history reaches back far enough, only windows of its
         time of year count.
@@ -137,52 +227,70 @@ def find_threshold(
     all_rows = int(history.rows.sum())
     measured = history.measured(policy.min_rows)
     history = measured.in_season(at, policy.min_history_windows)
-    distances = history.distances
+    distances, windows = history.distances, len(history.distances)
     ordinary = float(np.max(distances, initial=0.0))
-    candidates: dict[Basis, float] = {"floor": policy.min_distance, "chance": chance}
+    candidates: dict[Basis, float] = {"floor": floor, "chance": chance.critical}
     state: Calibration = "uncalibrated"
-    seasonal = False
-    if len(distances) >= policy.min_history_windows:
+    seasonal, effect, between = False, 1.0, 0.0
+    if windows >= policy.min_history_windows:
         state = "calibrated"
-        beyond_chance = _variance_beyond_chance(history, all_rows, chance_square, sizes)
-        seasonal = len(history.rows) < len(measured.rows)
-        lower = float(distances.mean() + policy.ordinary_sigmas * distances.std(ddof=1))
-        candidates["history"] = max(ordinary, lower)
+        seasonal = windows < len(measured.rows)
+        candidates["history"] = ordinary
         if seasonal:  # all of them lie apart from the rest of the year, by about as much
-            spread = float(distances.std(ddof=1)) * (1 + 1 / len(distances)) ** 0.5
-            sigmas = _student_quantile(len(distances) - 1, policy.alpha / comparisons)
-            bound = float(distances.mean()) + sigmas * spread
-            candidates["history"] = max(candidates["history"], bound)
-        elif beyond_chance > 0:
-            sigmas = _student_quantile(len(distances), policy.alpha / comparisons)
-            bound = (chance**2 + sigmas**2 * beyond_chance) ** 0.5
-            candidates["history"] = max(candidates["history"], bound)
-        elif chance_ruled_out:
-            candidates["chance"] = 0.0
+            spread = float(distances.std(ddof=1)) * (1 + 1 / windows) ** 0.5
+            quantile = student_quantile(min(windows - 1, policy.tail_windows), alpha)
+            bound = float(distances.mean()) + quantile * spread
+        else:
+            effect, beyond = _explain_history(history, all_rows, chance, sizes)
+            if effect > 1:
+                quantile = student_quantile(history.dependence.blocks, alpha)
+                dependent = quantile * (effect * chance.mean_square) ** 0.5
+                candidates["chance"] = max(chance.critical, dependent)
+            quantile = student_quantile(min(windows, policy.tail_windows), alpha)
+            bound = (candidates["chance"] ** 2 + quantile**2 * beyond) ** 0.5
+            between = beyond * (quantile / normal_quantile(alpha)) ** 2
+        if seasonal or between:
+            candidates["history"] = max(ordinary, bound)
     basis = max(candidates, key=lambda name: candidates[name])
     value = min(1.0, candidates[basis])
     if min(sizes) < policy.min_rows:
         state, basis = "insufficient", "rows"
     elif value >= 1.0:
         state, basis = "insufficient", "unbounded"
-    return Threshold(value, state, basis, ordinary, len(distances), seasonal)
+    return Threshold(value, state, basis, ordinary, windows, seasonal, effect, between)
 
 
-def _variance_beyond_chance(
-    history: History, all_rows: int, chance_square: float, sizes: tuple[int, int]
-) -> float:
-    """Give how much the mean squared distance of the history exceeds what chance explains."""
-    rows = history.rows.astype(np.float64)
+def _explain_history(
+    history: History, all_rows: int, chance: Chance, sizes: tuple[int, int]
+) -> tuple[float, float]:
+    """Give the design effect, and the variance that windows show beyond it.
+
+    The design effect is no more than the windows themselves leave possible: rows sorted by
+    something, or a day's cycle, make blocks differ where windows do not.
+    """
+    rows, windows = history.rows.astype(np.float64), len(history.rows)
     others = np.maximum(all_rows - rows, 1.0)
     # Chance shrinks with the sizes: the windows had other ones than the current check.
     scale = (1 / rows + 1 / others) / (1 / sizes[0] + 1 / sizes[1])
-    limit = 1 + 1.645 * _CHANCE_SPREAD / len(rows) ** 0.5
-    beyond = float((history.distances**2 - limit * chance_square * scale).mean())
+    by_chance = chance.mean_square * scale
+    squares = history.distances**2
+    seen = float(squares.mean() / by_chance.mean()) if chance.mean_square else 0.0
+    most = seen * (1 + _ONE_SIDED_99 * _NORMAL_SPREAD / windows**0.5)
+    effect = max(1.0, min(history.dependence.design_effect, most))
+    spread = chance.spread if effect == 1 else _NORMAL_SPREAD
+    limit = 1 + _ONE_SIDED * spread / windows**0.5
+    beyond = max(0.0, float((squares - limit * effect * by_chance).mean()))
     # A window shorter than usual averages over less of what makes windows differ.
-    return max(0.0, beyond) * max(1.0, float(np.median(rows)) / sizes[1])
+    return effect, beyond * max(1.0, float(np.median(rows)) / sizes[1])
 
 
-def _student_quantile(windows: int, alpha: float) -> float:
+def student_quantile(freedom: float, alpha: float) -> float:
+    """Give what a variable of Student's law exceeds, on either side, with probability `alpha`."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(windows, 1 - alpha / 2))
+    return float(stdtrit(freedom, 1 - alpha / 2))
+
+
+def normal_quantile(alpha: float) -> float:
+    """Give what a standard normal variable exceeds, on either side, with probability `alpha`."""
+    return NormalDist().inv_cdf(1 - alpha / 2)

@@ -115,11 +115,20 @@ class Columns:
 
     def numeric(self, name: str) -> NumericColumn:
         """Read one column as sorted numbers."""
+        ((values,), problem) = self.numeric_blocks(name, 1)
+        return NumericColumn(values, self.rows, problem)
+
+    def numeric_blocks(self, name: str, blocks: int) -> tuple[list[NDArray[Any]], str]:
+        """Read one column as sorted numbers, each of some equal parts of its rows by itself.
+
+        Give the parts in the order of the rows, and what is odd about the column.
+        """
         problem, numbers = self._numbers(name)
         try:
-            return NumericColumn(_sorted(numbers, self.rows), self.rows, problem)
+            gathered = _gathered(numbers, self.rows)
+            return [_ordered(part) for part in np.array_split(gathered, blocks)], problem
         except pa.ArrowInvalid:
-            return NumericColumn(np.empty(0), self.rows, self._not_numbers(name))
+            return [np.empty(0)] * blocks, self._not_numbers(name)
 
     def counted(self, name: str, edges: NDArray[Any]) -> CountedColumn:
         """Read one column as counts at some edges, some millions of values at a time."""
@@ -127,7 +136,7 @@ class Columns:
         total = EdgeCounts.of(edges, np.empty(0, edges.dtype))
         try:
             for part in _parts(numbers):
-                total += _count_at(edges, part)
+                total += count_at(edges, part)
         except pa.ArrowInvalid:
             problem, total = self._not_numbers(name), EdgeCounts.of(edges, edges[:0])
 
@@ -236,8 +245,8 @@ def _steps_to_numbers(kind: pa.DataType) -> list[pa.DataType] | None:  # noqa: P
     return None
 
 
-def _sorted(pieces: Iterable[NDArray[Any]], rows: int) -> NDArray[Any]:
-    """Fill one buffer with the numbers of all pieces and sort it in place."""
+def _gathered(pieces: Iterable[NDArray[Any]], rows: int) -> NDArray[Any]:
+    """Fill one buffer with the numbers of all pieces."""
     values: NDArray[Any] = np.empty(0)
     end = 0
     for numbers in pieces:
@@ -245,7 +254,11 @@ def _sorted(pieces: Iterable[NDArray[Any]], rows: int) -> NDArray[Any]:
             values = np.empty(rows, dtype=numbers.dtype)
         values[end : end + len(numbers)] = numbers
         end += len(numbers)
-    values = values[:end]
+    return values[:end]
+
+
+def _ordered(values: NDArray[Any]) -> NDArray[Any]:
+    """Sort numbers in place; leave out NaN."""
     values.sort()
     if values.dtype.kind == "f":
         return values[: np.searchsorted(values, np.nan)]  # NaN sorts last
@@ -259,10 +272,11 @@ def _sorted(pieces: Iterable[NDArray[Any]], rows: int) -> NDArray[Any]:
 def _parts(pieces: Iterator[NDArray[Any]]) -> Iterator[NDArray[Any]]:
     """Sort the numbers of a column in parts of `_PART_ROWS`, which bounds the memory."""
     while taken := list(itertools.islice(pieces, _PART_ROWS // _PIECE_ROWS)):
-        yield _sorted(taken, sum(map(len, taken)))
+        yield _ordered(_gathered(taken, sum(map(len, taken))))
 
 
-def _count_at(edges: NDArray[Any], ordered: NDArray[Any]) -> EdgeCounts:
+def count_at(edges: NDArray[Any], ordered: NDArray[Any]) -> EdgeCounts:
+    """Count a sorted sample at edges of a type that may be another."""
     counted = EdgeCounts.of(*same_type(edges, ordered))
     return EdgeCounts(edges, counted.below, counted.upto, counted.size)
 
@@ -270,8 +284,8 @@ def _count_at(edges: NDArray[Any], ordered: NDArray[Any]) -> EdgeCounts:
 def _strictly_between(
     ordered: NDArray[Any], starts: NDArray[Any], ends: NDArray[Any]
 ) -> NDArray[Any]:
-    first = _count_at(starts, ordered).upto
-    last = _count_at(ends, ordered).below
+    first = count_at(starts, ordered).upto
+    last = count_at(ends, ordered).below
     return np.concatenate([ordered[a:b] for a, b in zip(first, last, strict=True)] or [ordered[:0]])
 
 

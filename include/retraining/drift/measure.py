@@ -14,24 +14,42 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from include.retraining.drift.calibration import Threshold, find_threshold
+from include.retraining.drift.calibration import (
+    DISTANCE_SHARE,
+    SHIFT_SHARE,
+    Chance,
+    Threshold,
+    find_threshold,
+    normal_quantile,
+)
 from include.retraining.drift.columns import (
     Columns,
     CountedColumn,
     NumericColumn,
     Source,
+    count_at,
     same_type,
 )
 from include.retraining.drift.engine import CountingWindow
-from include.retraining.drift.gap import Bounds, gap_bounds, largest_gap, refined_gap
+from include.retraining.drift.gap import (
+    Bounds,
+    EdgeCounts,
+    gap_bounds,
+    largest_gap,
+    rank_shift,
+    refined_gap,
+)
 from include.retraining.drift.levels import compare_levels
 from include.retraining.drift.profile import CategoricalProfile, NumericProfile, ReferenceProfile
 from include.retraining.drift.statistics import (
+    KS_CHANCE_SPREAD,
     KS_CHANCE_SQUARE,
+    SHIFT_CHANCE_SPREAD,
+    TV_CHANCE_SPREAD,
     ks_critical_distance,
     ks_p_value,
     psi,
-    rank_sum_p_value,
+    shift_chance_square,
     tv_critical_distance,
     wasserstein_distance,
 )
@@ -51,6 +69,14 @@ class _Finding(NamedTuple):
     @property
     def is_drift(self) -> bool:
         return self.threshold.state != "insufficient" and self.distance > self.threshold.value
+
+
+class _Shift(NamedTuple):
+    """How far the values moved, and in which direction; `errors` as in `FeatureDrift`."""
+
+    value: float
+    finding: _Finding
+    errors: tuple[float, float] | None
 
 
 class _Setting(NamedTuple):
@@ -148,30 +174,31 @@ def _measure_numeric(
 ) -> FeatureDrift:
     comparisons, policy, at = setting
     n, m = len(reference.values), current.present
-    bounds = p_value = threshold = None
+    bounds = p_value = threshold = shift = None
     findings = []
     if n and m:
-        alpha = policy.alpha / comparisons / 2  # shared by two tests of chance
-        bounds = _distance(reference, current)
-        chance = ks_critical_distance(alpha, n, m)
-        in_doubt = (
-            policy.min_distance < bounds.low <= chance
-        )  # else the second test changes nothing
+        bounds, at_edges = _distance(reference, current)
+        alpha = policy.alpha / comparisons
         threshold = find_threshold(
             reference.history,
-            chance=chance,
-            chance_square=KS_CHANCE_SQUARE * (1 / n + 1 / m),
+            chance=Chance(
+                ks_critical_distance(alpha * DISTANCE_SHARE, n, m),
+                KS_CHANCE_SQUARE * (1 / n + 1 / m),
+                KS_CHANCE_SPREAD,
+            ),
             sizes=(n, m),
-            comparisons=comparisons,
+            alpha=alpha * DISTANCE_SHARE,
+            floor=policy.min_distance,
             policy=policy,
             at=at,
-            chance_ruled_out=in_doubt and _rank_p_value(reference, current) <= alpha,
         )
         if isinstance(current, CountedColumn) and bounds.low <= threshold.value < bounds.high:
             exact = refined_gap(reference.values, reference.counts, current.counts, current.fetch)
             bounds = Bounds(exact, exact)
         p_value = ks_p_value(bounds.low, n, m)
         findings.append(_Finding(bounds.low, threshold, "D"))
+        shift = _shift_finding(reference, at_edges, setting)
+        findings.append(shift.finding)
     missing = _missing_finding(reference, current, setting)
     if missing:
         findings.append(missing)
@@ -184,11 +211,20 @@ def _measure_numeric(
         distance_high=bounds.high if bounds and bounds.high > bounds.low else None,
         p_value=p_value,
         threshold=threshold.value if threshold else None,
+        shift=shift.value if shift else None,
+        shift_threshold=shift.finding.threshold.value if shift else None,
+        shift_errors=shift.errors if shift else None,
         missing_change=missing.distance if missing else None,
         missing_threshold=missing.threshold.value if missing else None,
         state=_state(findings),
         drifted=drifted,
-        reason=_numeric_reason(reference, current, findings, policy),
+        reason=_numeric_reason(
+            reference,
+            current,
+            findings,
+            direction="larger" if shift and shift.value > 0 else "smaller",
+            policy=policy,
+        ),
         psi=extras.psi,
         wasserstein=extras.wasserstein,
     )
@@ -214,19 +250,44 @@ def _extras(reference: NumericProfile, current: NumericColumn | CountedColumn) -
     return _Extras(psi(*counts), wasserstein_distance(before, now))
 
 
-def _distance(reference: NumericProfile, current: NumericColumn | CountedColumn) -> Bounds:
+def _distance(
+    reference: NumericProfile, current: NumericColumn | CountedColumn
+) -> tuple[Bounds, EdgeCounts]:
+    """Give the distance, and the current values counted at the edges of the reference."""
     if isinstance(current, CountedColumn):
-        return gap_bounds(reference.counts, current.counts)
+        return gap_bounds(reference.counts, current.counts), current.counts
+    at_edges = count_at(reference.counts.edges, current.values)
     left, right = same_type(reference.values, current.values)
-    counts = reference.counts if left is reference.values else None
-    exact = largest_gap(left, right, counts)
-    return Bounds(exact, exact)
+    known = (reference.counts, at_edges) if left is reference.values else ()
+    exact = largest_gap(left, right, *known)
+    return Bounds(exact, exact), at_edges
 
 
-def _rank_p_value(reference: NumericProfile, current: NumericColumn | CountedColumn) -> float:
-    if isinstance(current, CountedColumn):
-        return 1.0  # so many rows that chance is never in the way
-    return rank_sum_p_value(*same_type(reference.values, current.values))
+def _shift_finding(reference: NumericProfile, current: EdgeCounts, setting: _Setting) -> _Shift:
+    """Hold the shift of the ranks against what is ordinary: sharper than D where values move.
+
+    It is never more than twice D, so a shift beyond twice the smallest distance that matters is
+    one that does.
+    """
+    comparisons, policy, at = setting
+    n, m = reference.counts.size, current.size
+    alpha = policy.alpha / comparisons * SHIFT_SHARE
+    shift = rank_shift(reference.counts, current)
+    square = shift_chance_square(reference.counts, current)
+    threshold = find_threshold(
+        reference.shift_history,
+        chance=Chance(normal_quantile(alpha) * square**0.5, square, SHIFT_CHANCE_SPREAD),
+        sizes=(n, m),
+        alpha=alpha,
+        floor=min(1.0, 2 * policy.min_distance),
+        policy=policy,
+        at=at,
+    )
+    errors = None
+    if threshold.state == "calibrated" and not threshold.seasonal:
+        by_chance = threshold.design_effect * square / (n + m)
+        errors = (by_chance * n + threshold.between) ** 0.5, (by_chance * m) ** 0.5
+    return _Shift(shift, _Finding(abs(shift), threshold, "shift"), errors)
 
 
 def _missing_finding(
@@ -240,14 +301,17 @@ def _missing_finding(
     n, m = len(reference.values), current.present
     before, now = 1 - n / reference.rows, 1 - m / current.rows
     share = (n + m) / (reference.rows + current.rows)
+    alpha = policy.alpha / comparisons
     threshold = find_threshold(
         reference.missing_history,
-        chance=tv_critical_distance(
-            policy.alpha / comparisons, [n, reference.rows - n], [m, current.rows - m]
+        chance=Chance(
+            tv_critical_distance(alpha, [n, reference.rows - n], [m, current.rows - m]),
+            share * (1 - share) * (1 / reference.rows + 1 / current.rows),
+            TV_CHANCE_SPREAD,
         ),
-        chance_square=share * (1 - share) * (1 / reference.rows + 1 / current.rows),
         sizes=(reference.rows, current.rows),
-        comparisons=comparisons,
+        alpha=alpha,
+        floor=policy.min_distance,
         policy=policy,
         at=at,
     )
@@ -271,12 +335,13 @@ def _measure_categorical(
             reason=f"no rows {'in the reference' if not reference.rows else 'now'}: no verdict",
         )
     compared = compare_levels(reference.levels, current)
+    alpha = policy.alpha / comparisons
     threshold = find_threshold(
         reference.history,
-        chance=compared.critical_distance(policy.alpha / comparisons),
-        chance_square=compared.chance_square,
+        chance=Chance(compared.critical_distance(alpha), compared.chance_square, TV_CHANCE_SPREAD),
         sizes=(reference.rows, current.rows),
-        comparisons=comparisons,
+        alpha=alpha,
+        floor=policy.min_distance,
         policy=policy,
         at=at,
     )
@@ -318,17 +383,23 @@ def _measure_categorical(
 def _state(findings: Sequence[_Finding]) -> Calibration:
     """Give the state of what drifted, else of the values; without values nothing was judged."""
     drifted = [finding for finding in findings if finding.is_drift]
-    judged = drifted or [finding for finding in findings if finding.symbol == "D"]
-    return judged[0].threshold.state if judged else "insufficient"
+    values = [finding for finding in findings if finding.symbol in {"D", "shift"}]
+    for finding in drifted or values:
+        if finding.threshold.state != "insufficient":
+            return finding.threshold.state
+    return "insufficient"
 
 
 def _numeric_reason(
     reference: NumericProfile,
     current: NumericColumn | CountedColumn,
     findings: Sequence[_Finding],
+    *,
+    direction: str,
     policy: Drift,
 ) -> str:
     values = [finding for finding in findings if finding.symbol == "D"]
+    shifts = [finding for finding in findings if finding.symbol == "shift" and finding.is_drift]
     missing = [finding for finding in findings if finding.symbol == "missing"]
     parts = [current.problem] if current.problem else []
     if not reference.rows or not current.rows:
@@ -342,6 +413,7 @@ def _numeric_reason(
         if _is_constant(reference.values) and not finding.distance:
             parts.append(f"constant {reference.values[0]:g} in the reference and now")
         parts.append(_explain(finding, policy))
+    parts += [f"values are {direction} now: {_explain(finding, policy)}" for finding in shifts]
     for finding in missing:
         if finding.is_drift:
             before = 1 - len(reference.values) / reference.rows
@@ -368,9 +440,12 @@ def _explain(finding: _Finding, policy: Drift) -> str:
     season = " at this time of year" if threshold.seasonal else ""
     history = f"windows of the reference{season} differ by up to {threshold.ordinary:.2g}"
     history += " among themselves"
+    alike = ""
+    if threshold.design_effect > 1:
+        alike = f", of which neighbours are alike: they count as 1/{threshold.design_effect:.2g}"
     because = {
         "floor": ", the smallest distance that matters",
-        "chance": ", what chance alone can reach with this many rows",
+        "chance": f", what chance alone can reach with this many rows{alike}",
         "history": f": {history}",
         "rows": f": no verdict, because a side has fewer than {policy.min_rows} values",
         "unbounded": f": no verdict, because no distance would be out of the ordinary: {history}",

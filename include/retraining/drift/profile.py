@@ -19,13 +19,32 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from include.retraining.drift.calibration import History
-from include.retraining.drift.columns import Columns, LevelColumn, Source, same_type, union
-from include.retraining.drift.gap import EdgeCounts, largest_gap
+from include.retraining.drift.calibration import (
+    BLOCKS,
+    INDEPENDENT,
+    Dependence,
+    History,
+    find_dependence,
+)
+from include.retraining.drift.columns import (
+    Columns,
+    LevelColumn,
+    Source,
+    count_at,
+    same_type,
+    union,
+)
+from include.retraining.drift.gap import EdgeCounts, gap_bounds, largest_gap, rank_shift
 from include.retraining.drift.levels import compare_levels
+from include.retraining.drift.statistics import (
+    KS_CHANCE_SPREAD,
+    KS_CHANCE_SQUARE,
+    SHIFT_CHANCE_SPREAD,
+    shift_chance_square,
+)
 from include.retraining.errors import DataError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _VERSION_KEY = b"drift_profile_version"
 _HEADER_KEY = b"drift_profile_header"  # what is known without touching a column
 _SCHEMA = pa.schema(
@@ -44,7 +63,10 @@ _SCHEMA = pa.schema(
         ("window_rows", pa.list_(pa.int64())),
         ("window_present", pa.list_(pa.int64())),
         ("window_distances", pa.list_(pa.float64())),
+        ("window_shifts", pa.list_(pa.float64())),
         ("window_missing_changes", pa.list_(pa.float64())),
+        ("design_effects", pa.list_(pa.float64())),  # of the distance, of the shift
+        ("blocks", pa.int64()),
     ],
     metadata={_VERSION_KEY: str(FORMAT_VERSION).encode()},
 )
@@ -59,6 +81,7 @@ class NumericProfile:
     values: NDArray[Any]
     counts: EdgeCounts
     history: History
+    shift_history: History
     missing_history: History
     kind: Literal["numeric"] = "numeric"
 
@@ -219,22 +242,28 @@ def _read(source: pa.NativeFile) -> tuple[dict[str, Any], pa.RecordBatchFileRead
 
 
 def _numeric_batch(name: str, windows: Sequence[Columns]) -> pa.RecordBatch:
-    samples = [window.numeric(name) for window in windows]
-    values = union([sample.values for sample in samples])
+    blocks = [window.numeric_blocks(name, BLOCKS)[0] for window in windows]
+    samples = [union(parts) for parts in blocks]
+    values = union(samples)
     counts = EdgeCounts.at_quantiles(values)
-    rows = np.array([sample.rows for sample in samples])
-    present = np.array([len(sample.values) for sample in samples])
-    distances = []
+    rows = np.array([window.rows for window in windows])
+    present = np.array([len(sample) for sample in samples])
+    distances, shifts = [], []
     for sample in samples:
-        n, m = len(values), len(sample.values)
+        n, m = len(values), len(sample)
         if m in (0, n):
             distances.append(np.nan)
+            shifts.append(np.nan)
             continue
-        reference, window = same_type(values, sample.values)
+        reference, window = same_type(values, sample)
+        at_edges = count_at(counts.edges, window)
         # The rest of the history is the union without the window, so its distance from the window
         # is the union's, times n / (n - m): no second sort.
-        gap = largest_gap(reference, window, counts if reference is values else None)
+        known = (counts, at_edges) if reference is values else ()
+        gap = largest_gap(reference, window, *known)
         distances.append(min(1.0, gap * n / (n - m)))
+        shifts.append(min(1.0, abs(rank_shift(counts, at_edges)) * n / (n - m)))
+    dependence = _dependence(counts, blocks)
     whole = values.dtype.kind == "i"
     return _batch(
         name=name,
@@ -249,7 +278,35 @@ def _numeric_batch(name: str, windows: Sequence[Columns]) -> pa.RecordBatch:
         window_rows=rows,
         window_present=present,
         window_distances=np.array(distances),
+        window_shifts=np.array(shifts),
         window_missing_changes=_missing_changes(rows, present),
+        design_effects=np.array([found.design_effect for found in dependence]),
+        blocks=max(found.blocks for found in dependence),
+    )
+
+
+def _dependence(
+    reference: EdgeCounts, blocks: Sequence[Sequence[NDArray[Any]]]
+) -> tuple[Dependence, Dependence]:
+    """Read off blocks how alike neighbouring rows are: in distance, and in shift."""
+    rows = np.array([[len(block) for block in window] for window in blocks])
+    if not rows.all():
+        return INDEPENDENT, INDEPENDENT
+    counted = [[count_at(reference.edges, block) for block in window] for window in blocks]
+    distances = np.array([[gap_bounds(reference, b).low for b in window] for window in counted])
+    shifts = np.array([[rank_shift(reference, b) for b in window] for window in counted])
+    squares = np.array([[shift_chance_square(reference, b) for b in window] for window in counted])
+    others = reference.size - rows
+    scale = others / reference.size  # of a block against all, which it is part of
+    return (
+        find_dependence(
+            distances / scale,
+            shifts,
+            KS_CHANCE_SQUARE * (1 / rows + 1 / others),
+            rows,
+            spread=KS_CHANCE_SPREAD,
+        ),
+        find_dependence(shifts / scale, shifts, squares, rows, spread=SHIFT_CHANCE_SPREAD),
     )
 
 
@@ -314,6 +371,7 @@ def _decode(batch: pa.RecordBatch, starts: NDArray[np.datetime64] | None) -> Col
         )
     which = "float" if batch.column("float_values")[0].is_valid else "whole"
     values = numbers(f"{which}_values")
+    dependence = [Dependence(effect, one("blocks")) for effect in one("design_effects")]
     return NumericProfile(
         one("name"),
         one("rows"),
@@ -321,6 +379,7 @@ def _decode(batch: pa.RecordBatch, starts: NDArray[np.datetime64] | None) -> Col
         EdgeCounts(
             numbers(f"{which}_edges"), numbers("edge_below"), numbers("edge_upto"), len(values)
         ),
-        History(numbers("window_present"), numbers("window_distances"), starts),
+        History(numbers("window_present"), numbers("window_distances"), starts, dependence[0]),
+        History(numbers("window_present"), numbers("window_shifts"), starts, dependence[1]),
         History(numbers("window_rows"), numbers("window_missing_changes"), starts),
     )

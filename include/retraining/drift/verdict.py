@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from statistics import NormalDist, median
 
+from include.retraining.drift import trend
+from include.retraining.drift.calibration import TREND_SHARE
 from include.retraining.names import incident_id
 from include.retraining.records import DriftReport, FeatureDrift, Outcome, Performance, Verdict
 from include.retraining.spec import ModelSpec
@@ -99,6 +101,8 @@ def _with_champion(  # noqa: PLR0911 - one return per rule, in the order of the 
         )
     elif drifted:
         reasons.append(f"drifted for the first time: {_furthest(drifted)}")
+    moving = _moving(spec, report, earlier)
+    reasons += moving
     if harm or due:
         return "retrain", reasons
     if persistent and share >= spec.drift.max_drifted_importance:
@@ -107,13 +111,51 @@ def _with_champion(  # noqa: PLR0911 - one return per rule, in the order of the 
         if spec.drift.retrain_on_stable_performance:
             return "retrain", reasons
         return "watch", [*reasons, "performance holds its promise: watched, not retrained"]
-    if drifted:
+    if drifted or moving:
         return "watch", reasons
     if report.state == "insufficient":
         return "watch", [
             f"{report.rows} rows are too few to say anything (drift.min_rows {spec.drift.min_rows})"
         ]
     return "ignore", ["nothing is out of the ordinary"]
+
+
+def _moving(spec: ModelSpec, report: DriftReport, earlier: Sequence[DriftReport]) -> list[str]:
+    """Name the columns that have not drifted yet, but will soon if they go on like this."""
+    oldest = report.batch.start - (trend.WINDOWS - 1) * spec.partitions.length
+    reports = [
+        r
+        for r in (*earlier, report)
+        if r.champion_version == report.champion_version and r.batch.start >= oldest
+    ]
+    measured = [[*r.features, *filter(None, [r.score])] for r in reports]
+    alpha = spec.drift.alpha / max(1, len(measured[-1])) * TREND_SHARE
+    found = []
+    for feature in measured[-1]:
+        if feature.shift_errors is None or feature.drifted or feature.expected:
+            continue
+        past = [
+            ((r.batch.start - oldest) / spec.partitions.length, one.shift)
+            for r, features in zip(reports, measured, strict=True)
+            for one in features
+            if one.name == feature.name and one.shift is not None
+        ]
+        times, shifts = zip(*past, strict=True)
+        line = trend.find_trend(
+            times,
+            shifts,
+            feature.shift_errors,
+            alpha=alpha,
+            floor=2 * spec.drift.min_distance,
+        )
+        if line:
+            found.append(
+                f"{feature.name} keeps moving: its values got "
+                f"{'larger' if line.slope > 0 else 'smaller'} over {line.windows} windows (shift "
+                f"{line.now:+.3f} now, {line.slope:+.3f} a window); if that goes on, it matters "
+                f"in {line.ahead:.0f} windows"
+            )
+    return found
 
 
 def _harm(spec: ModelSpec, report: DriftReport, earlier: Sequence[DriftReport]) -> list[str]:

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.retraining.drift.calibration import History, find_threshold
+from include.retraining.drift.calibration import (
+    BLOCKS,
+    Chance,
+    Dependence,
+    History,
+    find_dependence,
+    find_threshold,
+    normal_quantile,
+    student_quantile,
+)
 from include.retraining.drift.measure import measure_columns
 from include.retraining.drift.profile import ReferenceProfile
 from include.retraining.errors import DataError
@@ -24,10 +33,10 @@ def _history(distances: list[float], rows: int = 10_000) -> History:
 
 def _threshold(history: History, **changes: object):  # type: ignore[no-untyped-def]
     settings_: dict[str, object] = {
-        "chance": 0.02,
-        "chance_square": 1e-4,
+        "chance": Chance(0.02, 1e-4, 0.65),
         "sizes": (80_000, 10_000),
-        "comparisons": 5,
+        "alpha": 0.002,
+        "floor": 0.05,
         "policy": _POLICY,
     }
     return find_threshold(history, **(settings_ | changes))  # type: ignore[arg-type]
@@ -39,7 +48,7 @@ def test_floor_holds_where_chance_and_history_are_small() -> None:
 
 
 def test_chance_holds_where_rows_are_few() -> None:
-    threshold = _threshold(_history([0.01] * 8), chance=0.2, chance_square=0.01)
+    threshold = _threshold(_history([0.01] * 8), chance=Chance(0.2, 0.01, 0.65))
     assert (threshold.value, threshold.basis) == (0.2, "chance")
 
 
@@ -56,7 +65,7 @@ def test_the_bound_of_a_hand_computed_history() -> None:
     from scipy.stats import t
 
     tau = 0.01 - (1 + 1.645 * 0.65 / 2) * 1e-4 * 16 / 15
-    expected = (0.02**2 + t.ppf(1 - 0.01 / 10, 4) ** 2 * tau) ** 0.5
+    expected = (0.02**2 + t.ppf(1 - 0.002 / 2, 4) ** 2 * tau) ** 0.5
     threshold = _threshold(_history([0.1] * 4), sizes=(40_000, 10_000))
     assert threshold.value == pytest.approx(expected, rel=1e-9)
 
@@ -93,12 +102,77 @@ def test_a_threshold_no_distance_could_exceed_is_insufficient() -> None:
     assert (threshold.value, threshold.state, threshold.basis) == (1.0, "insufficient", "unbounded")
 
 
-def test_a_second_test_rules_chance_out_only_where_rows_behave_as_independent() -> None:
-    calm, wild = _history([0.01] * 8), _history([0.2] * 8)
-    for history, basis in ((calm, "floor"), (wild, "history")):
-        found = _threshold(history, chance=0.06, chance_square=1e-4, chance_ruled_out=True)
-        assert found.basis == basis
-    assert _threshold(_history([0.01] * 3), chance=0.06, chance_ruled_out=True).basis == "chance"
+def test_more_windows_than_tail_windows_make_the_bound_no_sharper() -> None:
+    history = _history([0.1] * 20)
+    six, twenty = (
+        _threshold(history, policy=_POLICY.model_copy(update={"tail_windows": windows})).value
+        for windows in (6, 20)
+    )
+    # tau^2 = 0.01 - (1 + 1.645 * 0.65 / sqrt(20)) * 1e-4 * scale of the sizes
+    scale = (1 / 10_000 + 1 / 190_000) / (1 / 80_000 + 1 / 10_000)
+    tau = (0.01 - (1 + 1.645 * 0.65 / 20**0.5) * 1e-4 * scale) ** 0.5
+    expected = (0.02**2 + (student_quantile(6, 0.002) * tau) ** 2) ** 0.5
+    assert six == pytest.approx(expected, rel=1e-9)
+    assert twenty < 0.8 * six
+
+
+def test_neighbours_that_are_alike_widen_chance() -> None:
+    """Rows that count as a tenth of their number: chance is that of a tenth of the rows."""
+    dependent = _history([10**0.5 * 0.0103] * 20)._replace(dependence=Dependence(10.0, 160))
+    found = _threshold(dependent)
+    assert (found.basis, found.design_effect) == ("chance", 10.0)
+    assert found.value == pytest.approx(student_quantile(160, 0.002) * 10**0.5 * 0.01)
+
+
+def test_blocks_may_say_no_more_than_windows_leave_possible() -> None:
+    """A day's cycle makes the parts of a week differ, but no two weeks."""
+    history = _history([0.0103] * 20)._replace(dependence=Dependence(100.0, 160))
+    found = _threshold(history)
+    assert found.basis == "floor"
+    assert 1 < found.design_effect < 2
+
+
+def _autocorrelated(rho: float, rows: int, windows: int, seed: int) -> np.ndarray:
+    from scipy.signal import lfilter
+
+    noise = np.random.default_rng(seed).standard_normal(rows * windows)
+    series = lfilter([(1 - rho**2) ** 0.5], [1, -rho], noise)
+    return np.asarray(series).reshape(windows, rows)
+
+
+def _design_effect_of_means(values: np.ndarray) -> Dependence:
+    """Of the mean, for which theory says (1 + rho) / (1 - rho)."""
+    blocks = values.reshape(len(values), BLOCKS, -1)
+    means, rows = blocks.mean(axis=2), np.full(blocks.shape[:2], blocks.shape[2])
+    return find_dependence(np.abs(means), means, 1 / rows, rows, spread=2**0.5)
+
+
+def test_the_design_effect_is_that_of_theory() -> None:
+    found = [_design_effect_of_means(_autocorrelated(0.9, 4000, 20, seed)) for seed in range(20)]
+    used = [one.design_effect for one in found if one.blocks]
+    assert len(used) >= 17  # neighbouring blocks look dependent by chance in 1 of 20
+    assert np.mean(used) == pytest.approx(19, rel=0.1)
+
+
+def test_independent_rows_pay_nothing_for_being_looked_at() -> None:
+    found = [_design_effect_of_means(_autocorrelated(0.0, 4000, 20, seed)) for seed in range(40)]
+    assert sum(one.design_effect == 1 for one in found) >= 34
+
+
+def test_blocks_that_tell_about_the_next_are_no_evidence() -> None:
+    """What varies more slowly than a block is seen by whole windows only."""
+    for seed in range(5):
+        assert _design_effect_of_means(_autocorrelated(0.999, 4000, 20, seed)) == Dependence()
+
+
+@pytest.mark.parametrize("rows", [29, 30])
+def test_blocks_of_a_few_rows_are_no_evidence(rows: int) -> None:
+    values = np.repeat(np.random.default_rng(0).standard_normal((20, BLOCKS)), rows, axis=1)
+    assert (_design_effect_of_means(values).blocks > 0) == (rows == 30)
+
+
+def test_a_normal_quantile_is_the_limit_of_students() -> None:
+    assert student_quantile(1e9, 0.001) == pytest.approx(normal_quantile(0.001), rel=1e-6)
 
 
 def test_a_shorter_current_window_gets_a_wider_bound() -> None:
@@ -115,11 +189,12 @@ def test_a_shorter_current_window_gets_a_wider_bound() -> None:
 )
 @settings(deadline=None)
 def test_the_threshold_is_never_below_floor_chance_or_largest_distance(
-    distances: list[float], chance: float, comparisons: int
+    distances: list[float], critical: float, comparisons: int
 ) -> None:
-    found = _threshold(_history(distances), chance=chance, comparisons=comparisons)
-    assert found.value >= min(1.0, max(0.05, chance, *distances))
-    more = _threshold(_history(distances), chance=chance, comparisons=comparisons + 1)
+    chance = Chance(critical, 1e-4, 0.65)
+    found = _threshold(_history(distances), chance=chance, alpha=0.01 / comparisons)
+    assert found.value >= min(1.0, max(0.05, critical, *distances))
+    more = _threshold(_history(distances), chance=chance, alpha=0.01 / (comparisons + 1))
     assert more.value >= found.value
 
 
@@ -133,7 +208,7 @@ def test_an_ordinary_next_window_is_rarely_out_of_the_ordinary() -> None:
         # delta.
         distances = 0.4 * np.abs(means[:-1] - means[:-1].mean()) * windows / (windows - 1)
         current = 0.4 * abs(means[-1] - means[:-1].mean())
-        alarms += current > _threshold(_history(list(distances)), comparisons=10).value
+        alarms += current > _threshold(_history(list(distances)), alpha=0.001).value
     assert alarms / features <= 0.01
 
 
@@ -160,8 +235,8 @@ def measured(years: int, at: dt.datetime | None, mean: float) -> FeatureDrift:
 def test_what_is_ordinary_in_july_says_little_about_spring():
     """A frost in April is within what a year shows, and out of what Aprils show."""
     april = dt.datetime(2023, 4, 10, tzinfo=dt.UTC)
-    by_year = measured(3, None, -2.7)
-    by_season = measured(3, april, -2.7)
+    by_year = measured(3, None, -3.2)
+    by_season = measured(3, april, -3.2)
     assert not by_year.drifted
     assert by_season.drifted
     assert "at this time of year" in by_season.reason

@@ -138,7 +138,7 @@ def test_a_profile_of_another_version_is_refused(profile: ReferenceProfile) -> N
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, reader.schema.with_metadata(metadata)):
             pass
-        with pytest.raises(DataError, match=f"format version 2, got {got}"):
+        with pytest.raises(DataError, match=f"format version 3, got {got}"):
             ReferenceProfile.from_bytes(sink.getvalue().to_pybytes())
 
 

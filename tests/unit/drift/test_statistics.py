@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from include.retraining.drift.gap import EdgeCounts, rank_shift
 from include.retraining.drift.statistics import (
     homogeneity_test,
     ks_critical_distance,
     ks_distance,
     ks_p_value,
     psi,
-    rank_sum_p_value,
+    shift_chance_square,
     total_variation_distance,
     tv_chance_square,
     tv_critical_distance,
@@ -164,19 +165,45 @@ def test_ks_critical_distance_of_tiny_samples_is_one_and_alpha_is_checked() -> N
         ks_critical_distance(0.0, 10, 10)
 
 
-def test_rank_sum_agrees_with_scipy_with_and_without_ties() -> None:
+def test_shift_and_its_chance_agree_with_scipy_with_and_without_ties() -> None:
     rng = np.random.default_rng(2)
     for _ in range(100):
         reference = np.sort(_random_sample(rng, 80))
         current = np.sort(_random_sample(rng, 60))
         if reference[0] == current[0] == reference[-1] == current[-1]:
-            continue  # scipy warns, we say 1
-        expected = stats.mannwhitneyu(reference, current, use_continuity=False, method="asymptotic")
-        assert rank_sum_p_value(reference, current) == pytest.approx(expected.pvalue, rel=1e-9)
+            continue  # scipy warns, we say 0
+        every = np.unique(np.concatenate([reference, current]))
+        counted = EdgeCounts.of(every, reference), EdgeCounts.of(every, current)
+        expected = stats.mannwhitneyu(current, reference, use_continuity=False, method="asymptotic")
+        shift, square = rank_shift(*counted), shift_chance_square(*counted)
+        assert shift == pytest.approx(2 * expected.statistic / 80 / 60 - 1, abs=1e-12)
+        assert 2 * stats.norm.sf(abs(shift) / square**0.5) == pytest.approx(expected.pvalue)
 
 
-def test_rank_sum_of_a_constant_is_no_evidence() -> None:
-    assert rank_sum_p_value(np.ones(30), np.ones(20)) == 1.0
+def test_a_few_edges_tell_the_shift_almost_exactly() -> None:
+    rng = np.random.default_rng(3)
+    reference, current = np.sort(rng.normal(size=20_000)), np.sort(rng.normal(0.2, 1, 1000))
+    counts = EdgeCounts.at_quantiles(reference)
+    assert len(counts.edges) < 300
+    exact = 2 * stats.mannwhitneyu(current, reference).statistic / 20_000 / 1000 - 1
+    found = rank_shift(counts, EdgeCounts.of(counts.edges, current))
+    assert found == pytest.approx(exact, abs=1e-3)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1), st.lists(st.integers(0, 9), min_size=1))
+def test_a_shift_is_at_most_twice_the_distance(one: list[int], other: list[int]) -> None:
+    """So a shift beyond twice the smallest distance that matters is one that does."""
+    left, right = np.sort(np.array(one, float)), np.sort(np.array(other, float))
+    counts = EdgeCounts.at_quantiles(left)
+    shift = rank_shift(counts, EdgeCounts.of(counts.edges, right))
+    assert abs(shift) <= 2 * ks_distance(left, right) + 1e-12
+
+
+def test_a_constant_has_no_shift_and_no_chance() -> None:
+    counts = EdgeCounts.at_quantiles(np.ones(30))
+    same = EdgeCounts.of(counts.edges, np.ones(20))
+    assert (rank_shift(counts, same), shift_chance_square(counts, same)) == (0.0, 0.0)
+    assert rank_shift(counts, EdgeCounts.of(counts.edges, np.full(20, 2.0))) == 1.0
 
 
 # --- levels ---------------------------------------------------------------------------------------
