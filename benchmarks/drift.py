@@ -47,7 +47,6 @@ from include.retraining.drift.statistics import (
     KS_CHANCE_SPREAD,
     KS_CHANCE_SQUARE,
     SHIFT_CHANCE_SPREAD,
-    TV_CHANCE_SPREAD,
     ks_critical_distance,
     ks_distance,
 )
@@ -373,7 +372,7 @@ def any_of(alarms: np.ndarray, k: int) -> np.ndarray:
 
 
 class Simulated(NamedTuple):
-    """One feature counted in bins: a reference, block by block of each window, and later windows."""
+    """One feature in bins: a reference, block by block of each window, and later windows."""
 
     blocks: np.ndarray  # of shape (WINDOWS, BLOCKS, bins)
     later: np.ndarray  # of shape (n_later, bins)
@@ -624,7 +623,7 @@ def shuffled_weeks(runs: int) -> dict[str, Any]:
     k = len(numeric) + len(categorical)
     policies = {
         tail: POLICY.model_copy(update={"tail_windows": tail})
-        for tail in (4, POLICY.tail_windows, 8, 20)
+        for tail in (4, POLICY.tail_windows, 6, 20)
     }
     alarms = {tail: np.zeros(runs, bool) for tail in policies}
     naive = np.zeros(runs, bool)
@@ -733,7 +732,7 @@ def judge_levels(counts: np.ndarray, k: int, policy: Drift) -> tuple[bool, float
     alpha = policy.alpha / k
     threshold = find_threshold(
         History(counts[:-1].sum(axis=1), history),
-        chance=Chance(found.critical_distance(alpha), found.chance_square, TV_CHANCE_SPREAD),
+        chance=found.chance(alpha),
         sizes=(int(total.sum()), int(counts[-1].sum())),
         alpha=alpha,
         floor=policy.min_distance,

@@ -249,7 +249,7 @@ class Drift(_Section):
     min_distance: Share = Field(default=0.05, description="smaller distances never matter")
     alpha: float = Field(default=0.01, gt=0, lt=1, description="false-alarm rate over all features")
     tail_windows: int = Field(
-        default=6,
+        default=5,
         ge=1,
         description="so many windows of history, at most, say how far an extreme one may lie; "
         "more: smaller changes are seen, and windows unlike all others are called drift",

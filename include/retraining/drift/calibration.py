@@ -29,17 +29,22 @@ with *c* the upper 95 % limit that chance alone stays below, so that rows of one
 being checked, and *t* the quantile of Student's law: the bound for one more window whose level
 varies like those of the history did. Its degrees of freedom are the number of windows, but at most
 `tail_windows`: the levels of real windows have heavier tails than a normal law, and some dozen of
-them do not show those. The obvious rule, the largest distance seen, is no such bound: with 8
+them do not show those. 4 is the customary choice where the tail cannot be estimated (Lange, Little
+and Taylor). The obvious rule, the largest distance seen, is no such bound: with 8
 windows, an ordinary next one beats it in 1 of 9 checks, for every feature anew. It remains as a
 lower limit. Few windows make the bound wide: that is what few windows know.
 
 Windows of one time of year lie apart from the year as a whole, each by about as much: there the
 bound is the one for one more distance like theirs,
-:math:`\bar d + t_\nu(1 - \frac{\alpha}{2})\, s_d \sqrt{1 + 1/W}`.
+:math:`\bar d + t_\nu(1 - \frac{\alpha}{2})\, s_d \sqrt{1 + 1/W}`. So it is, if that is more, for
+the total variation of many levels, which by chance is about its mean: there *s_d* tells of
+differences that the mean square hides.
 
 References
 ----------
 Kish, L. (1965). Survey Sampling. Wiley. Design effects.
+Lange, K. L., Little, R. J. A. and Taylor, J. M. G. (1989). Robust statistical modeling using the t
+distribution. Journal of the American Statistical Association 84, 881-896.
 Law, A. M. and Kelton, W. D. (1984). Confidence intervals for steady-state simulations: a survey of
 fixed sample size procedures. Operations Research 32, 1221-1239. Batch means.
 """
@@ -63,6 +68,7 @@ BLOCKS = 8  # consecutive parts of a window
 _MIN_BLOCK_ROWS = 30
 _YEAR, _SEASON = 365.2425, 45.0  # days
 _ONE_SIDED, _ONE_SIDED_99 = 1.645, 2.326  # normal quantiles
+_CONCENTRATED = 0.5  # spread below which a distance is about its mean, as of many levels
 _NORMAL_SPREAD = 2**0.5  # sd of a squared normal variable in units of its mean: the most there is
 
 
@@ -237,9 +243,8 @@ def find_threshold(
         seasonal = windows < len(measured.rows)
         candidates["history"] = ordinary
         if seasonal:  # all of them lie apart from the rest of the year, by about as much
-            spread = float(distances.std(ddof=1)) * (1 + 1 / windows) ** 0.5
             quantile = student_quantile(min(windows - 1, policy.tail_windows), alpha)
-            bound = float(distances.mean()) + quantile * spread
+            bound = _next_like(distances, quantile)
         else:
             effect, beyond = _explain_history(history, all_rows, chance, sizes)
             if effect > 1:
@@ -249,8 +254,9 @@ def find_threshold(
             quantile = student_quantile(min(windows, policy.tail_windows), alpha)
             bound = (candidates["chance"] ** 2 + quantile**2 * beyond) ** 0.5
             between = beyond * (quantile / normal_quantile(alpha)) ** 2
-        if seasonal or between:
-            candidates["history"] = max(ordinary, bound)
+            if chance.spread < _CONCENTRATED:
+                bound = max(bound, _next_like(distances, quantile))
+        candidates["history"] = max(ordinary, bound)
     basis = max(candidates, key=lambda name: candidates[name])
     value = min(1.0, candidates[basis])
     if min(sizes) < policy.min_rows:
@@ -258,6 +264,12 @@ def find_threshold(
     elif value >= 1.0:
         state, basis = "insufficient", "unbounded"
     return Threshold(value, state, basis, ordinary, windows, seasonal, effect, between)
+
+
+def _next_like(distances: NDArray[np.float64], quantile: float) -> float:
+    """Bound one more distance like these."""
+    spread = float(distances.std(ddof=1)) * (1 + 1 / len(distances)) ** 0.5
+    return float(distances.mean()) + quantile * spread
 
 
 def _explain_history(
@@ -277,8 +289,7 @@ def _explain_history(
     seen = float(squares.mean() / by_chance.mean()) if chance.mean_square else 0.0
     most = seen * (1 + _ONE_SIDED_99 * _NORMAL_SPREAD / windows**0.5)
     effect = max(1.0, min(history.dependence.design_effect, most))
-    spread = chance.spread if effect == 1 else _NORMAL_SPREAD
-    limit = 1 + _ONE_SIDED * spread / windows**0.5
+    limit = 1 + _ONE_SIDED * (chance.spread if effect == 1 else _NORMAL_SPREAD) / windows**0.5
     beyond = max(0.0, float((squares - limit * effect * by_chance).mean()))
     # A window shorter than usual averages over less of what makes windows differ.
     return effect, beyond * max(1.0, float(np.median(rows)) / sizes[1])

@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from include.retraining.drift.calibration import Chance
 from include.retraining.drift.columns import LevelColumn
 from include.retraining.drift.statistics import (
     homogeneity_test,
     psi,
     rare_levels,
     total_variation_distance,
-    tv_chance_square,
+    tv_by_chance,
     tv_critical_distance,
 )
 
@@ -35,16 +36,15 @@ class LevelComparison(NamedTuple):
     reference_counts: tuple[float, ...]
     current_counts: tuple[float, ...]
 
-    def critical_distance(self, alpha: float) -> float:
-        """Give the distance that chance exceeds with probability at most `alpha`."""
-        chance = tv_critical_distance(alpha, self.reference_counts, self.current_counts)
-        return min(1.0, self.unseen + chance)
-
-    @property
-    def chance_square(self) -> float:
-        """The mean squared distance by chance."""
-        mean_square = tv_chance_square(self.reference_counts, self.current_counts)
-        return float(min(1.0, self.unseen + mean_square**0.5) ** 2)
+    def chance(self, alpha: float) -> Chance:
+        """Give what samples of one law show, with the distance exceeded at most by `alpha`."""
+        counts = self.reference_counts, self.current_counts
+        by_chance = tv_by_chance(*counts)
+        return Chance(
+            critical=min(1.0, self.unseen + tv_critical_distance(alpha, *counts)),
+            mean_square=min(1.0, self.unseen + by_chance.mean_square**0.5) ** 2,
+            spread=by_chance.spread,
+        )
 
 
 def compare_levels(reference: LevelColumn, current: LevelColumn) -> LevelComparison:

@@ -45,7 +45,6 @@ from include.retraining.drift.statistics import (
     KS_CHANCE_SPREAD,
     KS_CHANCE_SQUARE,
     SHIFT_CHANCE_SPREAD,
-    TV_CHANCE_SPREAD,
     ks_critical_distance,
     ks_p_value,
     psi,
@@ -307,7 +306,7 @@ def _missing_finding(
         chance=Chance(
             tv_critical_distance(alpha, [n, reference.rows - n], [m, current.rows - m]),
             share * (1 - share) * (1 / reference.rows + 1 / current.rows),
-            TV_CHANCE_SPREAD,
+            SHIFT_CHANCE_SPREAD,  # a difference of two shares is normal, too
         ),
         sizes=(reference.rows, current.rows),
         alpha=alpha,
@@ -338,7 +337,7 @@ def _measure_categorical(
     alpha = policy.alpha / comparisons
     threshold = find_threshold(
         reference.history,
-        chance=Chance(compared.critical_distance(alpha), compared.chance_square, TV_CHANCE_SPREAD),
+        chance=compared.chance(alpha),
         sizes=(reference.rows, current.rows),
         alpha=alpha,
         floor=policy.min_distance,

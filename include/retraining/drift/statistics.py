@@ -17,7 +17,6 @@ from include.retraining.drift.gap import EdgeCounts, largest_gap
 KS_CHANCE_SQUARE = np.pi**2 / 12  # mean of D^2 nm / (n + m) under one continuous law
 KS_CHANCE_SPREAD = 0.65  # standard deviation of D^2 in units of that mean
 SHIFT_CHANCE_SPREAD = 2**0.5  # the same of a squared shift, which is normal
-TV_CHANCE_SPREAD = 0.65  # the same of a squared total variation, at least; less is cautious
 _EXACT_ROWS = 1000  # up to n * m = 1e6 an exact p-value costs about 5 ms
 _EXACT_FLOAT = 2**53  # whole numbers up to here are exact in float64
 
@@ -318,21 +317,39 @@ def tv_critical_distance(
     return float(min(1.0, _mean_by_chance(share, s) + (s / 2 * np.log(1 / alpha)) ** 0.5))
 
 
-def tv_chance_square(reference_counts: ArrayLike, current_counts: ArrayLike) -> float:
-    r"""Give the mean squared total-variation distance of samples of one law, approximately.
+class TotalVariationByChance(NamedTuple):
+    """Mean and variance of the total-variation distance of two samples of one law."""
 
-    .. math:: \bar{TV}^2 + \tfrac14 (1 - \tfrac2\pi) \sum_i p_i (1 - p_i) s
+    mean: float
+    variance: float
 
-    with the mean of `tv_critical_distance`, for levels that vary independently of each other.
+    @property
+    def mean_square(self) -> float:
+        """The mean squared distance."""
+        return self.mean**2 + self.variance
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the squared distance in units of its mean, were it normal."""
+        square = 4 * self.mean**2 * self.variance + 2 * self.variance**2
+        return float(square**0.5 / self.mean_square) if self.mean_square else 0.0
+
+
+def tv_by_chance(reference_counts: ArrayLike, current_counts: ArrayLike) -> TotalVariationByChance:
+    r"""Give what the total-variation distance of samples of one law is, approximately.
+
+    The mean is that of `tv_critical_distance`, the variance
+    :math:`\tfrac14 (1 - \tfrac2\pi) \sum_i p_i (1 - p_i) s`, for levels that vary independently of
+    each other.
 
     Examples
     --------
-    >>> round(tv_chance_square([500, 500], [500, 500]), 6)  # p (1 - p) s would be exact
+    >>> round(tv_by_chance([500, 500], [500, 500]).mean_square, 6)  # p (1 - p) s would be exact
     0.000409
     """
     share, s = _pooled_shares(*_counts(reference_counts, current_counts))
     variance = (1 - 2 / np.pi) / 4 * (share * (1 - share) * s).sum()
-    return float(_mean_by_chance(share, s) ** 2 + variance)
+    return TotalVariationByChance(_mean_by_chance(share, s), float(variance))
 
 
 def _pooled_shares(

@@ -104,16 +104,16 @@ def test_a_threshold_no_distance_could_exceed_is_insufficient() -> None:
 
 def test_more_windows_than_tail_windows_make_the_bound_no_sharper() -> None:
     history = _history([0.1] * 20)
-    six, twenty = (
+    four, twenty = (
         _threshold(history, policy=_POLICY.model_copy(update={"tail_windows": windows})).value
-        for windows in (6, 20)
+        for windows in (4, 20)
     )
     # tau^2 = 0.01 - (1 + 1.645 * 0.65 / sqrt(20)) * 1e-4 * scale of the sizes
     scale = (1 / 10_000 + 1 / 190_000) / (1 / 80_000 + 1 / 10_000)
     tau = (0.01 - (1 + 1.645 * 0.65 / 20**0.5) * 1e-4 * scale) ** 0.5
-    expected = (0.02**2 + (student_quantile(6, 0.002) * tau) ** 2) ** 0.5
-    assert six == pytest.approx(expected, rel=1e-9)
-    assert twenty < 0.8 * six
+    expected = (0.02**2 + (student_quantile(4, 0.002) * tau) ** 2) ** 0.5
+    assert four == pytest.approx(expected, rel=1e-9)
+    assert twenty < 0.6 * four
 
 
 def test_neighbours_that_are_alike_widen_chance() -> None:

@@ -17,7 +17,7 @@ from include.retraining.drift.statistics import (
     psi,
     shift_chance_square,
     total_variation_distance,
-    tv_chance_square,
+    tv_by_chance,
     tv_critical_distance,
     wasserstein_distance,
 )
@@ -276,15 +276,16 @@ def test_tv_critical_distance_is_exceeded_at_most_as_often_as_it_says(levels: in
 
 
 @pytest.mark.parametrize("levels", [2, 10, 200])
-def test_tv_chance_square_is_close_to_the_simulated_mean_square(levels: int) -> None:
+def test_total_variation_by_chance_is_close_to_what_is_simulated(levels: int) -> None:
     rng = np.random.default_rng(6)
     shares = rng.dirichlet(np.full(levels, 5.0))
-    squares, expected = [], 0.0
+    squares = []
     for _ in range(400):
         reference, current = rng.multinomial(4000, shares), rng.multinomial(1000, shares)
         squares.append(total_variation_distance(reference, current) ** 2)
-        expected = tv_chance_square(reference, current)
-    assert 0.6 < expected / np.mean(squares) < 1.4
+    expected = tv_by_chance(reference, current)
+    assert 0.6 < expected.mean_square / np.mean(squares) < 1.4
+    assert 0.6 < expected.spread / (np.std(squares) / np.mean(squares)) < 1.4
 
 
 def test_psi_of_a_hand_computed_case() -> None:
