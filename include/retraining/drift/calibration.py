@@ -269,7 +269,7 @@ def find_threshold(
 def _next_like(distances: NDArray[np.float64], quantile: float) -> float:
     """Bound one more distance like these."""
     spread = float(distances.std(ddof=1)) * (1 + 1 / len(distances)) ** 0.5
-    return float(distances.mean()) + quantile * spread
+    return float(distances.mean() + quantile * spread)
 
 
 def _explain_history(
