@@ -173,7 +173,7 @@ def _cause(known: Evidence) -> list[str]:
             f"{report.promise.value:.4f}"
         )
     drifted = [f for f in (*report.features, report.score) if f is not None and f.drifted]
-    drifted.sort(key=lambda f: -(f.distance or 0) / (f.threshold or 1))
+    drifted.sort(key=lambda f: -f.excess)
     lines += [_drift(feature) for feature in drifted[:DRIFTED_SHOWN]]
     if len(drifted) > DRIFTED_SHOWN:
         lines.append(f"* and {len(drifted) - DRIFTED_SHOWN} more")
@@ -183,12 +183,10 @@ def _cause(known: Evidence) -> list[str]:
 
 
 def _drift(feature: FeatureDrift) -> str:
-    distance, threshold = (
-        "unknown" if value is None else f"{value:.3f}"
-        for value in (feature.distance, feature.threshold)
-    )
+    what, *numbers = feature.furthest
+    value, threshold = ("unknown" if one is None else f"{one:.3f}" for one in numbers)
     expected = ", expected" if feature.expected else ""
-    return f"* {feature.name}: distance {distance}, threshold {threshold}{expected}"
+    return f"* {feature.name}: {what} {value}, threshold {threshold}{expected}"
 
 
 def _limits(spec: ModelSpec, known: Evidence) -> list[str]:

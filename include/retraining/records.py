@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
@@ -168,6 +168,19 @@ class SkewReport(Record):
 Calibration = Literal["calibrated", "uncalibrated", "insufficient"]
 
 
+class Measurement(NamedTuple):
+    """One thing measured of a column, and what it has to exceed to be drift."""
+
+    name: Literal["distance", "shift", "missing share"]
+    value: float | None
+    threshold: float | None
+
+    @property
+    def times(self) -> float:
+        """The value as a multiple of its threshold."""
+        return (self.value or 0.0) / (self.threshold or 1.0)
+
+
 class FeatureDrift(Record):
     """How far one column moved from the champion's reference, and whether that is unusual.
 
@@ -216,12 +229,24 @@ class FeatureDrift(Record):
     reason: str
 
     @property
+    def measurements(self) -> tuple[Measurement, ...]:
+        """All that was held against a threshold; the first one is the distance."""
+        shift = None if self.shift is None else abs(self.shift)
+        return (
+            Measurement("distance", self.distance, self.threshold),
+            Measurement("shift", shift, self.shift_threshold),
+            Measurement("missing share", self.missing_change, self.missing_threshold),
+        )
+
+    @property
+    def furthest(self) -> Measurement:
+        """The measurement furthest beyond its threshold."""
+        return max(self.measurements, key=lambda one: one.times)
+
+    @property
     def excess(self) -> float:
-        """Distance over threshold: of the values, their shift or the missing share, the largest."""
-        values = (self.distance or 0.0) / (self.threshold or 1.0)
-        shift = abs(self.shift or 0.0) / (self.shift_threshold or 1.0)
-        missing = (self.missing_change or 0.0) / (self.missing_threshold or 1.0)
-        return max(values, shift, missing)
+        """The furthest measurement over its threshold."""
+        return self.furthest.times
 
 
 class Performance(Record):

@@ -349,3 +349,60 @@ def test_stricter_importance_share_never_retrains_more(features, one, other):
     ]
     assert outcomes != ["watch", "retrain"]
     assert outcomes[0] == outcomes[1] or set(outcomes) == {"watch", "retrain"}
+
+
+def moving(*shifts: float, **changes: object) -> list[DriftReport]:
+    """Weeks in which one column moved by so much, none of it beyond a threshold."""
+    return [
+        report(
+            feature(
+                **{
+                    "shift": shift,
+                    "shift_threshold": 0.1,
+                    "shift_errors": (0.01, 0.002),
+                    **changes,
+                }
+            )
+        )
+        for shift in shifts
+    ]
+
+
+def test_a_column_that_keeps_moving_is_watched_before_it_matters():
+    *before, now = moving(0.02, 0.04, 0.06)
+    verdict = judge(SPEC, now, earlier=dated(before))
+    assert verdict.outcome == "watch"
+    (reason,) = verdict.reasons
+    assert reason == (
+        "temp keeps moving: its values got larger over 3 windows (shift +0.060 now, +0.020 a "
+        "window); if that goes on, it matters in 2 windows"
+    )
+
+
+def test_a_column_that_moved_once_is_ignored():
+    *before, now = moving(0.05, 0.05, 0.05)
+    assert judge(SPEC, now, earlier=dated(before)).outcome == "ignore"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"expected": True}, id="expected"),
+        pytest.param({"shift_errors": None}, id="no history says what is ordinary"),
+    ],
+)
+def test_some_columns_may_move(changes: dict[str, object]):
+    *before, now = moving(0.02, 0.04, 0.06, **changes)
+    assert judge(SPEC, now, earlier=dated(before)).outcome == "ignore"
+
+
+def test_a_trend_against_another_champion_says_nothing():
+    *before, now = moving(0.02, 0.04, 0.06)
+    other = [r.model_copy(update={"champion_version": 2}) for r in dated(before)]
+    assert judge(SPEC, now, earlier=other).outcome == "ignore"
+
+
+def test_a_trend_alone_retrains_nothing():
+    *before, now = moving(0.02, 0.04, 0.06, importance=1.0)
+    spec = configured(drift={"max_drifted_importance": 0.0, "persistence_windows": 1})
+    assert judge(spec, now, earlier=dated(before)).outcome == "watch"

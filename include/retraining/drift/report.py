@@ -96,7 +96,7 @@ def picture(reports: Sequence[DriftReport]) -> bytes:
         panels[0].text(0, 0.5, "No feature could be measured.", color=_MUTED, fontsize=11)
     figure.text(
         0.055, 0.14 / figure.get_figheight(),
-        "line: distance   dashed: its threshold   red: beyond it   hollow: no verdict",
+        "line: distance, or what is named   dashed: threshold   red: drifted   hollow: no verdict",
         fontsize=8.5, color=_MUTED,
     )  # fmt: skip
     top = 1 - 0.78 / figure.get_figheight()
@@ -112,8 +112,7 @@ def _most_drifted(reports: Sequence[DriftReport]) -> list[str]:
     for report in reports:
         for feature in _all(report):
             if feature.distance is not None:
-                times = feature.distance / (feature.threshold or 1.0)
-                excess[feature.name] = max(excess.get(feature.name, 0.0), times)
+                excess[feature.name] = max(excess.get(feature.name, 0.0), feature.excess)
     return sorted(excess, key=lambda name: -excess[name])[:PICTURED_FEATURES]
 
 
@@ -126,28 +125,31 @@ def _find(report: DriftReport, name: str) -> FeatureDrift | None:
 
 
 def _draw(panel: Axes, name: str, series: Sequence[FeatureDrift | None]) -> None:
+    newest = next((f for f in reversed(series) if f is not None), None)
+    what = newest.measurements.index(newest.furthest) if newest else 0
+    shown = [f.measurements[what] if f and f.distance is not None else None for f in series]
     gap = float("nan")
-    distances = [f.distance if f and f.distance is not None else gap for f in series]
-    thresholds = [f.threshold if f and f.threshold is not None else gap for f in series]
+    distances = [one.value if one and one.value is not None else gap for one in shown]
+    thresholds = [one.threshold if one and one.threshold is not None else gap for one in shown]
     x: Sequence[float] = range(len(series))
     if len(series) == 1:  # a single window has no line to follow
         x, thresholds = [-0.5, 0.5], thresholds * 2
         distances = [gap, gap]
     panel.plot(x, thresholds, color=_MUTED, linewidth=1.1, linestyle=(0, (4, 3)), zorder=2)
     panel.plot(x, distances, color=_CALM, linewidth=1.6, zorder=3)
-    for position, feature in enumerate(series):
-        if feature is None or feature.distance is None:
+    for position, (feature, one) in enumerate(zip(series, shown, strict=True)):
+        if feature is None or one is None or one.value is None:
             continue
         color = _ALARM if feature.drifted and not feature.expected else _CALM
         face = "white" if feature.state == "insufficient" else color
         panel.plot(
-            position, feature.distance, "o", markersize=5.2,
+            position, one.value, "o", markersize=5.2,
             markeredgecolor=color, markerfacecolor=face, zorder=4,
         )  # fmt: skip
-    newest = next((f for f in reversed(series) if f is not None), None)
     note = ""
-    if newest is not None and newest.distance is not None and newest.threshold:
-        note = f"{newest.distance:.2f}, {newest.distance / newest.threshold:.1f}x its threshold"
+    if newest is not None and newest.furthest.value is not None and newest.furthest.threshold:
+        name = "" if not what else f"{newest.furthest.name} "
+        note = f"{name}{newest.furthest.value:.2f}, {newest.excess:.1f}x its threshold"
     if newest is not None and newest.expected:
         note += " (expected)"
     panel.set_title(name, loc="left", fontsize=10, color=_INK, pad=6)

@@ -62,6 +62,36 @@ def test_drift_is_said_as_a_multiple_of_the_threshold() -> None:
     assert f"{drift.distance / drift.threshold:.1f}x its threshold" in drift.reason
 
 
+def test_a_move_of_the_values_is_found_before_their_distance_is_out_of_the_ordinary() -> None:
+    even = stats.norm.ppf((np.arange(300) + 0.5) / 300)
+    drift = _check(_normal(8000), pa.array(even + 0.25))
+    assert drift.distance is not None
+    assert drift.threshold is not None
+    assert drift.distance < drift.threshold
+    assert drift.shift == pytest.approx(0.25 / np.pi**0.5, abs=0.02)
+    assert drift.drifted
+    assert drift.furthest.name == "shift"
+    assert "values are larger now: shift 0.1" in drift.reason
+    down = _check(_normal(8000), pa.array(even - 0.25))
+    assert down.shift is not None
+    assert down.shift < 0
+    assert "values are smaller now" in down.reason
+
+
+def test_rows_that_are_alike_count_for_less_and_the_reason_says_so() -> None:
+    """Each row ten times: ten times fewer rows, and chance reaches further."""
+    alike = pa.array(np.repeat(_normal(800).to_numpy(), 10))
+    drift = _check(alike, pa.array(np.repeat(_normal(100, 0.3, seed=1).to_numpy(), 10)))
+    assert drift.p_value is not None
+    assert drift.p_value < 1e-6
+    assert not drift.drifted
+    assert "of which neighbours are alike: they count as 1/" in drift.reason
+    assert drift.shift_errors is not None
+    independent = _check(_normal(8000), _normal(1000)).shift_errors
+    assert independent is not None
+    assert drift.shift_errors[0] == pytest.approx(10**0.5 * independent[0], rel=0.3)
+
+
 def test_a_reason_names_how_far_ordinary_windows_lie_apart() -> None:
     rng = np.random.default_rng(0)
     reference = pa.array(np.concatenate([rng.normal(b, 1, 1000) for b in rng.normal(0, 0.3, 8)]))
