@@ -84,6 +84,11 @@ def main(arguments: list[str] | None = None) -> int:
         help="one policy more: the model file with these changed, such as retrain.growth=0.3",
     )  # fmt: skip
     replay.add_argument(
+        "--starts", type=int, default=1, metavar="N",
+        help="begin at so many windows one after the other, and give means: evens out which of two "
+        "neighbouring windows happened to be trained on",
+    )  # fmt: skip
+    replay.add_argument(
         "--ideal", action="store_true",
         help="train on the duel window as well and promote without a duel, as studies assume",
     )  # fmt: skip
@@ -232,6 +237,7 @@ def run_replay(spec: ModelSpec, options: argparse.Namespace) -> int:
         outcomes = replay.replay(
             past,
             replay.standard_policies(spec, options.tried, windows=past.last - past.first),
+            starts=options.starts,
             progress=lambda items, title, length: track(
                 items, title, total=length, console=console
             ),

@@ -8,6 +8,7 @@ champion of that policy is lost.
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import io
 import json
@@ -61,19 +62,21 @@ class Policy(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a policy spent and gained.
+    """What a policy spent and gained; the mean of it, where the past was begun at several windows.
 
     `metric` is the mean over all windows after the first model's, each scored by the champion of
     that time; `regained` is the share of what promoting a new model after every window gains over
-    never.
+    never. `spread` is the standard deviation of that share over the beginnings. What was retrained
+    and promoted is that of the first beginning.
     """
 
     policy: str
     family: Family
-    retrains: int
-    promotions: int
+    retrains: float
+    promotions: float
     metric: float
     regained: float
+    spread: float
     regret: float
     retrained: tuple[str, ...]
     promoted: tuple[str, ...]
@@ -277,6 +280,12 @@ class Past:
             "of the past"
         )
 
+    def begun_at(self, first: int) -> Past:
+        """Give the same past, begun after another window; all that was trained is shared."""
+        later = copy.copy(self)
+        later.first = first
+        return later
+
     def _scores(self, trained: int, window: int) -> metrics.Floats:
         return self.model(trained).scores[window - trained - 1]
 
@@ -422,7 +431,7 @@ def standard_policies(
 
 
 def replay(
-    past: Past, policies: Sequence[Policy], *, progress: Progress | None = None
+    past: Past, policies: Sequence[Policy], *, starts: int = 1, progress: Progress | None = None
 ) -> list[Outcome]:
     """Run policies over the past, best first, with the clairvoyant choices as an upper bound.
 
@@ -432,16 +441,41 @@ def replay(
         The windows and models.
     policies : sequence of Policy
         With "never" and "after every window" among them.
+    starts : int
+        From so many beginnings, each one window later than the last: which of two neighbouring
+        windows is trained on is worth several points of the regained share, and means over
+        beginnings even that out.
     progress : callable, optional
         Wraps an iterable given with a title and a length, to show how far it is.
+
+    Raises
+    ------
+    DataError
+        The last beginning leaves too few windows.
     """
     shown = progress or _silent
+    if starts < 1 or past.last - past.first - starts + 2 < MIN_WINDOWS:
+        raise DataError(
+            f"--starts: must be from 1 to {past.last - past.first + 2 - MIN_WINDOWS}, which leaves "
+            f"{MIN_WINDOWS - 1} windows after the last beginning, got {starts}"
+        )
     for at in shown(past.choices, "training models", len(past.choices)):
         past.model(at)
-    walked = [
-        (policy, _walk(past, policy)) for policy in shown(policies, "policies", len(policies))
+    pasts = [past.begun_at(past.first + later) for later in range(starts)]
+    pairs = [(one, policy) for one in pasts for policy in policies]
+    walks = [(policy, _walk(one, policy)) for one, policy in shown(pairs, "policies", len(pairs))]
+    size = len(policies)
+    runs = [_outcomes(one, walks[n * size : (n + 1) * size]) for n, one in enumerate(pasts)]
+    found = [_averaged([run[name] for run in runs]) for name in runs[0] if name in runs[-1]]
+    named = {policy.name for policy in policies}
+    return [
+        *sorted((o for o in found if o.policy in named), key=lambda o: -o.metric),
+        *(o for o in found if o.policy not in named),
     ]
-    bounds = [Walk(past, past.first, 0, points, points) for points in _clairvoyant(past)]
+
+
+def _outcomes(past: Past, walked: Sequence[tuple[Policy, Walk]]) -> dict[str, Outcome]:
+    """Give what each policy, and each number of clairvoyant choices, spent and gained."""
     never = _mean(past, [])
     every = _mean(past, list(past.choices)[1:])
     best = max(_mean(past, walk.promoted) for _, walk in walked)
@@ -455,16 +489,34 @@ def replay(
             promotions=len(walk.promoted),
             metric=mean,
             regained=(mean - never) / (every - never) if every != never else 0.0,
+            spread=0.0,
             regret=best - mean,
             retrained=tuple(past.windows[at].batch.partition for at in walk.retrained),
             promoted=tuple(past.windows[at].batch.partition for at in walk.promoted),
         )
 
+    bounds = [Walk(past, past.first, 0, points, points) for points in _clairvoyant(past)]
     found = [outcome(policy.name, policy.family, walk) for policy, walk in walked]
-    best_possible = [
-        outcome(f"clairvoyant, {len(w.promoted)} retrains", "bound", w) for w in bounds
-    ]
-    return [*sorted(found, key=lambda o: -o.metric), *best_possible]
+    found += [outcome(f"clairvoyant, {len(w.promoted)} retrains", "bound", w) for w in bounds]
+    return {one.policy: one for one in found}
+
+
+def _averaged(outcomes: Sequence[Outcome]) -> Outcome:
+    """Give the mean of what one policy spent and gained from several beginnings."""
+    if len(outcomes) == 1:
+        return outcomes[0]
+
+    def mean(name: str) -> float:
+        return float(np.mean([getattr(one, name) for one in outcomes]))
+
+    return outcomes[0]._replace(
+        retrains=mean("retrains"),
+        promotions=mean("promotions"),
+        metric=mean("metric"),
+        regained=mean("regained"),
+        spread=float(np.std([one.regained for one in outcomes], ddof=1)),
+        regret=mean("regret"),
+    )
 
 
 def as_json(past: Past, outcomes: Sequence[Outcome]) -> str:
@@ -488,7 +540,9 @@ def as_table(past: Past, outcomes: Sequence[Outcome]) -> str:
         f"{past.spec.model}: {past.last - past.first} windows after the first model "
         f"({first.partition}), up to {last.partition}; mean {past.spec.gate.metric}"
     )
-    head = ("policy", "retrains", "promoted", "mean", "regained", "regret")
+    averaged = any(outcome.spread for outcome in outcomes)
+    regained = "regained ± sd" if averaged else "regained"
+    head = ("policy", "retrains", "promoted", "mean", regained, "regret")
     lines = [
         title,
         "",
@@ -498,8 +552,9 @@ def as_table(past: Past, outcomes: Sequence[Outcome]) -> str:
         if outcome.policy.startswith("clairvoyant") and outcome.retrains not in {5, 10}:
             continue
         lines.append(
-            f"{outcome.policy:34.34s} {outcome.retrains:8d}  {outcome.promotions:8d}  "
-            f"{outcome.metric:6.4f}  {outcome.regained:8.0%}  {outcome.regret:7.4f}"
+            f"{outcome.policy:34.34s} {round(outcome.retrains, 1):8g}  "
+            f"{round(outcome.promotions, 1):8g}  {outcome.metric:6.4f}  {outcome.regained:8.0%}"
+            f"{f' ± {outcome.spread:3.0%}' if averaged else ''}  {outcome.regret:7.4f}"
         )
     lines += [
         "",

@@ -215,3 +215,27 @@ def test_a_first_model_that_cannot_be_learned_is_named(shared):
     windows = replay.published_windows(spec, Storage.of(shared))
     with pytest.raises(DataError, match=r"no value in any of .* training rows: carrier_delay_rate"):
         replay.Past(spec, windows)
+
+
+def test_means_over_several_beginnings(past: replay.Past):
+    policies = replay.standard_policies(past.spec)
+    once = [
+        {o.policy: o for o in replay.replay(past.begun_at(past.first + later), policies)}
+        for later in range(3)
+    ]
+    averaged = {o.policy: o for o in replay.replay(past, policies, starts=3)}
+    for name in ("every 3 windows", "ours: the model file", "clairvoyant, 2 retrains"):
+        expected = [run[name] for run in once]
+        assert averaged[name].retrains == pytest.approx(np.mean([o.retrains for o in expected]))
+        assert averaged[name].regained == pytest.approx(np.mean([o.regained for o in expected]))
+        assert averaged[name].spread == pytest.approx(
+            np.std([o.regained for o in expected], ddof=1)
+        )
+        assert averaged[name].retrained == expected[0].retrained
+    assert " ± " in replay.as_table(past, list(averaged.values()))
+
+
+@pytest.mark.parametrize("starts", [0, 99])
+def test_beginnings_that_leave_no_windows_are_refused(past: replay.Past, starts: int):
+    with pytest.raises(DataError, match=r"--starts: must be from 1 to \d+, .* got " + str(starts)):
+        replay.replay(past, [], starts=starts)
