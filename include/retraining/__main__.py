@@ -24,6 +24,8 @@ from include.retraining.settings import REPOSITORY, Settings
 from include.retraining.settings_table import settings_table
 from include.retraining.spec import MODELS_DIR, Drift, ModelSpec, load_spec, load_specs
 
+DRIFT_SETTINGS = ("alpha", "min_distance", "min_rows", "tail_windows")  # of the drift command
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; give its exit status: 0 fine, 1 a finding, 2 wrong use or settings."""
@@ -54,14 +56,15 @@ def main(arguments: list[str] | None = None) -> int:
     )
     drift.add_argument(
         "--windows", nargs="+", type=Path, required=True, metavar="FILE",
-        help="the reference, oldest first; each about as long as the current one",
+        help="the reference, oldest first; each about as long as the current one, its rows in the "
+        "order of time if they have one",
     )  # fmt: skip
     drift.add_argument("--current", type=Path, required=True, metavar="FILE")
     drift.add_argument("--columns", nargs="+", default=[], metavar="NAME", help="default: all")
     drift.add_argument(
         "--expected", nargs="+", default=[], metavar="NAME", help="drift by construction"
     )
-    for name in ("alpha", "min_distance", "min_rows"):
+    for name in DRIFT_SETTINGS:
         about = Drift.model_fields[name]
         drift.add_argument(
             f"--{name.replace('_', '-')}", type=type(about.default), default=about.default,
@@ -201,12 +204,8 @@ def run_drift(options: argparse.Namespace) -> int:
     from include.retraining.drift.files import as_table, compare_files
 
     try:
-        policy = Drift(
-            alpha=options.alpha,
-            min_distance=options.min_distance,
-            min_rows=options.min_rows,
-            expected=tuple(options.expected),
-        )
+        settings = {name: getattr(options, name) for name in DRIFT_SETTINGS}
+        policy = Drift(expected=tuple(options.expected), **settings)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]).replace("_", "-")

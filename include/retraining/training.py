@@ -276,10 +276,14 @@ def permutation_importances(spec: ModelSpec, pipeline: Any, duel: pa.Table) -> d
 def build_profile(
     spec: ModelSpec, training: pa.Table, scores: Any, *, start: dt.datetime, end: dt.datetime
 ) -> ReferenceProfile:
-    """Profile the reference in windows of a partition's length; predictions are a column more."""
+    """Profile the reference in windows of a partition's length; predictions are a column more.
+
+    Rows go in by their time: how alike neighbours are is read off them.
+    """
     table = training.select([*spec.features.names, spec.source.event_time]).append_column(
         SCORE, feedback.score_column(spec, scores)
     )
+    table = table.sort_by(spec.source.event_time)
     numeric, categorical = list(spec.features.numeric), list(spec.features.categorical)
     (categorical if spec.label.task == "multiclass" else numeric).append(SCORE)
     windows: list[pa.Table] = []

@@ -412,7 +412,11 @@ def _numeric_reason(
         if _is_constant(reference.values) and not finding.distance:
             parts.append(f"constant {reference.values[0]:g} in the reference and now")
         parts.append(_explain(finding, policy))
-    parts += [f"values are {direction} now: {_explain(finding, policy)}" for finding in shifts]
+    for finding in shifts:
+        text = f"shift {finding.distance:.2g} is {_times(finding)} {finding.threshold.value:.2g}"
+        if not values[0].is_drift:
+            text = _explain(finding, policy)
+        parts.append(f"values are {direction} now: {text}")
     for finding in missing:
         if finding.is_drift:
             before = 1 - len(reference.values) / reference.rows
@@ -441,7 +445,7 @@ def _explain(finding: _Finding, policy: Drift) -> str:
     history += " among themselves"
     alike = ""
     if threshold.design_effect > 1:
-        alike = f", of which neighbours are alike: they count as 1/{threshold.design_effect:.2g}"
+        alike = f", {threshold.design_effect:.2g} of which count as one: neighbours are alike"
     because = {
         "floor": ", the smallest distance that matters",
         "chance": f", what chance alone can reach with this many rows{alike}",

@@ -135,7 +135,8 @@ class ReferenceProfile:
         ----------
         windows : sequence of pyarrow Tables, or of Parquet paths, files or buffers
             Oldest first, each about as long as the windows that will be checked: their distances
-            from one another are what this model's data shows as ordinary.
+            from one another are what this model's data shows as ordinary. The rows of each in the
+            order of time: how alike neighbours are says what so many rows leave to chance.
         numeric, categorical : sequence of str
             The columns to profile. A window without a column counts as all missing.
         starts : sequence of datetime, optional

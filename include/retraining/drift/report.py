@@ -148,8 +148,8 @@ def _draw(panel: Axes, name: str, series: Sequence[FeatureDrift | None]) -> None
         )  # fmt: skip
     note = ""
     if newest is not None and newest.furthest.value is not None and newest.furthest.threshold:
-        name = "" if not what else f"{newest.furthest.name} "
-        note = f"{name}{newest.furthest.value:.2f}, {newest.excess:.1f}x its threshold"
+        which = f"{newest.furthest.name} " if what else ""
+        note = f"{which}{newest.furthest.value:.2f}, {newest.excess:.1f}x its threshold"
     if newest is not None and newest.expected:
         note += " (expected)"
     panel.set_title(name, loc="left", fontsize=10, color=_INK, pad=6)

@@ -87,7 +87,7 @@ def test_rows_that_are_alike_count_for_less_and_the_reason_says_so() -> None:
     assert drift.p_value is not None
     assert drift.p_value < 1e-6
     assert not drift.drifted
-    assert "of which neighbours are alike: they count as 1/" in drift.reason
+    assert "of which count as one: neighbours are alike" in drift.reason
     assert drift.shift_errors is not None
     independent = _check(_normal(8000), _normal(1000)).shift_errors
     assert independent is not None
