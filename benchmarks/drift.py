@@ -30,10 +30,7 @@ from scipy.signal import lfilter
 
 from include.retraining.drift.calibration import (
     BLOCKS,
-    DISTANCE_SHARE,
-    SHIFT_SHARE,
     TREND_SHARE,
-    Chance,
     History,
     find_dependence,
     find_threshold,
@@ -41,13 +38,16 @@ from include.retraining.drift.calibration import (
 )
 from include.retraining.drift.columns import LevelColumn
 from include.retraining.drift.levels import compare_levels
-from include.retraining.drift.measure import measure_columns
+from include.retraining.drift.measure import (
+    NumericThresholds,
+    measure_columns,
+    numeric_thresholds,
+)
 from include.retraining.drift.profile import ReferenceProfile
 from include.retraining.drift.statistics import (
     KS_CHANCE_SPREAD,
     KS_CHANCE_SQUARE,
     SHIFT_CHANCE_SPREAD,
-    ks_critical_distance,
     ks_distance,
 )
 from include.retraining.drift.trend import WINDOWS as TREND_WINDOWS
@@ -236,7 +236,11 @@ def evidently(reference: pa.Table, current: pa.Table, ours: float) -> dict[str, 
 
 _MEMORY = """
 import sys, pathlib, numpy, pandas, pyarrow.compute, pyarrow.parquet, scipy.special
-from include.retraining.drift.measure import measure_columns
+from include.retraining.drift.measure import (
+    NumericThresholds,
+    measure_columns,
+    numeric_thresholds,
+)
 from include.retraining.drift.profile import ReferenceProfile
 from include.retraining.spec import Drift
 status = pathlib.Path("/proc/self/status")  # not getrusage: its peak begins with that of the parent
@@ -323,7 +327,7 @@ class Pool:
         alarms = np.zeros(len(self.distance), dtype=bool)
         for i in np.flatnonzero(self.distance > POLICY.min_distance):  # nothing else can drift
             alarms[i] = drifts(
-                float(self.distance[i]), float(self.shift[i]), *self.history(i), sizes=sizes, k=k
+                float(self.distance[i]), float(self.shift[i]), self.history(i), sizes=sizes, k=k
             )
         return alarms
 
@@ -336,8 +340,7 @@ class Pool:
 def drifts(
     distance: float,
     shift: float,
-    history: History,
-    shift_history: History,
+    histories: tuple[History, History],
     *,
     sizes: tuple[int, int],
     k: int,
@@ -345,24 +348,30 @@ def drifts(
     policy: Drift = POLICY,
 ) -> bool:
     """Judge one numeric feature of k, as `measure_columns` does."""
+    found = judged(histories, sizes, k, untied=untied, policy=policy)
+    return any(
+        threshold.state != "insufficient" and value > threshold.value
+        for value, threshold in ((distance, found.distance), (abs(shift), found.shift))
+    )
+
+
+def judged(
+    histories: tuple[History, History],
+    sizes: tuple[int, int],
+    k: int,
+    *,
+    untied: float = 1.0,
+    policy: Drift = POLICY,
+) -> NumericThresholds:
+    """Give the thresholds of one numeric feature of k."""
     n, m = sizes
-    alpha = policy.alpha / k
-    share = alpha * DISTANCE_SHARE
-    square = KS_CHANCE_SQUARE * (1 / n + 1 / m)
-    chance = Chance(ks_critical_distance(share, n, m), square, KS_CHANCE_SPREAD)
-    common: dict[str, Any] = {"sizes": sizes, "policy": policy}
-    threshold = find_threshold(
-        history, chance=chance, alpha=share, floor=policy.min_distance, **common
+    return numeric_thresholds(
+        *histories,
+        sizes=sizes,
+        shift_square=(n + m + 1) / (3 * n * m) * untied,
+        alpha=policy.alpha / k,
+        policy=policy,
     )
-    if threshold.state != "insufficient" and distance > threshold.value:
-        return True
-    share = alpha * SHIFT_SHARE
-    square = (1 / n + 1 / m) / 3 * untied
-    chance = Chance(normal_quantile(share) * square**0.5, square, SHIFT_CHANCE_SPREAD)
-    threshold = find_threshold(
-        shift_history, chance=chance, alpha=share, floor=2 * policy.min_distance, **common
-    )
-    return threshold.state != "insufficient" and abs(shift) > threshold.value
 
 
 def any_of(alarms: np.ndarray, k: int) -> np.ndarray:
@@ -377,25 +386,30 @@ class Simulated(NamedTuple):
     blocks: np.ndarray  # of shape (WINDOWS, BLOCKS, bins)
     later: np.ndarray  # of shape (n_later, bins)
 
+    @property
+    def rows(self) -> int:
+        """Of a window."""
+        return int(self.blocks[0].sum())
+
     def histories(self) -> tuple[History, History]:
         """Give the history of distance and of shift, as a profile would hold them."""
         windows = self.blocks.sum(axis=1)
-        rows = windows.sum(axis=1)
-        distance, shift = against(windows, self.blocks)
-        scale = (WINDOWS - 1) / WINDOWS  # of a window against all, which it is part of
-        by_block = against(self.blocks.reshape(-1, self.blocks.shape[2]), self.blocks)
         block_rows = self.blocks.sum(axis=2)
+        rows, total = block_rows.sum(axis=1), block_rows.sum()
+        distance, shift = against(windows, self.blocks)
+        scale = (total - rows) / total  # of a window against all, which it is part of
+        by_block = against(self.blocks.reshape(-1, self.blocks.shape[2]), self.blocks)
         distances, shifts = (found.reshape(block_rows.shape) for found in by_block)
-        others = block_rows.sum() - block_rows
-        part = others / block_rows.sum()
-        chance = 1 / block_rows + 1 / others
+        others = total - block_rows
+        part, chance = others / total, 1 / block_rows + 1 / others
+        untied = 1 - ((self.blocks.sum(axis=(0, 1)) / total) ** 3).sum()
         alike = (
             find_dependence(
                 distances / part, shifts, KS_CHANCE_SQUARE * chance, block_rows,
                 spread=KS_CHANCE_SPREAD,
             ),
             find_dependence(
-                shifts / part, shifts, chance / 3, block_rows, spread=SHIFT_CHANCE_SPREAD
+                shifts / part, shifts, chance / 3 * untied, block_rows, spread=SHIFT_CHANCE_SPREAD
             ),
         )  # fmt: skip
         return (
@@ -550,6 +564,12 @@ def trend(runs: int) -> dict[str, Any]:
             for judge in ("ours", "of which a trend", "p-value at 1 %"):
                 label = f"{name}, n={rows}, nothing moves, {judge}: 1 of {k} features, 8 windows"
                 result[label] = rate(still[judge] < 99)
+    for windows in (4, 8, 20):
+        for sd in (0.02, 0.05):
+            label = (
+                f"windows differ by {sd} sd, {windows} of history: false trends, 1 of {k} features"
+            )
+            result[label] = rate(false_trends(10 * runs, 2000, windows, sd, k))
     result["Evidently's default (half of the columns)"] = "never: one of 20 features moves"
     return result
 
@@ -561,29 +581,20 @@ def first_found(
     names = ("ours", "of which a trend", "p-value at 1 %", "Wasserstein at 1 %")
     first = {name: np.full(runs, 99) for name in names}
     rng = np.random.default_rng(rows)
-    n, m = rows * WINDOWS, rows
-    noise = (1 / n + 1 / m) ** 0.5
-    limit = normal_quantile(POLICY.alpha / k) * noise
     for run in range(runs):
         one = simulated(rng, rows, rho, shifts)
+        n, m = one.rows * WINDOWS, one.rows
+        noise = (1 / n + 1 / m) ** 0.5
         distance, moved = against(one.later, one.blocks)
         history = one.histories()
-        found = Pool(rows, distance, moved, lambda _, known=history: known)
-        errors = shift_errors(history[1], (n, m), k)
+        found = Pool(m, distance, moved, lambda _, known=history: known)
+        errors = judged(history, (n, m), k).shift_errors
         trends = [
-            bool(
-                errors
-                and find_trend(
-                    range(max(0, at - TREND_WINDOWS + 1), at + 1),
-                    moved[max(0, at - TREND_WINDOWS + 1) : at + 1],
-                    errors,
-                    alpha=POLICY.alpha / k * TREND_SHARE,
-                    floor=2 * POLICY.min_distance,
-                )
-            )
+            errors is not None and rises(moved[max(0, at + 1 - TREND_WINDOWS) : at + 1], errors, k)
             for at in range(len(shifts))
         ]
         drifted = found.ours(k)
+        limit = normal_quantile(POLICY.alpha / k) * noise
         by_mean = np.abs(np.asarray(shifts) + noise * rng.standard_normal(len(shifts))) > limit
         for name, alarms in (
             ("ours", drifted | trends),
@@ -596,17 +607,37 @@ def first_found(
     return first
 
 
-def shift_errors(history: History, sizes: tuple[int, int], k: int) -> tuple[float, float] | None:
-    """Give the errors of an ordinary shift, as `measure_columns` does."""
-    n, m = sizes
-    square, alpha = (1 / n + 1 / m) / 3, POLICY.alpha / k * SHIFT_SHARE
-    found = find_threshold(
-        history,
-        chance=Chance(normal_quantile(alpha) * square**0.5, square, SHIFT_CHANCE_SPREAD),
-        sizes=sizes, alpha=alpha, floor=2 * POLICY.min_distance, policy=POLICY,
-    )  # fmt: skip
-    by_chance = found.design_effect * square / (n + m)
-    return (by_chance * n + found.between) ** 0.5, (by_chance * m) ** 0.5
+def false_trends(runs: int, rows: int, windows: int, sd: float, k: int) -> np.ndarray:
+    """Windows of independent rows whose means differ by chance of their own: is that a trend?
+
+    Cliff's delta of two such normal windows is their difference in sd over the root of pi.
+    """
+    rng = np.random.default_rng(windows)
+    m = rows
+    n = windows * rows
+    found = np.zeros(runs, bool)
+    nothing = np.zeros(windows)
+    for run in range(runs):
+        means = rng.normal(0, (sd**2 + 1 / rows) ** 0.5, windows + TREND_WINDOWS) / np.pi**0.5
+        reference = means[:windows].mean()
+        apart = (means[:windows] - reference) * windows / (windows - 1)
+        history = History(np.full(windows, rows), np.abs(apart))
+        errors = judged((History(history.rows, nothing), history), (n, m), k).shift_errors
+        found[run] = errors is not None and rises(means[windows:] - reference, errors, k)
+    return found
+
+
+def rises(shifts: np.ndarray, errors: tuple[float, float], k: int) -> bool:
+    """Say whether there is a trend in one of k features."""
+    found = find_trend(
+        range(len(shifts)),
+        list(shifts),
+        [errors[0]] * len(shifts),
+        reference_error=errors[1],
+        alpha=POLICY.alpha / k * TREND_SHARE,
+        floor=POLICY.min_shift,
+    )
+    return found is not None
 
 
 def shuffled_weeks(runs: int) -> dict[str, Any]:
@@ -637,7 +668,7 @@ def shuffled_weeks(runs: int) -> dict[str, Any]:
             for tail, policy in policies.items():
                 alarm = drifts(
                     *found.now,
-                    *found.history,
+                    found.history,
                     sizes=found.sizes,
                     k=k,
                     untied=found.untied,
@@ -649,7 +680,7 @@ def shuffled_weeks(runs: int) -> dict[str, Any]:
                 moved[tail].append(
                     drifts(
                         *found.moved,
-                        *found.history,
+                        found.history,
                         sizes=found.sizes,
                         k=k,
                         untied=found.untied,
@@ -738,7 +769,8 @@ def judge_levels(counts: np.ndarray, k: int, policy: Drift) -> tuple[bool, float
         floor=policy.min_distance,
         policy=policy,
     )
-    return found.distance > threshold.value, found.p_value
+    judged = threshold.state != "insufficient"
+    return judged and found.distance > threshold.value, found.p_value
 
 
 def flights_by_week() -> tuple[dict[str, Weeks], dict[str, np.ndarray], int] | None:

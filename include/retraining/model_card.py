@@ -172,7 +172,7 @@ def _cause(known: Evidence) -> list[str]:
             f"({report.performance.low:.4f} to {report.performance.high:.4f}), promised were "
             f"{report.promise.value:.4f}"
         )
-    drifted = [f for f in (*report.features, report.score) if f is not None and f.drifted]
+    drifted = [f for f in report.columns if f.drifted]
     drifted.sort(key=lambda f: -f.excess)
     lines += [_drift(feature) for feature in drifted[:DRIFTED_SHOWN]]
     if len(drifted) > DRIFTED_SHOWN:

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from include.retraining import features, feedback, incident, registry
+from include.retraining.drift import trend
 from include.retraining.drift import verdict as verdicts
 from include.retraining.drift.measure import measure_columns, overall_state
 from include.retraining.drift.profile import ReferenceProfile
@@ -27,7 +28,6 @@ from include.retraining.names import incident_key, storage_key
 from include.retraining.records import (
     BatchRef,
     DriftReport,
-    FeatureDrift,
     Performance,
     PublishedReport,
     TrainingSet,
@@ -41,6 +41,10 @@ from include.retraining.training import IMPORTANCES_ARTIFACT, SCORE, oldest_row,
 log = logging.getLogger(__name__)
 
 PICTURED_WINDOWS = 11
+MEASURED = (  # of each column, logged to MLflow
+    "distance", "p_value", "threshold", "shift", "shift_threshold", "missing_change",
+    "missing_threshold",
+)  # fmt: skip
 
 
 def measure_drift(
@@ -265,13 +269,13 @@ def _before(
 def _measure_unjudged(spec: ModelSpec, settings: Settings, report: DriftReport) -> None:
     """Measure the windows right before that have features but no report yet.
 
-    Monitors of neighbouring batches may run at once and in any order; whether drift persists must
-    not depend on that.
+    Monitors of neighbouring batches may run at once and in any order; whether drift persists, or
+    grows, must not depend on that.
     """
     storage = Storage.of(settings)
     if report.champion_version is None:
         return
-    for back in range(1, verdicts.LOOK_BACK):
+    for back in range(1, max(verdicts.LOOK_BACK, trend.WINDOWS)):
         start = report.batch.start - back * spec.partitions.length
         if start < spec.partitions.first:
             return
@@ -363,11 +367,10 @@ def _log_to_mlflow(
     found = api.search_runs([experiment], where, max_results=1)
     if found and found[0].info.status == "FINISHED":
         return experiment, str(found[0].info.run_id)
-    measured: list[FeatureDrift] = [*report.features, *filter(None, [report.score])]
     numbers = {
         f"{field}.{feature.name}": value
-        for feature in measured
-        for field in ("distance", "p_value", "threshold")
+        for feature in report.columns
+        for field in MEASURED
         if (value := getattr(feature, field)) is not None
     }
     if report.performance:

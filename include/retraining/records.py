@@ -177,8 +177,10 @@ class Measurement(NamedTuple):
 
     @property
     def times(self) -> float:
-        """The value as a multiple of its threshold."""
-        return (self.value or 0.0) / (self.threshold or 1.0)
+        """The value as a multiple of its threshold; 0 where there is no verdict about it."""
+        if self.value is None or self.threshold is None:
+            return 0.0
+        return self.value / (self.threshold or 1.0)
 
 
 class FeatureDrift(Record):
@@ -186,7 +188,7 @@ class FeatureDrift(Record):
 
     `distance` is the two-sample Kolmogorov-Smirnov distance of a numeric column, the
     total-variation distance of a categorical one; both lie in [0, 1]. None where the column cannot
-    be measured, with the reason said.
+    be measured, with the reason said. A threshold is None where no verdict can be given.
     """
 
     name: str
@@ -209,7 +211,8 @@ class FeatureDrift(Record):
     shift_errors: tuple[float, float] | None = Field(
         default=None,
         description="standard deviations of an ordinary shift: of the window, and of the "
-        "reference, which all windows against it share; None: no history says what is ordinary",
+        "reference, which all windows against it share; widened by what few windows leave "
+        "uncertain; None: no history says what is ordinary",
     )
     missing_change: Share | None = Field(
         default=None, description="of a numeric column: how far its share of missing values moved"
@@ -291,11 +294,16 @@ class DriftReport(Record):
     )
 
     @property
+    def columns(self) -> tuple[FeatureDrift, ...]:
+        """All that was measured: the features, and the champion's predictions."""
+        return (*self.features, *filter(None, [self.score]))
+
+    @property
     def worst(self) -> FeatureDrift | None:
         """The feature furthest beyond its threshold; if none was judged, the furthest away."""
         measured = [f for f in self.features if f.distance is not None and not f.expected]
         judged = [f for f in measured if f.state != "insufficient"]
-        return max(judged or measured, key=lambda f: f.excess, default=None)
+        return max(judged or measured, key=lambda f: (f.excess, f.distance or 0.0), default=None)
 
 
 Outcome = Literal["ignore", "watch", "retrain", "blocked"]

@@ -274,6 +274,11 @@ class Drift(_Section):
         default=False, description="false: drift without measured harm is only watched"
     )
 
+    @property
+    def min_shift(self) -> float:
+        """The smallest shift that matters: a shift is at most twice the distance."""
+        return min(1.0, 2 * self.min_distance)
+
 
 class Range(_Section):
     """Values between two ends, both included; whole numbers if both ends are."""

@@ -82,7 +82,7 @@ def drift_start(spec: ModelSpec, storage: Storage, request: RetrainRequest) -> d
         report = storage.read_record(key, DriftReport)
         if report is None or report.champion_version != request.champion_version:
             break
-        columns = [*report.features, *filter(None, [report.score])]
+        columns = report.columns
         if not any(column.drifted and not column.expected for column in columns):
             break
         found = start

@@ -406,3 +406,28 @@ def test_a_trend_alone_retrains_nothing():
     *before, now = moving(0.02, 0.04, 0.06, importance=1.0)
     spec = configured(drift={"max_drifted_importance": 0.0, "persistence_windows": 1})
     assert judge(spec, now, earlier=dated(before)).outcome == "watch"
+
+
+def test_windows_without_a_verdict_are_no_part_of_a_trend():
+    """Sixty rows say nothing, however far they lie."""
+    *before, now = moving(0.0, 0.0, 0.0, 0.0, 0.3, 0.0)
+    before[4] = moving(0.3, shift_threshold=None, shift_errors=None, state="insufficient")[0]
+    assert judge(SPEC, now, earlier=dated(before)).outcome == "ignore"
+
+
+def test_a_trend_that_has_come_far_says_so():
+    *before, now = moving(0.09, 0.11, 0.13, 0.15, shift_threshold=0.3)
+    (reason,) = judge(SPEC, now, earlier=dated(before)).reasons
+    assert reason.endswith("it has come as far as matters")
+
+
+def test_what_got_no_verdict_is_not_at_twice_its_threshold():
+    """The missing share drifted a little; the values are too few to say anything about."""
+    few = feature(
+        "temp", 0.4, threshold=None, shift=0.6, missing_change=0.13, missing_threshold=0.1,
+        drifted=True, importance=1.0,
+    )  # fmt: skip
+    assert few.furthest.name == "missing share"
+    verdict = judge(SPEC, report(few))
+    assert verdict.outcome == "watch"
+    assert "for the first time: temp (1.3x its threshold)" in verdict.reasons[0]

@@ -29,8 +29,8 @@ with *c* the upper 95 % limit that chance alone stays below, so that rows of one
 being checked, and *t* the quantile of Student's law: the bound for one more window whose level
 varies like those of the history did. Its degrees of freedom are the number of windows, but at most
 `tail_windows`: the levels of real windows have heavier tails than a normal law, and some dozen of
-them do not show those. 4 is the customary choice where the tail cannot be estimated (Lange, Little
-and Taylor). The obvious rule, the largest distance seen, is no such bound: with 8
+them do not show those. Some 4 degrees of freedom are customary where a tail cannot be estimated
+(Lange, Little and Taylor). The obvious rule, the largest distance seen, is no such bound: with 8
 windows, an ordinary next one beats it in 1 of 9 checks, for every feature anew. It remains as a
 lower limit. Few windows make the bound wide: that is what few windows know.
 
@@ -62,12 +62,13 @@ from include.retraining.records import Calibration
 from include.retraining.spec import Drift
 
 # What a numeric column may cost in false alarms is shared by what is asked of it: is its law
-# another, did its values move, do they keep moving? Most drift moves values.
-DISTANCE_SHARE, SHIFT_SHARE, TREND_SHARE = 0.2, 0.6, 0.2
+# another, did its values move, do they keep moving, are more of them missing? Most drift moves
+# values.
+DISTANCE_SHARE, SHIFT_SHARE, TREND_SHARE, MISSING_SHARE = 0.2, 0.55, 0.15, 0.1
 BLOCKS = 8  # consecutive parts of a window
 _MIN_BLOCK_ROWS = 30
 _YEAR, _SEASON = 365.2425, 45.0  # days
-_ONE_SIDED, _ONE_SIDED_99 = 1.645, 2.326  # normal quantiles
+_ONE_SIDED = 1.645  # normal quantile
 _CONCENTRATED = 0.5  # spread below which a distance is about its mean, as of many levels
 _NORMAL_SPREAD = 2**0.5  # sd of a squared normal variable in units of its mean: the most there is
 
@@ -85,16 +86,13 @@ class Chance(NamedTuple):
 
 
 class Dependence(NamedTuple):
-    """How alike neighbouring rows are: the design effect, read off so many blocks.
+    """How alike neighbouring rows are: the design effect, read off so many blocks."""
 
-    1 where rows are as good as independent, or where blocks do not tell.
-    """
-
-    design_effect: float = 1.0
-    blocks: int = 0
+    design_effect: float
+    blocks: int
 
 
-INDEPENDENT = Dependence()
+INDEPENDENT = Dependence(1.0, 0)  # rows as good as independent, or blocks that do not tell
 
 
 class History(NamedTuple):
@@ -146,7 +144,7 @@ def find_dependence(
     chance_squares : ndarray of shape (n_windows, BLOCKS)
         Mean squared distance of independent rows of these sizes.
     rows : ndarray of shape (n_windows, BLOCKS)
-        That hold a value.
+        That hold a value. Windows with a block of fewer than 30 are left out.
     spread : float
         As in `Chance`.
 
@@ -156,17 +154,18 @@ def find_dependence(
     that fall geometrically with the distance of rows, that is a share of :math:`(g - 1/g) / 2b` of
     the design effect at *b* rows a block, which is added.
     """
-    windows, per_window = distances.shape
-    if not windows or rows.min() < _MIN_BLOCK_ROWS or not chance_squares.all():
+    kept = (rows >= _MIN_BLOCK_ROWS).all(axis=1) & (chance_squares > 0).all(axis=1)
+    distances, signed, rows = distances[kept], signed[kept], rows[kept]
+    windows, blocks = len(rows), rows.size
+    if not windows:
         return INDEPENDENT
     total = float((signed**2).mean())
     neighbours = float((signed[:, 1:] * signed[:, :-1]).mean())
-    blocks = windows * per_window
     if neighbours > _ONE_SIDED / (blocks - windows) ** 0.5 * total:
         return INDEPENDENT  # a block still tells about the next
-    effect = float((distances**2 / chance_squares).mean())
-    if effect <= 1 + _ONE_SIDED * spread / blocks**0.5:
-        return Dependence(1.0, blocks)
+    effect = float((distances**2 / chance_squares[kept]).mean())
+    if effect <= _upper_limit(blocks, spread):
+        return INDEPENDENT
     return Dependence(effect * (1 + (effect - 1 / effect) / 2 / float(rows.mean())), blocks)
 
 
@@ -179,8 +178,8 @@ class Threshold(NamedTuple):
     `basis` names the largest of the three; where the state is `insufficient`, it is ``rows`` (too
     few) or ``unbounded`` (no distance could exceed the threshold). `seasonal` says that only
     windows of the same time of year counted. `design_effect` is what chance was widened by for rows
-    that are alike. `between` is the variance that windows differ by beyond chance, widened by what
-    few of them leave uncertain about it.
+    that are alike. `window_variance` is what windows differ by beyond chance, widened by what few
+    of them leave uncertain about it.
     """
 
     value: float
@@ -190,7 +189,7 @@ class Threshold(NamedTuple):
     windows: int
     seasonal: bool = False
     design_effect: float = 1.0
-    between: float = 0.0
+    window_variance: float = 0.0
 
 
 def find_threshold(
@@ -237,11 +236,10 @@ def find_threshold(
     ordinary = float(np.max(distances, initial=0.0))
     candidates: dict[Basis, float] = {"floor": floor, "chance": chance.critical}
     state: Calibration = "uncalibrated"
-    seasonal, effect, between = False, 1.0, 0.0
+    seasonal, effect, window_variance = False, 1.0, 0.0
     if windows >= policy.min_history_windows:
         state = "calibrated"
         seasonal = windows < len(measured.rows)
-        candidates["history"] = ordinary
         if seasonal:  # all of them lie apart from the rest of the year, by about as much
             quantile = student_quantile(min(windows - 1, policy.tail_windows), alpha)
             bound = _next_like(distances, quantile)
@@ -253,7 +251,7 @@ def find_threshold(
                 candidates["chance"] = max(chance.critical, dependent)
             quantile = student_quantile(min(windows, policy.tail_windows), alpha)
             bound = (candidates["chance"] ** 2 + quantile**2 * beyond) ** 0.5
-            between = beyond * (quantile / normal_quantile(alpha)) ** 2
+            window_variance = beyond * (quantile / normal_quantile(alpha)) ** 2
             if chance.spread < _CONCENTRATED:
                 bound = max(bound, _next_like(distances, quantile))
         candidates["history"] = max(ordinary, bound)
@@ -263,7 +261,7 @@ def find_threshold(
         state, basis = "insufficient", "rows"
     elif value >= 1.0:
         state, basis = "insufficient", "unbounded"
-    return Threshold(value, state, basis, ordinary, windows, seasonal, effect, between)
+    return Threshold(value, state, basis, ordinary, windows, seasonal, effect, window_variance)
 
 
 def _next_like(distances: NDArray[np.float64], quantile: float) -> float:
@@ -280,6 +278,8 @@ def _explain_history(
     The design effect is no more than the windows themselves leave possible: rows sorted by
     something, or a day's cycle, make blocks differ where windows do not.
     """
+    from scipy.special import chdtri
+
     rows, windows = history.rows.astype(np.float64), len(history.rows)
     others = np.maximum(all_rows - rows, 1.0)
     # Chance shrinks with the sizes: the windows had other ones than the current check.
@@ -287,21 +287,32 @@ def _explain_history(
     by_chance = chance.mean_square * scale
     squares = history.distances**2
     seen = float(squares.mean() / by_chance.mean()) if chance.mean_square else 0.0
-    most = seen * (1 + _ONE_SIDED_99 * _NORMAL_SPREAD / windows**0.5)
+    # Squares of a distance that moves as a whole follow chi-squared, of all laws the widest.
+    most = seen * windows / float(chdtri(windows, 0.99))
     effect = max(1.0, min(history.dependence.design_effect, most))
-    limit = 1 + _ONE_SIDED * (chance.spread if effect == 1 else _NORMAL_SPREAD) / windows**0.5
+    limit = _upper_limit(windows, chance.spread if effect == 1 else _NORMAL_SPREAD)
     beyond = max(0.0, float((squares - limit * effect * by_chance).mean()))
     # A window shorter than usual averages over less of what makes windows differ.
     return effect, beyond * max(1.0, float(np.median(rows)) / sizes[1])
+
+
+def _upper_limit(count: int, spread: float) -> float:
+    """Give what the mean of so many squares stays below in 95 %, in units of its expectation."""
+    from scipy.special import chdtri
+
+    if not spread:
+        return 1.0
+    freedom = 2 * count / spread**2  # of the chi-squared law of this mean and spread
+    return float(chdtri(freedom, 0.05) / freedom)
 
 
 def student_quantile(freedom: float, alpha: float) -> float:
     """Give what a variable of Student's law exceeds, on either side, with probability `alpha`."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(freedom, 1 - alpha / 2))
+    return -float(stdtrit(freedom, alpha / 2))
 
 
 def normal_quantile(alpha: float) -> float:
     """Give what a standard normal variable exceeds, on either side, with probability `alpha`."""
-    return NormalDist().inv_cdf(1 - alpha / 2)
+    return -NormalDist().inv_cdf(alpha / 2)

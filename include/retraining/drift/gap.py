@@ -113,7 +113,8 @@ def rank_shift(reference: EdgeCounts, current: EdgeCounts) -> float:
     """
     ranks, cells = _cumulative(reference), np.diff(_cumulative(current))
     smaller_minus_larger = ranks[:-1] + ranks[1:] - reference.size
-    return float((cells * smaller_minus_larger).sum() / reference.size / current.size)
+    shift = float((cells * smaller_minus_larger).sum() / reference.size / current.size)
+    return max(-1.0, min(1.0, shift))  # beyond 2**53 pairs, sums round
 
 
 def _cumulative(counts: EdgeCounts) -> NDArray[np.float64]:

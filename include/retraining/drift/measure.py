@@ -16,11 +16,15 @@ from numpy.typing import NDArray
 
 from include.retraining.drift.calibration import (
     DISTANCE_SHARE,
+    MISSING_SHARE,
     SHIFT_SHARE,
+    TREND_SHARE,
     Chance,
+    History,
     Threshold,
     find_threshold,
     normal_quantile,
+    student_quantile,
 )
 from include.retraining.drift.columns import (
     Columns,
@@ -66,16 +70,13 @@ class _Finding(NamedTuple):
     symbol: str
 
     @property
+    def limit(self) -> float | None:
+        """The threshold; None where no verdict can be given."""
+        return None if self.threshold.state == "insufficient" else self.threshold.value
+
+    @property
     def is_drift(self) -> bool:
-        return self.threshold.state != "insufficient" and self.distance > self.threshold.value
-
-
-class _Shift(NamedTuple):
-    """How far the values moved, and in which direction; `errors` as in `FeatureDrift`."""
-
-    value: float
-    finding: _Finding
-    errors: tuple[float, float] | None
+        return self.limit is not None and self.distance > self.limit
 
 
 class _Setting(NamedTuple):
@@ -173,55 +174,53 @@ def _measure_numeric(
 ) -> FeatureDrift:
     comparisons, policy, at = setting
     n, m = len(reference.values), current.present
-    bounds = p_value = threshold = shift = None
+    bounds = p_value = shift = errors = None
     findings = []
     if n and m:
         bounds, at_edges = _distance(reference, current)
-        alpha = policy.alpha / comparisons
-        threshold = find_threshold(
+        shift = rank_shift(reference.counts, at_edges)
+        thresholds = numeric_thresholds(
             reference.history,
-            chance=Chance(
-                ks_critical_distance(alpha * DISTANCE_SHARE, n, m),
-                KS_CHANCE_SQUARE * (1 / n + 1 / m),
-                KS_CHANCE_SPREAD,
-            ),
+            reference.shift_history,
             sizes=(n, m),
-            alpha=alpha * DISTANCE_SHARE,
-            floor=policy.min_distance,
+            shift_square=shift_chance_square(reference.counts, at_edges),
+            alpha=policy.alpha / comparisons,
             policy=policy,
             at=at,
         )
-        if isinstance(current, CountedColumn) and bounds.low <= threshold.value < bounds.high:
+        errors = thresholds.shift_errors
+        limit = thresholds.distance.value
+        if isinstance(current, CountedColumn) and bounds.low <= limit < bounds.high:
             exact = refined_gap(reference.values, reference.counts, current.counts, current.fetch)
             bounds = Bounds(exact, exact)
         p_value = ks_p_value(bounds.low, n, m)
-        findings.append(_Finding(bounds.low, threshold, "D"))
-        shift = _shift_finding(reference, at_edges, setting)
-        findings.append(shift.finding)
+        findings.append(_Finding(bounds.low, thresholds.distance, "D"))
+        findings.append(_Finding(abs(shift), thresholds.shift, "shift"))
     missing = _missing_finding(reference, current, setting)
     if missing:
         findings.append(missing)
     drifted = any(finding.is_drift for finding in findings)
     extras = _extras(reference, current) if drifted else _Extras()
+    limits = {finding.symbol: finding.limit for finding in findings}
     return FeatureDrift(
         name=reference.name,
         kind="numeric",
         distance=bounds.low if bounds else None,
         distance_high=bounds.high if bounds and bounds.high > bounds.low else None,
         p_value=p_value,
-        threshold=threshold.value if threshold else None,
-        shift=shift.value if shift else None,
-        shift_threshold=shift.finding.threshold.value if shift else None,
-        shift_errors=shift.errors if shift else None,
+        threshold=limits.get("D"),
+        shift=shift,
+        shift_threshold=limits.get("shift"),
+        shift_errors=errors,
         missing_change=missing.distance if missing else None,
-        missing_threshold=missing.threshold.value if missing else None,
+        missing_threshold=limits.get("missing"),
         state=_state(findings),
         drifted=drifted,
         reason=_numeric_reason(
             reference,
             current,
             findings,
-            direction="larger" if shift and shift.value > 0 else "smaller",
+            direction="larger" if shift and shift > 0 else "smaller",
             policy=policy,
         ),
         psi=extras.psi,
@@ -262,31 +261,68 @@ def _distance(
     return Bounds(exact, exact), at_edges
 
 
-def _shift_finding(reference: NumericProfile, current: EdgeCounts, setting: _Setting) -> _Shift:
-    """Hold the shift of the ranks against what is ordinary: sharper than D where values move.
+class NumericThresholds(NamedTuple):
+    """What distance and shift of a numeric column have to exceed.
 
-    It is never more than twice D, so a shift beyond twice the smallest distance that matters is
-    one that does.
+    `shift_errors` as in `FeatureDrift`.
     """
-    comparisons, policy, at = setting
-    n, m = reference.counts.size, current.size
-    alpha = policy.alpha / comparisons * SHIFT_SHARE
-    shift = rank_shift(reference.counts, current)
-    square = shift_chance_square(reference.counts, current)
-    threshold = find_threshold(
-        reference.shift_history,
-        chance=Chance(normal_quantile(alpha) * square**0.5, square, SHIFT_CHANCE_SPREAD),
-        sizes=(n, m),
-        alpha=alpha,
-        floor=min(1.0, 2 * policy.min_distance),
+
+    distance: Threshold
+    shift: Threshold
+    shift_errors: tuple[float, float] | None
+
+
+def numeric_thresholds(
+    history: History,
+    shift_history: History,
+    *,
+    sizes: tuple[int, int],
+    shift_square: float,
+    alpha: float,
+    policy: Drift,
+    at: dt.datetime | None = None,
+) -> NumericThresholds:
+    """Give the thresholds of one numeric column; parameters as of `find_threshold`.
+
+    `alpha` is what the column may cost in all, `shift_square` the mean squared shift by chance.
+    """
+    n, m = sizes
+    share = alpha * DISTANCE_SHARE
+    distance = find_threshold(
+        history,
+        chance=Chance(
+            ks_critical_distance(share, n, m),
+            KS_CHANCE_SQUARE * (1 / n + 1 / m),
+            KS_CHANCE_SPREAD,
+        ),
+        sizes=sizes,
+        alpha=share,
+        floor=policy.min_distance,
+        policy=policy,
+        at=at,
+    )
+    share = alpha * SHIFT_SHARE
+    shift = find_threshold(
+        shift_history,
+        chance=Chance(
+            normal_quantile(share) * shift_square**0.5, shift_square, SHIFT_CHANCE_SPREAD
+        ),
+        sizes=sizes,
+        alpha=share,
+        floor=policy.min_shift,
         policy=policy,
         at=at,
     )
     errors = None
-    if threshold.state == "calibrated" and not threshold.seasonal:
-        by_chance = threshold.design_effect * square / (n + m)
-        errors = (by_chance * n + threshold.between) ** 0.5, (by_chance * m) ** 0.5
-    return _Shift(shift, _Finding(abs(shift), threshold, "shift"), errors)
+    if shift.state == "calibrated" and not shift.seasonal and shift_square:
+        by_chance = shift.design_effect * shift_square / (n + m)
+        share = alpha * TREND_SHARE
+        # Few windows seldom show that they differ, and how much.
+        widened = student_quantile(shift.windows, share) / normal_quantile(share)
+        of_window = by_chance * n + shift.window_variance
+        of_reference = by_chance * m + shift.window_variance / shift.windows
+        errors = of_window**0.5 * widened, of_reference**0.5 * widened
+    return NumericThresholds(distance, shift, errors)
 
 
 def _missing_finding(
@@ -300,7 +336,7 @@ def _missing_finding(
     n, m = len(reference.values), current.present
     before, now = 1 - n / reference.rows, 1 - m / current.rows
     share = (n + m) / (reference.rows + current.rows)
-    alpha = policy.alpha / comparisons
+    alpha = policy.alpha / comparisons * MISSING_SHARE
     threshold = find_threshold(
         reference.missing_history,
         chance=Chance(
@@ -372,7 +408,7 @@ def _measure_categorical(
         distance=compared.distance,
         p_value=compared.p_value,
         psi=compared.psi,
-        threshold=threshold.value,
+        threshold=None if threshold.state == "insufficient" else threshold.value,
         state=threshold.state,
         drifted=finding.is_drift,
         reason=reason,
@@ -398,7 +434,12 @@ def _numeric_reason(
     policy: Drift,
 ) -> str:
     values = [finding for finding in findings if finding.symbol == "D"]
-    shifts = [finding for finding in findings if finding.symbol == "shift" and finding.is_drift]
+    shifts = [
+        finding
+        for finding in findings
+        if finding.symbol == "shift"
+        and (finding.is_drift or (values[0].limit is None and finding.limit is not None))
+    ]
     missing = [finding for finding in findings if finding.symbol == "missing"]
     parts = [current.problem] if current.problem else []
     if not reference.rows or not current.rows:
@@ -413,6 +454,9 @@ def _numeric_reason(
             parts.append(f"constant {reference.values[0]:g} in the reference and now")
         parts.append(_explain(finding, policy))
     for finding in shifts:
+        if not finding.is_drift:  # but D could not be judged
+            parts.append(_explain(finding, policy))
+            continue
         text = f"shift {finding.distance:.2g} is {_times(finding)} {finding.threshold.value:.2g}"
         if not values[0].is_drift:
             text = _explain(finding, policy)

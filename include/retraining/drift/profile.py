@@ -66,7 +66,7 @@ _SCHEMA = pa.schema(
         ("window_shifts", pa.list_(pa.float64())),
         ("window_missing_changes", pa.list_(pa.float64())),
         ("design_effects", pa.list_(pa.float64())),  # of the distance, of the shift
-        ("blocks", pa.int64()),
+        ("blocks", pa.list_(pa.int64())),
     ],
     metadata={_VERSION_KEY: str(FORMAT_VERSION).encode()},
 )
@@ -232,7 +232,7 @@ def _read(source: pa.NativeFile) -> tuple[dict[str, Any], pa.RecordBatchFileRead
         if version != str(FORMAT_VERSION):
             raise DataError(
                 f"drift profile: must be of format version {FORMAT_VERSION}, got {version};"
-                " build it again"
+                " retrain the model, by hand if need be, to build it again"
             )
         header: dict[str, Any] = json.loads(about[_HEADER_KEY])
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
@@ -282,7 +282,7 @@ def _numeric_batch(name: str, windows: Sequence[Columns]) -> pa.RecordBatch:
         window_shifts=np.array(shifts),
         window_missing_changes=_missing_changes(rows, present),
         design_effects=np.array([found.design_effect for found in dependence]),
-        blocks=max(found.blocks for found in dependence),
+        blocks=np.array([found.blocks for found in dependence]),
     )
 
 
@@ -290,9 +290,10 @@ def _dependence(
     reference: EdgeCounts, blocks: Sequence[Sequence[NDArray[Any]]]
 ) -> tuple[Dependence, Dependence]:
     """Read off blocks how alike neighbouring rows are: in distance, and in shift."""
-    rows = np.array([[len(block) for block in window] for window in blocks])
-    if not rows.all():
+    blocks = [window for window in blocks if all(len(block) for block in window)]
+    if not blocks:
         return INDEPENDENT, INDEPENDENT
+    rows = np.array([[len(block) for block in window] for window in blocks])
     counted = [[count_at(reference.edges, block) for block in window] for window in blocks]
     distances = np.array([[gap_bounds(reference, b).low for b in window] for window in counted])
     shifts = np.array([[rank_shift(reference, b) for b in window] for window in counted])
@@ -372,7 +373,9 @@ def _decode(batch: pa.RecordBatch, starts: NDArray[np.datetime64] | None) -> Col
         )
     which = "float" if batch.column("float_values")[0].is_valid else "whole"
     values = numbers(f"{which}_values")
-    dependence = [Dependence(effect, one("blocks")) for effect in one("design_effects")]
+    dependence = [
+        Dependence(*found) for found in zip(one("design_effects"), one("blocks"), strict=True)
+    ]
     return NumericProfile(
         one("name"),
         one("rows"),

@@ -110,18 +110,14 @@ def picture(reports: Sequence[DriftReport]) -> bytes:
 def _most_drifted(reports: Sequence[DriftReport]) -> list[str]:
     excess: dict[str, float] = {}
     for report in reports:
-        for feature in _all(report):
+        for feature in report.columns:
             if feature.distance is not None:
                 excess[feature.name] = max(excess.get(feature.name, 0.0), feature.excess)
     return sorted(excess, key=lambda name: -excess[name])[:PICTURED_FEATURES]
 
 
-def _all(report: DriftReport) -> list[FeatureDrift]:
-    return [*report.features, *([report.score] if report.score else [])]
-
-
 def _find(report: DriftReport, name: str) -> FeatureDrift | None:
-    return next((feature for feature in _all(report) if feature.name == name), None)
+    return next((feature for feature in report.columns if feature.name == name), None)
 
 
 def _draw(panel: Axes, name: str, series: Sequence[FeatureDrift | None]) -> None:

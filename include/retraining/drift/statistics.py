@@ -318,38 +318,38 @@ def tv_critical_distance(
 
 
 class TotalVariationByChance(NamedTuple):
-    """Mean and variance of the total-variation distance of two samples of one law."""
+    """The squared total-variation distance of two samples of one law.
 
-    mean: float
-    variance: float
+    Its mean, and its standard deviation in units of that.
+    """
 
-    @property
-    def mean_square(self) -> float:
-        """The mean squared distance."""
-        return self.mean**2 + self.variance
-
-    @property
-    def spread(self) -> float:
-        """Standard deviation of the squared distance in units of its mean, were it normal."""
-        square = 4 * self.mean**2 * self.variance + 2 * self.variance**2
-        return float(square**0.5 / self.mean_square) if self.mean_square else 0.0
+    mean_square: float
+    spread: float
 
 
 def tv_by_chance(reference_counts: ArrayLike, current_counts: ArrayLike) -> TotalVariationByChance:
-    r"""Give what the total-variation distance of samples of one law is, approximately.
+    r"""Give what the squared total-variation distance of samples of one law is, approximately.
 
-    The mean is that of `tv_critical_distance`, the variance
-    :math:`\tfrac14 (1 - \tfrac2\pi) \sum_i p_i (1 - p_i) s`, for levels that vary independently of
-    each other.
+    The distance is taken for normal, with the mean of `tv_critical_distance` and the variance
+    :math:`\tfrac14 (1 - \tfrac2\pi) \sum_i p_i (1 - p_i) s` of levels that vary independently of
+    each other. Two levels do not: there the distance is the amount of one normal variable.
 
     Examples
     --------
-    >>> round(tv_by_chance([500, 500], [500, 500]).mean_square, 6)  # p (1 - p) s would be exact
-    0.000409
+    >>> round(tv_by_chance([500, 500], [500, 500]).mean_square, 6)  # p (1 - p) s
+    0.0005
     """
     share, s = _pooled_shares(*_counts(reference_counts, current_counts))
-    variance = (1 - 2 / np.pi) / 4 * (share * (1 - share) * s).sum()
-    return TotalVariationByChance(_mean_by_chance(share, s), float(variance))
+    each = share * (1 - share) * s
+    if len(share) == 2:
+        return TotalVariationByChance(float(each[0]), SHIFT_CHANCE_SPREAD)
+    variance = float((1 - 2 / np.pi) / 4 * each.sum())
+    mean = _mean_by_chance(share, s)
+    mean_square = mean**2 + variance
+    if not mean_square:
+        return TotalVariationByChance(0.0, 0.0)
+    deviation = (4 * mean**2 * variance + 2 * variance**2) ** 0.5
+    return TotalVariationByChance(mean_square, deviation / mean_square)
 
 
 def _pooled_shares(

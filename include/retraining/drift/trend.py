@@ -17,7 +17,7 @@ from include.retraining.drift.calibration import normal_quantile
 WINDOWS = 8  # that a trend is looked for in, the current one included
 LOOK_AHEAD = 8  # windows within which it has to matter
 _LEAST = 3
-_GROWS = 1.645  # one-sided 5 %: that there is a shift has been shown with far less
+_GROWS = 1.282  # one-sided 10 %: that there is a shift has been shown with far less
 
 
 class Trend(NamedTuple):
@@ -32,22 +32,21 @@ class Trend(NamedTuple):
 def find_trend(
     times: Sequence[float],
     shifts: Sequence[float],
-    errors: tuple[float, float],
+    errors: Sequence[float],
     *,
+    reference_error: float,
     alpha: float,
     floor: float,
 ) -> Trend | None:
     r"""Give the trend of one column, or None.
 
-    With *s* the shifts at times *t*, of which the oldest is 1, and independent errors
-    :math:`\sigma_w` of each window beside the :math:`\sigma_r` of the reference that they share,
-    there is a shift if
+    With *s* the shifts at times *t*, of which the oldest is 1, and *V* their covariance, the error
+    of each window on its diagonal and that of the reference everywhere, there is a shift if
 
-    .. math:: \frac{|\sum t s|}{\sqrt{\sigma_w^2 \sum t^2 + \sigma_r^2 (\sum t)^2}}
-              > z_{1 - \alpha/2},
+    .. math:: \frac{|t^T V^{-1} s|}{\sqrt{t^T V^{-1} t}} > z_{1 - \alpha/2},
 
     the most powerful test of a line that begins at the reference. It grows if the slope of the line
-    fitted to the windows alone is more than 1.645 of its standard errors.
+    fitted to the windows alone is more than 1.282 of its standard errors.
 
     Parameters
     ----------
@@ -55,8 +54,10 @@ def find_trend(
         In windows, ascending; the last one is now.
     shifts : sequence of float
         Cliff's delta of each window against the reference.
-    errors : tuple of float
-        Standard deviations of an ordinary shift, of a window and of the reference.
+    errors : sequence of float
+        Standard deviation of an ordinary shift of each window; above 0.
+    reference_error : float
+        That of the reference, which all windows share.
     alpha : float
         Probability of a trend where nothing moves, at most.
     floor : float
@@ -64,24 +65,29 @@ def find_trend(
 
     Examples
     --------
-    >>> find_trend([1, 2, 3], [0.02, 0.04, 0.06], (0.01, 0.002), alpha=0.001, floor=0.1).ahead
+    >>> settings = {"reference_error": 0.002, "alpha": 0.001, "floor": 0.1}
+    >>> round(find_trend([1, 2, 3], [0.02, 0.04, 0.06], [0.01] * 3, **settings).ahead, 6)
     2.0
-    >>> find_trend([1, 2, 3], [0.04, 0.04, 0.04], (0.01, 0.002), alpha=0.001, floor=0.1)
+    >>> find_trend([1, 2, 3], [0.04, 0.04, 0.04], [0.01] * 3, **settings)
     """
     if len(times) < _LEAST:
         return None
     t, s = np.asarray(times, float) - times[0] + 1, np.asarray(shifts, float)
-    noise = (errors[0] ** 2 * (t**2).sum() + errors[1] ** 2 * t.sum() ** 2) ** 0.5
-    direction = float(np.sign((t * s).sum()))
-    if abs((t * s).sum()) <= normal_quantile(alpha) * noise:
+    variances = np.asarray(errors, float) ** 2
+    weighted = np.linalg.solve(np.diag(variances) + reference_error**2, t)
+    evidence = float(weighted @ s)
+    if abs(evidence) <= normal_quantile(alpha) * float(weighted @ t) ** 0.5:
         return None
-    centred = t - t.mean()
-    squares = float((centred**2).sum())
-    slope = direction * float((centred * s).sum()) / squares
-    if slope <= _GROWS * errors[0] / squares**0.5:
+    weights = 1 / variances
+    middle = float((weights * t).sum() / weights.sum())
+    squares = float((weights * (t - middle) ** 2).sum())
+    direction = 1 if evidence > 0 else -1
+    slope = direction * float((weights * (t - middle) * s).sum()) / squares
+    if slope <= _GROWS / squares**0.5:
         return None
-    now = direction * float(s.mean()) + slope * float(centred[-1])
+    level = direction * float((weights * s).sum() / weights.sum())
+    now = level + slope * float(t[-1] - middle)
     ahead = max(0.0, floor - now) / slope
     if ahead > LOOK_AHEAD:
         return None
-    return Trend(len(t), direction * now, direction * slope, round(ahead, 9))
+    return Trend(len(t), direction * now, direction * slope, ahead)

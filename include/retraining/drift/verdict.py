@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import ceil
 from statistics import NormalDist, median
 
 from include.retraining.drift import trend
@@ -80,16 +81,10 @@ def _without_champion(spec: ModelSpec, report: DriftReport) -> tuple[Outcome, li
 def _with_champion(  # noqa: PLR0911 - one return per rule, in the order of the rules
     spec: ModelSpec, report: DriftReport, earlier: Sequence[DriftReport]
 ) -> tuple[Outcome, list[str]]:
-    recent = [
-        r
-        for r in earlier
-        if r.champion_version == report.champion_version
-        and r.batch.start >= report.batch.start - (LOOK_BACK - 1) * spec.partitions.length
-    ]
+    recent = _recent(spec, report, earlier, LOOK_BACK)
     harm = _harm(spec, report, earlier)
     due = [*_age(spec, report), *_growth(spec, report)]
-    drifted = [f for f in report.features if f.drifted and not f.expected]
-    drifted += [report.score] if report.score and report.score.drifted else []
+    drifted = [f for f in report.columns if f.drifted and not f.expected]
     persistent = [f for f in drifted if _persists(spec, f, recent)]
     share = importance_share(report.features, persistent)
     reasons = [*harm, *due]
@@ -121,41 +116,52 @@ def _with_champion(  # noqa: PLR0911 - one return per rule, in the order of the 
 
 
 def _moving(spec: ModelSpec, report: DriftReport, earlier: Sequence[DriftReport]) -> list[str]:
-    """Name the columns that have not drifted yet, but will soon if they go on like this."""
-    oldest = report.batch.start - (trend.WINDOWS - 1) * spec.partitions.length
-    reports = [
-        r
-        for r in (*earlier, report)
-        if r.champion_version == report.champion_version and r.batch.start >= oldest
-    ]
-    measured = [[*r.features, *filter(None, [r.score])] for r in reports]
-    alpha = spec.drift.alpha / max(1, len(measured[-1])) * TREND_SHARE
+    """Name the columns that have not drifted, but will soon if they go on like this."""
+    reports = [*_recent(spec, report, earlier, trend.WINDOWS), report]
+    alpha = spec.drift.alpha / max(1, len(report.columns)) * TREND_SHARE
     found = []
-    for feature in measured[-1]:
+    for feature in report.columns:
         if feature.shift_errors is None or feature.drifted or feature.expected:
             continue
-        past = [
-            ((r.batch.start - oldest) / spec.partitions.length, one.shift)
-            for r, features in zip(reports, measured, strict=True)
-            for one in features
-            if one.name == feature.name and one.shift is not None
+        measured = [
+            ((r.batch.start - reports[0].batch.start) / spec.partitions.length, one)
+            for r in reports
+            for one in r.columns
+            if one.name == feature.name and one.shift_errors is not None
         ]
-        times, shifts = zip(*past, strict=True)
         line = trend.find_trend(
-            times,
-            shifts,
-            feature.shift_errors,
+            [at for at, _ in measured],
+            [one.shift or 0.0 for _, one in measured],
+            [one.shift_errors[0] for _, one in measured if one.shift_errors],
+            reference_error=feature.shift_errors[1],
             alpha=alpha,
-            floor=2 * spec.drift.min_distance,
+            floor=spec.drift.min_shift,
         )
         if line:
-            found.append(
-                f"{feature.name} keeps moving: its values got "
-                f"{'larger' if line.slope > 0 else 'smaller'} over {line.windows} windows (shift "
-                f"{line.now:+.3f} now, {line.slope:+.3f} a window); if that goes on, it matters "
-                f"in {line.ahead:.0f} windows"
-            )
+            found.append(_told(feature, line))
     return found
+
+
+def _told(feature: FeatureDrift, line: trend.Trend) -> str:
+    ahead = ceil(line.ahead - 1e-6)
+    soon = f"it matters in {ahead} window{'s' if ahead > 1 else ''}"
+    return (
+        f"{feature.name} keeps moving: its values got {'larger' if line.slope > 0 else 'smaller'} "
+        f"over {line.windows} windows (shift {line.now:+.3f} now, {line.slope:+.3f} a window); "
+        + (f"if that goes on, {soon}" if ahead else "it has come as far as matters")
+    )
+
+
+def _recent(
+    spec: ModelSpec, report: DriftReport, earlier: Sequence[DriftReport], windows: int
+) -> list[DriftReport]:
+    """Give the reports against the same champion from so many windows, the current one included."""
+    oldest = report.batch.start - (windows - 1) * spec.partitions.length
+    return [
+        r
+        for r in earlier
+        if r.champion_version == report.champion_version and r.batch.start >= oldest
+    ]
 
 
 def _harm(spec: ModelSpec, report: DriftReport, earlier: Sequence[DriftReport]) -> list[str]:
@@ -249,10 +255,7 @@ def _age(spec: ModelSpec, report: DriftReport) -> list[str]:
 def _persists(spec: ModelSpec, feature: FeatureDrift, earlier: Sequence[DriftReport]) -> bool:
     if feature.excess >= AT_ONCE:
         return True
-    before = sum(
-        any(f.name == feature.name and f.drifted for f in (*r.features, *filter(None, [r.score])))
-        for r in earlier
-    )
+    before = sum(any(f.name == feature.name and f.drifted for f in r.columns) for r in earlier)
     return before + 1 >= spec.drift.persistence_windows
 
 

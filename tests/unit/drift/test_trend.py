@@ -12,7 +12,9 @@ _ERRORS = (0.01, 0.002)
 def _find(shifts: list[float], **changes: object) -> Trend | None:
     settings: dict[str, object] = {"errors": _ERRORS, "alpha": 0.001, "floor": 0.1}
     settings |= changes
-    errors = settings.pop("errors")
+    of_window, of_reference = settings.pop("errors")  # type: ignore[misc]
+    errors = [of_window] * len(shifts)
+    settings["reference_error"] = of_reference
     return find_trend(range(len(shifts)), shifts, errors, **settings)  # type: ignore[arg-type]
 
 
@@ -46,9 +48,12 @@ def test_a_rise_too_slow_to_matter_soon_is_left_alone() -> None:
 
 
 def test_certain_means_beyond_what_windows_and_the_reference_leave_to_chance() -> None:
-    # Of eight windows that rise by b each, sum t s = 204 b; its noise^2 = 204 s_w^2 + 36^2 s_r^2.
+    # Of windows that rise by b each, t V^-1 s is b t V^-1 t; by Sherman and Morrison
+    # t V^-1 t = (sum t^2 - r (sum t)^2 / (1 + 8 r)) / s_w^2 with r = (s_r / s_w)^2.
     errors = (0.01, 0.004)
-    edge = normal_quantile(0.001) * (204 * errors[0] ** 2 + 36**2 * errors[1] ** 2) ** 0.5 / 204
+    r = (errors[1] / errors[0]) ** 2
+    information = (204 - r * 36**2 / (1 + 8 * r)) / errors[0] ** 2
+    edge = normal_quantile(0.001) / information**0.5
     for factor, is_trend in ((1.001, True), (0.999, False)):
         rise = [factor * edge * i for i in range(1, 9)]
         assert (_find(rise, errors=errors, floor=0.01) is not None) == is_trend
@@ -61,7 +66,9 @@ def test_a_shift_beyond_what_matters_needs_no_look_ahead() -> None:
 
 
 def test_a_missing_window_is_a_gap_in_time() -> None:
-    found = find_trend([3, 4, 6], [0.02, 0.04, 0.08], _ERRORS, alpha=0.001, floor=0.1)
+    found = find_trend(
+        [3, 4, 6], [0.02, 0.04, 0.08], [0.01] * 3, reference_error=0.002, alpha=0.001, floor=0.1
+    )
     assert found == pytest.approx(Trend(windows=3, now=0.08, slope=0.02, ahead=1.0))
 
 
@@ -72,3 +79,10 @@ def test_nothing_moves_and_nothing_is_found() -> None:
         shifts = rng.normal(0, 0.01, 8) + rng.normal(0, 0.002)
         found += _find(list(shifts), alpha=0.01, floor=0.0) is not None
     assert found / 5000 <= 0.01
+
+
+def test_a_window_of_a_few_rows_weighs_little() -> None:
+    """One of five windows is far off, by chance of its few rows; now nothing is."""
+    shifts, errors = [0.0, 0.0, 0.0, 0.0, 0.3, 0.0], [0.01] * 4 + [0.1, 0.01]
+    settings = {"reference_error": 0.002, "alpha": 0.001, "floor": 0.1}
+    assert find_trend(range(6), shifts, errors, **settings) is None
