@@ -84,8 +84,8 @@ def main() -> None:
             past = pasts[mode]
             outcomes = replay.replay(past, policies, starts=starts, progress=shown)
             name = f"{model}, {mode}" + (f", mean of {starts} beginnings" if starts > 1 else "")
-            print(f"\n--- {name}\n{replay.as_table(past, outcomes)}", flush=True)
-            results[name] = json.loads(replay.as_json(past, outcomes))
+            print(f"\n--- {name}\n{replay.as_table(past, outcomes, starts=starts)}", flush=True)
+            results[name] = json.loads(replay.as_json(past, outcomes, starts=starts))
             OUT.parent.mkdir(parents=True, exist_ok=True)
             picture = OUT.with_name(f"replay-{model}-{mode}{'' if starts == 1 else '-mean'}.png")
             picture.write_bytes(replay.as_picture(past, outcomes))

@@ -244,7 +244,8 @@ def run_replay(spec: ModelSpec, options: argparse.Namespace) -> int:
         picture = options.picture or REPOSITORY / "var" / "replay" / f"{spec.model}.png"
         picture.parent.mkdir(parents=True, exist_ok=True)
         picture.write_bytes(replay.as_picture(past, outcomes))
-    print(replay.as_json(past, outcomes) if options.json else replay.as_table(past, outcomes))
+    show = replay.as_json if options.json else replay.as_table
+    print(show(past, outcomes, starts=options.starts))
     print(f"picture: {picture}", file=sys.stderr)
     return 0
 

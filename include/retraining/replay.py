@@ -519,13 +519,14 @@ def _averaged(outcomes: Sequence[Outcome]) -> Outcome:
     )
 
 
-def as_json(past: Past, outcomes: Sequence[Outcome]) -> str:
+def as_json(past: Past, outcomes: Sequence[Outcome], *, starts: int = 1) -> str:
     """Give the outcomes for programs."""
     return json.dumps(
         {
             "model": past.spec.model,
             "metric": past.spec.gate.metric,
             "first": past.windows[past.first].batch.partition,
+            "starts": starts,
             "windows": past.last - past.first,
             "policies": [outcome._asdict() for outcome in outcomes],
         },
@@ -533,14 +534,16 @@ def as_json(past: Past, outcomes: Sequence[Outcome]) -> str:
     )
 
 
-def as_table(past: Past, outcomes: Sequence[Outcome]) -> str:
+def as_table(past: Past, outcomes: Sequence[Outcome], *, starts: int = 1) -> str:
     """Give the outcomes for people: one line per policy, best first."""
     first, last = past.windows[past.first].batch, past.windows[past.last].batch
     title = (
         f"{past.spec.model}: {past.last - past.first} windows after the first model "
         f"({first.partition}), up to {last.partition}; mean {past.spec.gate.metric}"
     )
-    averaged = any(outcome.spread for outcome in outcomes)
+    averaged = starts > 1
+    if averaged:
+        title += f"; means of {starts} beginnings, each a window later than the last"
     regained = "regained ± sd" if averaged else "regained"
     head = ("policy", "retrains", "promoted", "mean", regained, "regret")
     lines = [
@@ -559,7 +562,7 @@ def as_table(past: Past, outcomes: Sequence[Outcome]) -> str:
     lines += [
         "",
         "regained: share of what promoting a new model after every window gains over never",
-        "regret:   what the best policy here has more",
+        "regret:   what the best policy here has more" + (" each time" if averaged else ""),
     ]
     return "\n".join(lines)
 

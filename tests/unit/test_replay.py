@@ -232,7 +232,9 @@ def test_means_over_several_beginnings(past: replay.Past):
             np.std([o.regained for o in expected], ddof=1)
         )
         assert averaged[name].retrained == expected[0].retrained
-    assert " ± " in replay.as_table(past, list(averaged.values()))
+    table = replay.as_table(past, list(averaged.values()), starts=3)
+    assert " ± " in table
+    assert "means of 3 beginnings" in table
 
 
 @pytest.mark.parametrize("starts", [0, 99])

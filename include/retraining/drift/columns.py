@@ -119,9 +119,10 @@ class Columns:
         return NumericColumn(values, self.rows, problem)
 
     def numeric_blocks(self, name: str, blocks: int) -> tuple[list[NDArray[Any]], str]:
-        """Read one column as sorted numbers, each of some equal parts of its rows by itself.
+        """Read one column as sorted numbers, each of some equal parts of it by itself.
 
-        Give the parts in the order of the rows, and what is odd about the column.
+        Give the parts in the order of the rows, and what is odd about the column. Where whole
+        numbers are missing, the parts are equal in values instead of rows.
         """
         problem, numbers = self._numbers(name)
         try:
