@@ -47,7 +47,7 @@ from include.retraining.drift.profile import ReferenceProfile
 from include.retraining.drift.statistics import (
     KS_CHANCE_SPREAD,
     KS_CHANCE_SQUARE,
-    SHIFT_CHANCE_SPREAD,
+    NORMAL_SPREAD,
     ks_distance,
 )
 from include.retraining.drift.trend import WINDOWS as TREND_WINDOWS
@@ -409,7 +409,7 @@ class Simulated(NamedTuple):
                 spread=KS_CHANCE_SPREAD,
             ),
             find_dependence(
-                shifts / part, shifts, chance / 3 * untied, block_rows, spread=SHIFT_CHANCE_SPREAD
+                shifts / part, shifts, chance / 3 * untied, block_rows, spread=NORMAL_SPREAD
             ),
         )  # fmt: skip
         return (

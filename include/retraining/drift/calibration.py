@@ -58,6 +58,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from include.retraining.drift.statistics import NORMAL_SPREAD
 from include.retraining.records import Calibration
 from include.retraining.spec import Drift
 
@@ -70,7 +71,6 @@ _MIN_BLOCK_ROWS = 30
 _YEAR, _SEASON = 365.2425, 45.0  # days
 _ONE_SIDED = 1.645  # normal quantile
 _CONCENTRATED = 0.5  # spread below which a distance is about its mean, as of many levels
-_NORMAL_SPREAD = 2**0.5  # sd of a squared normal variable in units of its mean: the most there is
 
 
 class Chance(NamedTuple):
@@ -290,7 +290,7 @@ def _explain_history(
     # Squares of a distance that moves as a whole follow chi-squared, of all laws the widest.
     most = seen * windows / float(chdtri(windows, 0.99))
     effect = max(1.0, min(history.dependence.design_effect, most))
-    limit = _upper_limit(windows, chance.spread if effect == 1 else _NORMAL_SPREAD)
+    limit = _upper_limit(windows, chance.spread if effect == 1 else NORMAL_SPREAD)
     beyond = max(0.0, float((squares - limit * effect * by_chance).mean()))
     # A window shorter than usual averages over less of what makes windows differ.
     return effect, beyond * max(1.0, float(np.median(rows)) / sizes[1])

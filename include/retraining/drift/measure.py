@@ -48,7 +48,7 @@ from include.retraining.drift.profile import CategoricalProfile, NumericProfile,
 from include.retraining.drift.statistics import (
     KS_CHANCE_SPREAD,
     KS_CHANCE_SQUARE,
-    SHIFT_CHANCE_SPREAD,
+    NORMAL_SPREAD,
     ks_critical_distance,
     ks_p_value,
     psi,
@@ -304,9 +304,7 @@ def numeric_thresholds(
     share = alpha * SHIFT_SHARE
     shift = find_threshold(
         shift_history,
-        chance=Chance(
-            normal_quantile(share) * shift_square**0.5, shift_square, SHIFT_CHANCE_SPREAD
-        ),
+        chance=Chance(normal_quantile(share) * shift_square**0.5, shift_square, NORMAL_SPREAD),
         sizes=sizes,
         alpha=share,
         floor=policy.min_shift,
@@ -342,7 +340,7 @@ def _missing_finding(
         chance=Chance(
             tv_critical_distance(alpha, [n, reference.rows - n], [m, current.rows - m]),
             share * (1 - share) * (1 / reference.rows + 1 / current.rows),
-            SHIFT_CHANCE_SPREAD,  # a difference of two shares is normal, too
+            NORMAL_SPREAD,
         ),
         sizes=(reference.rows, current.rows),
         alpha=alpha,

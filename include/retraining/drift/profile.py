@@ -39,7 +39,7 @@ from include.retraining.drift.levels import compare_levels
 from include.retraining.drift.statistics import (
     KS_CHANCE_SPREAD,
     KS_CHANCE_SQUARE,
-    SHIFT_CHANCE_SPREAD,
+    NORMAL_SPREAD,
     shift_chance_square,
 )
 from include.retraining.errors import DataError
@@ -308,7 +308,7 @@ def _dependence(
             rows,
             spread=KS_CHANCE_SPREAD,
         ),
-        find_dependence(shifts / scale, shifts, squares, rows, spread=SHIFT_CHANCE_SPREAD),
+        find_dependence(shifts / scale, shifts, squares, rows, spread=NORMAL_SPREAD),
     )
 
 

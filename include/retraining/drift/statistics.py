@@ -16,7 +16,7 @@ from include.retraining.drift.gap import EdgeCounts, largest_gap
 
 KS_CHANCE_SQUARE = np.pi**2 / 12  # mean of D^2 nm / (n + m) under one continuous law
 KS_CHANCE_SPREAD = 0.65  # standard deviation of D^2 in units of that mean
-SHIFT_CHANCE_SPREAD = 2**0.5  # the same of a squared shift, which is normal
+NORMAL_SPREAD = 2**0.5  # the same of the square of what is normal, as a shift: the most there is
 _EXACT_ROWS = 1000  # up to n * m = 1e6 an exact p-value costs about 5 ms
 _EXACT_FLOAT = 2**53  # whole numbers up to here are exact in float64
 
@@ -342,7 +342,7 @@ def tv_by_chance(reference_counts: ArrayLike, current_counts: ArrayLike) -> Tota
     share, s = _pooled_shares(*_counts(reference_counts, current_counts))
     each = share * (1 - share) * s
     if len(share) == 2:
-        return TotalVariationByChance(float(each[0]), SHIFT_CHANCE_SPREAD)
+        return TotalVariationByChance(float(each[0]), NORMAL_SPREAD)
     variance = float((1 - 2 / np.pi) / 4 * each.sum())
     mean = _mean_by_chance(share, s)
     mean_square = mean**2 + variance
