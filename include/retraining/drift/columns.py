@@ -1,4 +1,4 @@
-"""One column of a table at a time, as sorted numbers or as counts of levels.
+"""One column of a table at a time, as numbers counted in cells or as counts of levels.
 
 Whatever a column holds comes out in one of these two forms; what cannot (text where numbers belong,
 lists) counts as missing, with the problem said, so that no type change passes for "no drift".
@@ -17,45 +17,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from include.retraining.drift.gap import EdgeCounts
-from include.retraining.drift.statistics import comparable
+from include.retraining.drift.cells import CellCounts, Cells, Wanted
+from include.retraining.drift.number_types import ordered, settle, union
 from include.retraining.errors import DataError
 
 Source: TypeAlias = "pa.Table | str | PathLike[str] | IO[bytes] | pa.Buffer | bytes"
 
-_PIECE_ROWS = 131_072
-_PART_ROWS = 4_194_304
-_SORTED_ROWS = 16_777_216  # 128 MB a column; beyond, it is counted instead of sorted
+_PIECE_ROWS = 32_768
+_PART_ROWS = 1_048_576
+_WHOLE_ROWS = 16_777_216  # 128 MB a column; beyond, no more than a part of it is in memory
 _BUFFER_BYTES = 1 << 20
 
 
 class NumericColumn(NamedTuple):
-    """A numeric column: its values sorted, missing ones left out.
+    """A numeric column, counted in the cells of a reference; missing values left out.
 
-    float64, or int64 where whole numbers lie beyond 2**53.
+    `inside` gives the values in some cells, sorted, should the counts not be enough. `at_hand` says
+    that it need not read again for that.
     """
 
-    values: NDArray[Any]
+    counts: CellCounts
     rows: int
+    inside: Callable[[Wanted], NDArray[Any]]
     problem: str = ""
-
-    @property
-    def present(self) -> int:
-        """The number of rows that have a value."""
-        return len(self.values)
-
-
-class CountedColumn(NamedTuple):
-    """A numeric column of which only counts at given edges are in memory.
-
-    `fetch` reads the values strictly between pairs of edges, sorted, should the counts not be
-    enough.
-    """
-
-    counts: EdgeCounts
-    rows: int
-    fetch: Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]
-    problem: str = ""
+    at_hand: bool = False
 
     @property
     def present(self) -> int:
@@ -108,16 +93,6 @@ class Columns:
         self.rows = self._file.metadata.num_rows
         self._schema = self._file.schema_arrow
 
-    @property
-    def fits_in_memory(self) -> bool:
-        """Whether one column is small enough to be sorted as a whole."""
-        return self.rows <= _SORTED_ROWS
-
-    def numeric(self, name: str) -> NumericColumn:
-        """Read one column as sorted numbers."""
-        ((values,), problem) = self.numeric_blocks(name, 1)
-        return NumericColumn(values, self.rows, problem)
-
     def numeric_blocks(self, name: str, blocks: int) -> tuple[list[NDArray[Any]], str]:
         """Read one column as sorted numbers, each of some equal parts of it by itself.
 
@@ -127,26 +102,28 @@ class Columns:
         problem, numbers = self._numbers(name)
         try:
             gathered = _gathered(numbers, self.rows)
-            return [_ordered(part) for part in np.array_split(gathered, blocks)], problem
+            return [ordered(settle(part)) for part in np.array_split(gathered, blocks)], problem
         except pa.ArrowInvalid:
             return [np.empty(0)] * blocks, self._not_numbers(name)
 
-    def counted(self, name: str, edges: NDArray[Any]) -> CountedColumn:
-        """Read one column as counts at some edges, some millions of values at a time."""
+    def counted(self, name: str, cells: Cells) -> NumericColumn:
+        """Read one column as counts in some cells; of large ones, a part at a time."""
         problem, numbers = self._numbers(name)
-        total = EdgeCounts.of(edges, np.empty(0, edges.dtype))
         try:
+            if self.rows <= _WHOLE_ROWS:
+                counts, inside = cells.sample(_gathered(numbers, self.rows))
+                return NumericColumn(counts, self.rows, inside, problem, at_hand=True)
+            counts = cells.count(np.empty(0))
             for part in _parts(numbers):
-                total += count_at(edges, part)
+                counts += cells.sample(part).counts
         except pa.ArrowInvalid:
-            problem, total = self._not_numbers(name), EdgeCounts.of(edges, edges[:0])
+            problem, counts = self._not_numbers(name), cells.count(np.empty(0))
 
-        def fetch(starts: NDArray[Any], ends: NDArray[Any]) -> NDArray[Any]:
-            return union(
-                [_strictly_between(part, starts, ends) for part in _parts(self._numbers(name)[1])]
-            )
+        def read_inside(wanted: Wanted) -> NDArray[Any]:
+            parts = _parts(self._numbers(name)[1])
+            return union([cells.sample(part).inside(wanted) for part in parts])
 
-        return CountedColumn(total, self.rows, fetch, problem)
+        return NumericColumn(counts, self.rows, read_inside, problem)
 
     def _numbers(self, name: str) -> tuple[str, Iterator[NDArray[Any]]]:
         """Give the numbers of a column piece by piece, and what is odd about them."""
@@ -192,39 +169,6 @@ class Columns:
             raise DataError(f"column {name!r}: cannot be read from Parquet: {error}") from error
 
 
-def union(samples: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Sort several samples into one, of a type in which no two different values become equal."""
-    filled = [sample for sample in samples if len(sample)]
-    if not filled:
-        return np.empty(0)
-    kinds = {sample.dtype for sample in filled}
-    if len(kinds) > 1:  # some beyond 2**53, some not: integers if all are whole, else as float64
-        whole = [_as_whole(sample) for sample in filled]
-        filled = [s for s in whole if s is not None]
-        if len(filled) < len(whole):
-            filled = [sample.astype(np.float64) for sample in samples if len(sample)]
-    return np.sort(np.concatenate(filled))
-
-
-def same_type(reference: NDArray[Any], current: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Bring two sorted columns to one type; order, and so sortedness, is kept."""
-    if reference.dtype == current.dtype:
-        return reference, current
-    whole = _as_whole(reference), _as_whole(current)
-    if whole[0] is not None and whole[1] is not None:
-        return whole[0], whole[1]
-    return comparable(reference, current)
-
-
-def _as_whole(values: NDArray[Any]) -> NDArray[np.int64] | None:
-    if values.dtype.kind == "i":
-        return values.astype(np.int64, copy=False)
-    inside = len(values) == 0 or (values[0] >= -(2**63) and values[-1] < 2**63)
-    if values.dtype.kind != "f" or not inside or not bool(np.all(values == np.floor(values))):
-        return None
-    return values.astype(np.int64)
-
-
 def _steps_to_numbers(kind: pa.DataType) -> list[pa.DataType] | None:  # noqa: PLR0911 - a table
     """Give the casts that turn a type into numbers; None where there is no such cast."""
     types = pa.types
@@ -258,36 +202,10 @@ def _gathered(pieces: Iterable[NDArray[Any]], rows: int) -> NDArray[Any]:
     return values[:end]
 
 
-def _ordered(values: NDArray[Any]) -> NDArray[Any]:
-    """Sort numbers in place; leave out NaN."""
-    values.sort()
-    if values.dtype.kind == "f":
-        return values[: np.searchsorted(values, np.nan)]  # NaN sorts last
-    if (
-        values.dtype == np.uint64
-    ):  # beyond 2**63 nothing counts rows or names things: rounding is fine
-        values = values.astype(np.int64 if not len(values) or values[-1] < 2**63 else np.float64)
-    return comparable(values, values)[0]
-
-
 def _parts(pieces: Iterator[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-    """Sort the numbers of a column in parts of `_PART_ROWS`, which bounds the memory."""
+    """Give the numbers of a column in parts of `_PART_ROWS`, which bounds the memory."""
     while taken := list(itertools.islice(pieces, _PART_ROWS // _PIECE_ROWS)):
-        yield _ordered(_gathered(taken, sum(map(len, taken))))
-
-
-def count_at(edges: NDArray[Any], ordered: NDArray[Any]) -> EdgeCounts:
-    """Count a sorted sample at edges of a type that may be another."""
-    counted = EdgeCounts.of(*same_type(edges, ordered))
-    return EdgeCounts(edges, counted.below, counted.upto, counted.size)
-
-
-def _strictly_between(
-    ordered: NDArray[Any], starts: NDArray[Any], ends: NDArray[Any]
-) -> NDArray[Any]:
-    first = count_at(starts, ordered).upto
-    last = count_at(ends, ordered).below
-    return np.concatenate([ordered[a:b] for a, b in zip(first, last, strict=True)] or [ordered[:0]])
+        yield _gathered(taken, sum(map(len, taken)))
 
 
 def _numbers(piece: pa.Array, steps: Sequence[pa.DataType]) -> NDArray[Any]:
@@ -297,8 +215,8 @@ def _numbers(piece: pa.Array, steps: Sequence[pa.DataType]) -> NDArray[Any]:
         # Unsafe between units of time only: nanoseconds are cut to microseconds.
         piece = piece.cast(step, safe=not pa.types.is_temporal(step))
     if pa.types.is_floating(piece.type):
-        numbers = piece.to_numpy(zero_copy_only=False)  # NaN for null
-        return np.asarray(numbers, dtype=np.float64)
+        filled = piece.fill_null(np.nan) if piece.null_count else piece
+        return np.asarray(filled.to_numpy(), dtype=np.float64)
     return np.asarray((piece.drop_null() if piece.null_count else piece).to_numpy())
 
 

@@ -1,11 +1,12 @@
 """The seam to engines that hold the current window elsewhere: counts in, the same verdict out.
 
 A check asks three things of a window, each of them one aggregation over one column, so that data
-need not move: how many values lie below and up to some edges (GROUP BY the edge), how often each
+need not move: how many values each cell of the reference holds (GROUP BY the cell), how often each
 level occurs (GROUP BY the level), and, only where a threshold falls inside the certified interval
-of the counts, the few values between some neighbouring edges. `DuckDBWindow` asks them in SQL;
-Spark, Trino or Athena would do so with the same statements (``width_bucket`` where there is no ASOF
-join). pyarrow Tables and Parquet files answer through `columns.Columns`.
+of the counts, the few values in some cells. `DuckDBWindow` asks them in SQL; Spark, Trino or Athena
+would do so with the same statements (the cell of a grid is arithmetic, that of edges
+``width_bucket`` where there is no ASOF join). pyarrow Tables and Parquet files answer through
+`columns.Columns`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from include.retraining.drift.columns import CountedColumn, LevelColumn, is_missing, level_name
-from include.retraining.drift.gap import EdgeCounts
+from include.retraining.drift.cells import CellCounts, Cells, Edges, Wanted
+from include.retraining.drift.columns import LevelColumn, NumericColumn, is_missing, level_name
 
 if TYPE_CHECKING:
     import duckdb
@@ -28,8 +29,8 @@ class CountingWindow(Protocol):
 
     rows: int
 
-    def counted(self, name: str, edges: NDArray[Any]) -> CountedColumn:
-        """Count one column at edges; an absent column counts nothing, with the problem said."""
+    def counted(self, name: str, cells: Cells) -> NumericColumn:
+        """Count one column in cells; an absent column counts nothing, with the problem said."""
 
     def levels(self, name: str) -> LevelColumn:
         """Count how often each level of one column occurs."""
@@ -55,45 +56,35 @@ class DuckDBWindow:
         self._types = {row[0]: str(row[1]) for row in described}
         self.rows = int(self._all(f"SELECT count(*) FROM {relation}")[0][0])  # noqa: S608
 
-    def counted(self, name: str, edges: NDArray[Any]) -> CountedColumn:
-        """Count one column at edges, with one GROUP BY."""
+    def counted(self, name: str, cells: Cells) -> NumericColumn:
+        """Count one column in cells, with one GROUP BY."""
         if name not in self._types:
-            return self._nothing(edges, "the column is absent")
+            return self._nothing(cells, "the column is absent")
         kind = self._types[name]
-        number = _as_number(name, kind, whole=edges.dtype.kind == "i")
+        whole = isinstance(cells, Edges) and cells.at.dtype.kind == "i"
+        number = _as_number(name, kind, whole=whole)
         if number is None:
-            return self._nothing(edges, f"values are {kind}, not numbers")
+            return self._nothing(cells, f"values are {kind}, not numbers")
         problem = ""
         if kind == "VARCHAR":
             problem = f"values arrive as {kind}, read as numbers"
             unread = f"SELECT count(*) FROM {self._relation} WHERE {number} IS NULL AND {_quoted(name)} IS NOT NULL"  # noqa: S608, E501
             if self._all(unread)[0][0]:
-                return self._nothing(edges, f"values are {kind}, not numbers")
-        self._register_edges(edges)
-        groups = self._all(
-            f"""
-            SELECT coalesce(e.position, -1), count(*), count(*) FILTER (v.x = e.edge)
-            FROM (SELECT {number} AS x FROM {self._relation}) v
-            ASOF LEFT JOIN drift_edges e ON v.x >= e.edge
-            WHERE v.x IS NOT NULL AND NOT isnan(v.x::DOUBLE)
-            GROUP BY 1
-            """  # noqa: S608
-        )
-        size = sum(count for _, count, _ in groups)
-        starting = np.zeros(len(edges) + 1, dtype=np.int64)  # [i + 1]: from edge i up to the next
-        equal = np.zeros(len(edges), dtype=np.int64)
-        for position, count, ties in groups:
-            starting[position + 1] = count
-            if position >= 0:
-                equal[position] = ties
-        below = np.cumsum(starting)[:-1]
+                return self._nothing(cells, f"values are {kind}, not numbers")
+        located = self._located(number, cells)
+        held = np.zeros(len(cells), dtype=np.int64)
+        for cell, count in self._all(f"SELECT cell, count(*) FROM ({located}) GROUP BY 1"):  # noqa: S608
+            held[cell] = count
 
-        def fetch(starts: NDArray[Any], ends: NDArray[Any]) -> NDArray[Any]:
-            return self._between(number, starts, ends)
+        def inside(wanted: Wanted) -> NDArray[Any]:
+            self._register("drift_wanted", cell=np.flatnonzero(wanted))
+            found = self._connection.execute(
+                f"SELECT x FROM ({self._located(number, cells)})"  # noqa: S608
+                " SEMI JOIN drift_wanted USING (cell) ORDER BY x"
+            ).fetchnumpy()["x"]
+            return np.asarray(found, dtype=np.int64 if whole else np.float64)
 
-        return CountedColumn(
-            EdgeCounts(edges, below, below + equal, size), self.rows, fetch, problem
-        )
+        return NumericColumn(CellCounts.of(cells, held), self.rows, inside, problem)
 
     def levels(self, name: str) -> LevelColumn:
         """Count how often each level of one column occurs, with one GROUP BY."""
@@ -111,28 +102,28 @@ class DuckDBWindow:
                 counts[level_name(value)] = counts.get(level_name(value), 0) + count
         return LevelColumn(counts, self.rows)
 
-    def _between(self, number: str, starts: NDArray[Any], ends: NDArray[Any]) -> NDArray[Any]:
-        self._register_edges(starts, ends)
-        found = self._connection.execute(
-            f"""
-            SELECT v.x FROM (SELECT {number} AS x FROM {self._relation}) v
-            ASOF JOIN drift_edges e ON v.x >= e.edge
-            WHERE v.x > e.edge AND v.x < e.until ORDER BY v.x
-            """  # noqa: S608
-        ).fetchnumpy()["x"]
-        return np.asarray(found, dtype=starts.dtype)
+    def _located(self, number: str, cells: Cells) -> str:
+        """Give the SQL of the present values, and the cell of each."""
+        values = f"(SELECT {number} AS x FROM {self._relation})"  # noqa: S608
+        present = "x IS NOT NULL AND NOT isnan(x::DOUBLE)"
+        if isinstance(cells, Edges):
+            self._register("drift_edges", cell=np.arange(1, len(cells)), edge=cells.at)
+            return (
+                f"SELECT x, coalesce(cell, 0) AS cell FROM {values}"  # noqa: S608
+                f" ASOF LEFT JOIN drift_edges ON x >= edge WHERE {present}"
+            )
+        at = f"(x - '{cells.low!r}'::DOUBLE) * '{cells.scale!r}'::DOUBLE"
+        cell = f"trunc(greatest(0, least({len(cells) - 1}, {at})))::INTEGER"
+        return f"SELECT x, {cell} AS cell FROM {values} WHERE {present}"  # noqa: S608
 
-    def _register_edges(self, edges: NDArray[Any], until: NDArray[Any] | None = None) -> None:
+    def _register(self, name: str, **columns: NDArray[Any]) -> None:
         import pyarrow as pa
 
-        columns = {"position": np.arange(len(edges)), "edge": edges}
-        if until is not None:
-            columns["until"] = until
-        self._connection.register("drift_edges", pa.table(columns))
+        self._connection.register(name, pa.table(columns))
 
-    def _nothing(self, edges: NDArray[Any], problem: str) -> CountedColumn:
-        empty = EdgeCounts.of(edges, edges[:0])
-        return CountedColumn(empty, self.rows, lambda *_: edges[:0], problem)
+    def _nothing(self, cells: Cells, problem: str) -> NumericColumn:
+        nothing = cells.count(np.empty(0))
+        return NumericColumn(nothing, self.rows, lambda _: np.empty(0), problem)
 
     def _all(self, statement: str) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = self._connection.execute(statement).fetchall()

@@ -26,24 +26,11 @@ from include.retraining.drift.calibration import (
     normal_quantile,
     student_quantile,
 )
-from include.retraining.drift.columns import (
-    Columns,
-    CountedColumn,
-    NumericColumn,
-    Source,
-    count_at,
-    same_type,
-)
+from include.retraining.drift.columns import Columns, NumericColumn, Source
 from include.retraining.drift.engine import CountingWindow
-from include.retraining.drift.gap import (
-    Bounds,
-    EdgeCounts,
-    gap_bounds,
-    largest_gap,
-    rank_shift,
-    refined_gap,
-)
+from include.retraining.drift.gap import Bounds, exact_gap, gap_bounds, rank_shift
 from include.retraining.drift.levels import compare_levels
+from include.retraining.drift.number_types import same_type
 from include.retraining.drift.profile import CategoricalProfile, NumericProfile, ReferenceProfile
 from include.retraining.drift.statistics import (
     KS_CHANCE_SPREAD,
@@ -136,7 +123,7 @@ def measure_columns(
     features = []
     for column in profile:
         if isinstance(column, NumericProfile):
-            drift = _measure_numeric(column, _read(window, column), setting)
+            drift = _measure_numeric(column, window, setting)
         else:
             drift = _measure_categorical(column, window, setting)
         extras: dict[str, object] = {"importance": (importances or {}).get(column.name)}
@@ -161,37 +148,29 @@ def overall_state(features: Sequence[FeatureDrift]) -> Calibration:
     return "uncalibrated" if "uncalibrated" in states else "insufficient"
 
 
-def _read(window: CountingWindow, column: NumericProfile) -> NumericColumn | CountedColumn:
-    if isinstance(window, Columns) and window.fits_in_memory:
-        return window.numeric(column.name)
-    return window.counted(column.name, column.counts.edges)
-
-
 def _measure_numeric(
-    reference: NumericProfile,
-    current: NumericColumn | CountedColumn,
-    setting: _Setting,
+    reference: NumericProfile, window: CountingWindow, setting: _Setting
 ) -> FeatureDrift:
     comparisons, policy, at = setting
+    current = window.counted(reference.name, reference.counts.cells)
     n, m = len(reference.values), current.present
     bounds = p_value = shift = errors = None
     findings = []
     if n and m:
-        bounds, at_edges = _distance(reference, current)
-        shift = rank_shift(reference.counts, at_edges)
+        shift = rank_shift(reference.counts, current.counts)
         thresholds = numeric_thresholds(
             reference.history,
             reference.shift_history,
             sizes=(n, m),
-            shift_square=shift_chance_square(reference.counts, at_edges),
+            shift_square=shift_chance_square(reference.counts, current.counts),
             alpha=policy.alpha / comparisons,
             policy=policy,
             at=at,
         )
         errors = thresholds.shift_errors
-        limit = thresholds.distance.value
-        if isinstance(current, CountedColumn) and bounds.low <= limit < bounds.high:
-            exact = refined_gap(reference.values, reference.counts, current.counts, current.fetch)
+        bounds = gap_bounds(reference.counts, current.counts)
+        if current.at_hand or bounds.low <= thresholds.distance.value < bounds.high:
+            exact = exact_gap(reference.values, reference.counts, current.counts, current.inside)
             bounds = Bounds(exact, exact)
         p_value = ks_p_value(bounds.low, n, m)
         findings.append(_Finding(bounds.low, thresholds.distance, "D"))
@@ -228,15 +207,16 @@ def _measure_numeric(
     )
 
 
-def _extras(reference: NumericProfile, current: NumericColumn | CountedColumn) -> _Extras:
+def _extras(reference: NumericProfile, current: NumericColumn) -> _Extras:
     """Give what others report about a drifted column; nothing where it would have to be read again.
 
     Both look at every value on both sides once more, so an ordinary column goes without.
     """
-    if isinstance(current, CountedColumn):
+    if not current.at_hand:
         return _Extras()
+    every = np.ones(len(current.counts.cells), bool)
     before, now = (
-        values[np.isfinite(values)] for values in same_type(reference.values, current.values)
+        values[np.isfinite(values)] for values in same_type(reference.values, current.inside(every))
     )
     if not len(before) or not len(now):
         return _Extras()
@@ -246,19 +226,6 @@ def _extras(reference: NumericProfile, current: NumericColumn | CountedColumn) -
         for side in (before, now)
     ]
     return _Extras(psi(*counts), wasserstein_distance(before, now))
-
-
-def _distance(
-    reference: NumericProfile, current: NumericColumn | CountedColumn
-) -> tuple[Bounds, EdgeCounts]:
-    """Give the distance, and the current values counted at the edges of the reference."""
-    if isinstance(current, CountedColumn):
-        return gap_bounds(reference.counts, current.counts), current.counts
-    at_edges = count_at(reference.counts.edges, current.values)
-    left, right = same_type(reference.values, current.values)
-    known = (reference.counts, at_edges) if left is reference.values else ()
-    exact = largest_gap(left, right, *known)
-    return Bounds(exact, exact), at_edges
 
 
 class NumericThresholds(NamedTuple):
@@ -325,7 +292,7 @@ def numeric_thresholds(
 
 def _missing_finding(
     reference: NumericProfile,
-    current: NumericColumn | CountedColumn,
+    current: NumericColumn,
     setting: _Setting,
 ) -> _Finding | None:
     comparisons, policy, at = setting
@@ -425,7 +392,7 @@ def _state(findings: Sequence[_Finding]) -> Calibration:
 
 def _numeric_reason(
     reference: NumericProfile,
-    current: NumericColumn | CountedColumn,
+    current: NumericColumn,
     findings: Sequence[_Finding],
     *,
     direction: str,

@@ -12,6 +12,7 @@ import json
 import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -26,16 +27,11 @@ from include.retraining.drift.calibration import (
     History,
     find_dependence,
 )
-from include.retraining.drift.columns import (
-    Columns,
-    LevelColumn,
-    Source,
-    count_at,
-    same_type,
-    union,
-)
-from include.retraining.drift.gap import EdgeCounts, gap_bounds, largest_gap, rank_shift
+from include.retraining.drift.cells import CellCounts, Cells, Edges, Grid, cells_for, slices
+from include.retraining.drift.columns import Columns, LevelColumn, Source
+from include.retraining.drift.gap import exact_gap, gap_bounds, rank_shift
 from include.retraining.drift.levels import compare_levels
+from include.retraining.drift.number_types import union
 from include.retraining.drift.statistics import (
     KS_CHANCE_SPREAD,
     KS_CHANCE_SQUARE,
@@ -44,7 +40,7 @@ from include.retraining.drift.statistics import (
 )
 from include.retraining.errors import DataError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 _VERSION_KEY = b"drift_profile_version"
 _HEADER_KEY = b"drift_profile_header"  # what is known without touching a column
 _SCHEMA = pa.schema(
@@ -54,8 +50,8 @@ _SCHEMA = pa.schema(
         ("rows", pa.int64()),
         ("float_values", pa.large_list(pa.float64())),  # one of the two holds the sorted values
         ("whole_values", pa.large_list(pa.int64())),
-        ("edge_below", pa.list_(pa.int64())),
-        ("edge_upto", pa.list_(pa.int64())),
+        ("values_before", pa.list_(pa.int64())),  # each cell, and the end
+        ("grid", pa.list_(pa.float64())),  # one of the three says how the cells are cut
         ("float_edges", pa.list_(pa.float64())),
         ("whole_edges", pa.list_(pa.int64())),
         ("levels", pa.list_(pa.string())),
@@ -79,7 +75,7 @@ class NumericProfile:
     name: str
     rows: int
     values: NDArray[Any]
-    counts: EdgeCounts
+    counts: CellCounts
     history: History
     shift_history: History
     missing_history: History
@@ -246,7 +242,8 @@ def _numeric_batch(name: str, windows: Sequence[Columns]) -> pa.RecordBatch:
     blocks = [window.numeric_blocks(name, BLOCKS)[0] for window in windows]
     samples = [union(parts) for parts in blocks]
     values = union(samples)
-    counts = EdgeCounts.at_quantiles(values)
+    cells = cells_for(values)
+    counts = cells.count(values)
     rows = np.array([window.rows for window in windows])
     present = np.array([len(sample) for sample in samples])
     distances, shifts = [], []
@@ -256,15 +253,13 @@ def _numeric_batch(name: str, windows: Sequence[Columns]) -> pa.RecordBatch:
             distances.append(np.nan)
             shifts.append(np.nan)
             continue
-        reference, window = same_type(values, sample)
-        at_edges = count_at(counts.edges, window)
         # The rest of the history is the union without the window, so its distance from the window
         # is the union's, times n / (n - m): no second sort.
-        known = (counts, at_edges) if reference is values else ()
-        gap = largest_gap(reference, window, *known)
+        at_cells = cells.count(sample)
+        gap = exact_gap(values, counts, at_cells, partial(slices, sample, at_cells))
         distances.append(min(1.0, gap * n / (n - m)))
-        shifts.append(min(1.0, abs(rank_shift(counts, at_edges)) * n / (n - m)))
-    dependence = _dependence(counts, blocks)
+        shifts.append(min(1.0, abs(rank_shift(counts, at_cells)) * n / (n - m)))
+    dependence = _dependence(Edges.at_quantiles(values).count(values), blocks)
     whole = values.dtype.kind == "i"
     return _batch(
         name=name,
@@ -272,10 +267,8 @@ def _numeric_batch(name: str, windows: Sequence[Columns]) -> pa.RecordBatch:
         rows=int(rows.sum()),
         float_values=None if whole else values,
         whole_values=values if whole else None,
-        edge_below=counts.below,
-        edge_upto=counts.upto,
-        float_edges=None if whole else counts.edges,
-        whole_edges=counts.edges if whole else None,
+        values_before=counts.before,
+        **_cut(cells),
         window_rows=rows,
         window_present=present,
         window_distances=np.array(distances),
@@ -286,15 +279,29 @@ def _numeric_batch(name: str, windows: Sequence[Columns]) -> pa.RecordBatch:
     )
 
 
+def _cut(cells: Cells) -> dict[str, NDArray[Any]]:
+    """Say how the cells are cut, as `_cells` reads it."""
+    if isinstance(cells, Grid):
+        return {"grid": np.array([cells.low, cells.scale])}
+    return {"whole_edges" if cells.at.dtype.kind == "i" else "float_edges": cells.at}
+
+
+def _cells(batch: pa.RecordBatch) -> Cells:
+    if batch.column("grid")[0].is_valid:
+        return Grid(*batch.column("grid")[0].as_py())
+    which = "float_edges" if batch.column("float_edges")[0].is_valid else "whole_edges"
+    return Edges(np.asarray(batch.column(which)[0].values.to_numpy()))
+
+
 def _dependence(
-    reference: EdgeCounts, blocks: Sequence[Sequence[NDArray[Any]]]
+    reference: CellCounts, blocks: Sequence[Sequence[NDArray[Any]]]
 ) -> tuple[Dependence, Dependence]:
     """Read off blocks how alike neighbouring rows are: in distance, and in shift."""
     blocks = [window for window in blocks if all(len(block) for block in window)]
     if not blocks:
         return INDEPENDENT, INDEPENDENT
     rows = np.array([[len(block) for block in window] for window in blocks])
-    counted = [[count_at(reference.edges, block) for block in window] for window in blocks]
+    counted = [[reference.cells.count(block) for block in window] for window in blocks]
     distances = np.array([[gap_bounds(reference, b).low for b in window] for window in counted])
     shifts = np.array([[rank_shift(reference, b) for b in window] for window in counted])
     squares = np.array([[shift_chance_square(reference, b) for b in window] for window in counted])
@@ -380,9 +387,7 @@ def _decode(batch: pa.RecordBatch, starts: NDArray[np.datetime64] | None) -> Col
         one("name"),
         one("rows"),
         values,
-        EdgeCounts(
-            numbers(f"{which}_edges"), numbers("edge_below"), numbers("edge_upto"), len(values)
-        ),
+        CellCounts(_cells(batch), numbers("values_before")),
         History(numbers("window_present"), numbers("window_distances"), starts, dependence[0]),
         History(numbers("window_present"), numbers("window_shifts"), starts, dependence[1]),
         History(numbers("window_rows"), numbers("window_missing_changes"), starts),

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from include.retraining.drift.gap import EdgeCounts, largest_gap
+from include.retraining.drift.cells import CellCounts
+from include.retraining.drift.gap import largest_gap
+from include.retraining.drift.number_types import comparable
 
 KS_CHANCE_SQUARE = np.pi**2 / 12  # mean of D^2 nm / (n + m) under one continuous law
 KS_CHANCE_SPREAD = 0.65  # standard deviation of D^2 in units of that mean
 NORMAL_SPREAD = 2**0.5  # the same of the square of what is normal, as a shift: the most there is
 _EXACT_ROWS = 1000  # up to n * m = 1e6 an exact p-value costs about 5 ms
-_EXACT_FLOAT = 2**53  # whole numbers up to here are exact in float64
 
 
 def ks_distance(reference: ArrayLike, current: ArrayLike) -> float:
@@ -147,7 +148,7 @@ def ks_critical_distance(alpha: float, n: int, m: int) -> float:
     return float(min(1.0, z * ((n + m) / (n * m)) ** 0.5))
 
 
-def shift_chance_square(reference: EdgeCounts, current: EdgeCounts) -> float:
+def shift_chance_square(reference: CellCounts, current: CellCounts) -> float:
     r"""Give the mean squared Cliff's delta of two samples of one law: its variance by chance.
 
     .. math:: \frac{n + m + 1}{3nm} (1 - T), \quad T = \frac{\sum_j t_j^3 - t_j}{(n+m)^3 - (n+m)}
@@ -158,9 +159,8 @@ def shift_chance_square(reference: EdgeCounts, current: EdgeCounts) -> float:
 
     Parameters
     ----------
-    reference, current : EdgeCounts
-        Counted at the same edges, not empty. Ties are seen where they are edges, as every value is
-        that many share.
+    reference, current : CellCounts
+        In the same cells, not empty. What shares a cell is a tie, as it is for the shift.
 
     References
     ----------
@@ -169,13 +169,14 @@ def shift_chance_square(reference: EdgeCounts, current: EdgeCounts) -> float:
 
     Examples
     --------
-    >>> values = EdgeCounts.at_quantiles(np.arange(20.0))
+    >>> from include.retraining.drift.cells import Edges
+    >>> values = Edges.around(np.arange(20.0)).count(np.arange(20.0))
     >>> round(shift_chance_square(values, values), 6)
     0.034103
     """
     n, m = reference.size, current.size
-    ties = (reference.upto - reference.below + current.upto - current.below).astype(np.float64)
-    tied = float((ties**3 - ties).sum()) / ((n + m) ** 3 - (n + m))
+    ties = (reference.held + current.held).astype(np.float64)
+    tied = float((ties * (ties * ties - 1)).sum()) / ((n + m) ** 3 - (n + m))
     return (n + m + 1) / (3 * n * m) * max(0.0, 1 - tied)
 
 
@@ -432,29 +433,6 @@ def wasserstein_distance(reference: ArrayLike, current: ArrayLike) -> float:
     )
     apart = gap > 0  # where the functions meet, even an infinite stretch costs nothing
     return float((gap[apart] * (points[1:][apart] - at[apart])).sum())
-
-
-def comparable(reference: NDArray[Any], current: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Bring two samples to one type in which no two different values become equal.
-
-    float64 wherever it is exact. Whole numbers beyond 2**53 stay whole against whole numbers;
-    against fractions they become the platform's longest float (exact on Linux).
-    """
-    if reference.dtype.kind in "mM" or current.dtype.kind in "mM":
-        common = np.promote_types(reference.dtype, current.dtype)
-        return reference.astype(common).view(np.int64), current.astype(common).view(np.int64)
-    if _fits_float(reference) and _fits_float(current):
-        return reference.astype(np.float64, copy=False), current.astype(np.float64, copy=False)
-    common = np.promote_types(reference.dtype, current.dtype)
-    if common.kind not in "iu":
-        common = np.dtype(np.longdouble)
-    return reference.astype(common, copy=False), current.astype(common, copy=False)
-
-
-def _fits_float(values: NDArray[Any]) -> bool:
-    if values.dtype.kind not in "iu" or values.dtype.itemsize < 8 or not len(values):
-        return values.dtype != np.longdouble
-    return bool(values.max() <= _EXACT_FLOAT and values.min() >= -_EXACT_FLOAT)
 
 
 def _present(values: ArrayLike, side: str) -> NDArray[Any]:

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from include.retraining.drift import columns
+from include.retraining.drift import cells, columns
+from include.retraining.drift.cells import Edges, Grid
 from include.retraining.drift.engine import CountingWindow, DuckDBWindow
 from include.retraining.drift.measure import measure_columns
 from include.retraining.drift.profile import NumericProfile, ReferenceProfile
@@ -49,10 +50,17 @@ def _table(rows: int, seed: int, shift: float = 0.0) -> pa.Table:
     )
 
 
-@pytest.fixture(scope="module")
-def profile() -> ReferenceProfile:
+@pytest.fixture(scope="module", params=[Edges, Grid])
+def profile(request: pytest.FixtureRequest) -> ReferenceProfile:
+    """Give a profile whose columns are cut at quantiles, and one with a grid where it can be."""
     windows = [_table(2000, seed) for seed in range(6)]
-    return ReferenceProfile.build(windows, numeric=_NUMERIC, categorical=_CATEGORICAL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cells, "_GRID_ROWS", 1000 if request.param is Grid else 10**9)
+        built = ReferenceProfile.build(windows, numeric=_NUMERIC, categorical=_CATEGORICAL)
+    same = next(iter(built))
+    assert isinstance(same, NumericProfile)
+    assert isinstance(same.counts.cells, request.param)
+    return ReferenceProfile.from_bytes(built.to_bytes())
 
 
 def _assert_same_verdict(
@@ -62,6 +70,7 @@ def _assert_same_verdict(
         assert (one.name, one.drifted, one.state) == (other.name, other.drifted, other.state)
         assert one.threshold == other.threshold
         assert one.missing_change == other.missing_change
+        assert (one.shift, one.shift_threshold) == (other.shift, other.shift_threshold)
         if other.distance is None:
             assert one.distance is None
             continue
@@ -99,16 +108,18 @@ def test_a_window_too_large_to_sort_gets_the_same_verdict(
     exact = measure_columns(profile, current, policy=_POLICY)
     path = tmp_path / "now.parquet"
     pq.write_table(current, path, row_group_size=300)
-    monkeypatch.setattr(columns, "_SORTED_ROWS", 100)
+    monkeypatch.setattr(columns, "_WHOLE_ROWS", 100)
     monkeypatch.setattr(columns, "_PIECE_ROWS", 100)
     monkeypatch.setattr(columns, "_PART_ROWS", 500)
     for source in (path, current):
         _assert_same_verdict(measure_columns(profile, source, policy=_POLICY), exact)
 
 
+@pytest.mark.parametrize("grid_rows", [1000, 10**9])
 def test_a_threshold_inside_the_interval_is_settled_by_the_values(
-    monkeypatch: pytest.MonkeyPatch,
+    grid_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(cells, "_GRID_ROWS", grid_rows)
     rng = np.random.default_rng(0)
     windows = [pa.table({"x": rng.normal(size=3000)}) for _ in range(6)]
     profile = ReferenceProfile.build(windows, numeric=["x"])
@@ -121,7 +132,7 @@ def test_a_threshold_inside_the_interval_is_settled_by_the_values(
         for nudge in (-1e-9, 1e-9):  # the threshold just below, and just above the exact distance
             policy = Drift(min_distance=exact.distance + nudge, alpha=0.9)
             with duckdb.connect() as connection, monkeypatch.context() as patch:
-                patch.setattr(columns, "_SORTED_ROWS", 0)
+                patch.setattr(columns, "_WHOLE_ROWS", 0)
                 connection.register("batch", current)
                 window = DuckDBWindow(connection, "batch") if source == "duckdb" else current
                 (found,) = measure_columns(profile, window, policy=policy)

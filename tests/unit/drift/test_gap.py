@@ -1,11 +1,14 @@
 """The certified interval holds, and the exact search finds what a full merge finds."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.retraining.drift.gap import EdgeCounts, gap_bounds, largest_gap
+from include.retraining.drift.cells import Edges, slices
+from include.retraining.drift.gap import exact_gap, gap_bounds, largest_gap
 
 _values = st.lists(st.one_of(st.integers(-4, 4), st.floats(-9, 9)), min_size=1, max_size=200)
 
@@ -23,11 +26,13 @@ def test_bounds_hold_the_exact_gap_whatever_the_edges(
     reference: list[float], current: list[float], edges: int
 ) -> None:
     left, right = np.sort(np.array(reference, float)), np.sort(np.array(current, float))
-    counts = EdgeCounts.at_quantiles(left, edges)
-    bounds = gap_bounds(counts, EdgeCounts.of(counts.edges, right))
+    cells = Edges.at_quantiles(left, edges)
+    counts, counted = cells.count(left), cells.count(right)
+    bounds = gap_bounds(counts, counted)
     exact = _by_full_merge(left, right)
     assert bounds.low - 1e-12 <= exact <= bounds.high + 1e-12
-    assert largest_gap(left, right, counts) == pytest.approx(exact, abs=1e-12)
+    inside = partial(slices, right, counted)
+    assert exact_gap(left, counts, counted, inside) == pytest.approx(exact, abs=1e-12)
 
 
 @pytest.mark.parametrize("size", [50_000, 200_000])
@@ -52,30 +57,8 @@ def test_large_samples_take_every_way_through_the_search(law: str, size: int) ->
     )
 
 
-def test_bounds_close_where_every_reference_value_is_an_edge() -> None:
-    counts = EdgeCounts.of(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 2.0, 3.0]))
-    bounds = gap_bounds(counts, EdgeCounts.of(counts.edges, np.array([0.0, 2.5])))
+def test_bounds_close_where_every_reference_value_is_alone_in_its_cell() -> None:
+    reference = np.array([1.0, 2.0, 2.0, 3.0])
+    cells = Edges.around(reference)
+    bounds = gap_bounds(cells.count(reference), cells.count(np.array([0.0, 2.5])))
     assert bounds.low == bounds.high == 0.5
-
-
-def test_counts_of_two_files_at_the_same_edges_add_up() -> None:
-    edges = np.array([0.0, 1.0])
-    one = EdgeCounts.of(edges, np.array([-1.0, 0.0]))
-    two = EdgeCounts.of(edges, np.array([0.0, 1.0, 5.0]))
-    both = EdgeCounts.of(edges, np.array([-1.0, 0.0, 0.0, 1.0, 5.0]))
-    total = one + two
-    assert (total.below.tolist(), total.upto.tolist(), total.size) == (
-        both.below.tolist(), both.upto.tolist(), both.size,
-    )  # fmt: skip
-
-
-def test_counts_at_other_edges_do_not_add_up() -> None:
-    one = EdgeCounts.of(np.array([0.0]), np.array([1.0]))
-    with pytest.raises(ValueError, match="same edges"):
-        one + EdgeCounts.of(np.array([1.0]), np.array([1.0]))
-
-
-def test_edges_include_the_smallest_and_largest_value() -> None:
-    counts = EdgeCounts.at_quantiles(np.arange(1000.0), 3)
-    assert counts.edges.tolist() == [0.0, 499.0, 999.0]
-    assert EdgeCounts.at_quantiles(np.empty(0)).size == 0

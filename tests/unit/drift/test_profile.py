@@ -50,7 +50,6 @@ def test_reference_is_the_union_of_the_windows(
     assert x.rows == 2000
     assert x.values.tolist() == sorted(union["x"].drop_null().to_pylist())
     assert x.counts.size == len(x.values)
-    assert (x.counts.edges[0], x.counts.edges[-1]) == (x.values[0], x.values[-1])
 
 
 def test_whole_numbers_beyond_float64_stay_whole(
@@ -138,7 +137,7 @@ def test_a_profile_of_another_version_is_refused(profile: ReferenceProfile) -> N
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, reader.schema.with_metadata(metadata)):
             pass
-        with pytest.raises(DataError, match=f"format version 3, got {got}"):
+        with pytest.raises(DataError, match=f"format version 4, got {got}"):
             ReferenceProfile.from_bytes(sink.getvalue().to_pybytes())
 
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from include.retraining.drift.gap import EdgeCounts, rank_shift
+from include.retraining.drift.cells import Edges
+from include.retraining.drift.gap import rank_shift
 from include.retraining.drift.statistics import (
     homogeneity_test,
     ks_critical_distance,
@@ -172,8 +173,8 @@ def test_shift_and_its_chance_agree_with_scipy_with_and_without_ties() -> None:
         current = np.sort(_random_sample(rng, 60))
         if reference[0] == current[0] == reference[-1] == current[-1]:
             continue  # scipy warns, we say 0
-        every = np.unique(np.concatenate([reference, current]))
-        counted = EdgeCounts.of(every, reference), EdgeCounts.of(every, current)
+        cells = Edges.around(np.concatenate([reference, current]))
+        counted = cells.count(reference), cells.count(current)
         expected = stats.mannwhitneyu(current, reference, use_continuity=False, method="asymptotic")
         shift, square = rank_shift(*counted), shift_chance_square(*counted)
         assert shift == pytest.approx(2 * expected.statistic / 80 / 60 - 1, abs=1e-12)
@@ -183,10 +184,10 @@ def test_shift_and_its_chance_agree_with_scipy_with_and_without_ties() -> None:
 def test_a_few_edges_tell_the_shift_almost_exactly() -> None:
     rng = np.random.default_rng(3)
     reference, current = np.sort(rng.normal(size=20_000)), np.sort(rng.normal(0.2, 1, 1000))
-    counts = EdgeCounts.at_quantiles(reference)
-    assert len(counts.edges) < 300
+    cells = Edges.at_quantiles(reference)
+    assert len(cells) < 600
     exact = 2 * stats.mannwhitneyu(current, reference).statistic / 20_000 / 1000 - 1
-    found = rank_shift(counts, EdgeCounts.of(counts.edges, current))
+    found = rank_shift(cells.count(reference), cells.count(current))
     assert found == pytest.approx(exact, abs=1e-3)
 
 
@@ -194,16 +195,16 @@ def test_a_few_edges_tell_the_shift_almost_exactly() -> None:
 def test_a_shift_is_at_most_twice_the_distance(one: list[int], other: list[int]) -> None:
     """So a shift beyond twice the smallest distance that matters is one that does."""
     left, right = np.sort(np.array(one, float)), np.sort(np.array(other, float))
-    counts = EdgeCounts.at_quantiles(left)
-    shift = rank_shift(counts, EdgeCounts.of(counts.edges, right))
+    cells = Edges.at_quantiles(left)
+    shift = rank_shift(cells.count(left), cells.count(right))
     assert abs(shift) <= 2 * ks_distance(left, right) + 1e-12
 
 
 def test_a_constant_has_no_shift_and_no_chance() -> None:
-    counts = EdgeCounts.at_quantiles(np.ones(30))
-    same = EdgeCounts.of(counts.edges, np.ones(20))
+    cells = Edges.at_quantiles(np.ones(30))
+    counts, same = cells.count(np.ones(30)), cells.count(np.ones(20))
     assert (rank_shift(counts, same), shift_chance_square(counts, same)) == (0.0, 0.0)
-    assert rank_shift(counts, EdgeCounts.of(counts.edges, np.full(20, 2.0))) == 1.0
+    assert rank_shift(counts, cells.count(np.full(20, 2.0))) == 1.0
 
 
 # --- levels ---------------------------------------------------------------------------------------
