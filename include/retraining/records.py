@@ -211,8 +211,10 @@ class FeatureDrift(Record):
     shift_errors: tuple[float, float] | None = Field(
         default=None,
         description="standard deviations of an ordinary shift: of the window, and of the "
-        "reference, which all windows against it share; widened by what few windows leave "
-        "uncertain; None: no history says what is ordinary",
+        "reference, which all windows against it share; None: no history says what is ordinary",
+    )
+    trend_limit: float | None = Field(
+        default=None, description="standard errors from which a trend of the shift is certain"
     )
     missing_change: Share | None = Field(
         default=None, description="of a numeric column: how far its share of missing values moved"

@@ -360,6 +360,7 @@ def moving(*shifts: float, **changes: object) -> list[DriftReport]:
                     "shift": shift,
                     "shift_threshold": 0.1,
                     "shift_errors": (0.01, 0.002),
+                    "trend_limit": 4.0,
                     **changes,
                 }
             )

@@ -65,7 +65,7 @@ from include.retraining.spec import Drift
 # What a numeric column may cost in false alarms is shared by what is asked of it: is its law
 # another, did its values move, do they keep moving, are more of them missing? Most drift moves
 # values.
-DISTANCE_SHARE, SHIFT_SHARE, TREND_SHARE, MISSING_SHARE = 0.2, 0.55, 0.15, 0.1
+DISTANCE_SHARE, SHIFT_SHARE, TREND_SHARE, MISSING_SHARE = 0.15, 0.45, 0.3, 0.1
 BLOCKS = 8  # consecutive parts of a window
 _MIN_BLOCK_ROWS = 30
 _YEAR, _SEASON = 365.2425, 45.0  # days
@@ -179,7 +179,8 @@ class Threshold(NamedTuple):
     few) or ``unbounded`` (no distance could exceed the threshold). `seasonal` says that only
     windows of the same time of year counted. `design_effect` is what chance was widened by for rows
     that are alike. `window_variance` is what windows differ by beyond chance, widened by what few
-    of them leave uncertain about it.
+    of them leave uncertain about it. `unused` is the share of `alpha` that the floor leaves over:
+    where it lies far beyond what is ordinary, next to no window exceeds it by chance.
     """
 
     value: float
@@ -190,6 +191,7 @@ class Threshold(NamedTuple):
     seasonal: bool = False
     design_effect: float = 1.0
     window_variance: float = 0.0
+    unused: float = 0.0
 
 
 def find_threshold(
@@ -257,11 +259,16 @@ def find_threshold(
         candidates["history"] = max(ordinary, bound)
     basis = max(candidates, key=lambda name: candidates[name])
     value = min(1.0, candidates[basis])
+    bound = max(part for name, part in candidates.items() if name != "floor")
+    # The heaviest tail there is falls with this power of the distance.
+    unused = 1 - (bound / floor) ** policy.tail_windows if basis == "floor" and floor else 0.0
     if min(sizes) < policy.min_rows:
         state, basis = "insufficient", "rows"
     elif value >= 1.0:
         state, basis = "insufficient", "unbounded"
-    return Threshold(value, state, basis, ordinary, windows, seasonal, effect, window_variance)
+    return Threshold(
+        value, state, basis, ordinary, windows, seasonal, effect, window_variance, unused
+    )
 
 
 def _next_like(distances: NDArray[np.float64], quantile: float) -> float:

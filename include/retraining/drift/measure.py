@@ -154,7 +154,7 @@ def _measure_numeric(
     comparisons, policy, at = setting
     current = window.counted(reference.name, reference.counts.cells)
     n, m = len(reference.values), current.present
-    bounds = p_value = shift = errors = None
+    bounds = p_value = shift = errors = trend_limit = None
     findings = []
     if n and m:
         shift = rank_shift(reference.counts, current.counts)
@@ -167,7 +167,7 @@ def _measure_numeric(
             policy=policy,
             at=at,
         )
-        errors = thresholds.shift_errors
+        errors, trend_limit = thresholds.shift_errors, thresholds.trend_limit
         bounds = gap_bounds(reference.counts, current.counts)
         if current.at_hand or bounds.low <= thresholds.distance.value < bounds.high:
             exact = exact_gap(reference.values, reference.counts, current.counts, current.inside)
@@ -191,6 +191,7 @@ def _measure_numeric(
         shift=shift,
         shift_threshold=limits.get("shift"),
         shift_errors=errors,
+        trend_limit=trend_limit,
         missing_change=missing.distance if missing else None,
         missing_threshold=limits.get("missing"),
         state=_state(findings),
@@ -231,12 +232,13 @@ def _extras(reference: NumericProfile, current: NumericColumn) -> _Extras:
 class NumericThresholds(NamedTuple):
     """What distance and shift of a numeric column have to exceed.
 
-    `shift_errors` as in `FeatureDrift`.
+    `shift_errors` and `trend_limit` as in `FeatureDrift`.
     """
 
     distance: Threshold
     shift: Threshold
     shift_errors: tuple[float, float] | None
+    trend_limit: float | None
 
 
 def numeric_thresholds(
@@ -278,16 +280,16 @@ def numeric_thresholds(
         policy=policy,
         at=at,
     )
-    errors = None
+    errors = limit = None
     if shift.state == "calibrated" and not shift.seasonal and shift_square:
         by_chance = shift.design_effect * shift_square / (n + m)
-        share = alpha * TREND_SHARE
-        # Few windows seldom show that they differ, and how much.
-        widened = student_quantile(shift.windows, share) / normal_quantile(share)
         of_window = by_chance * n + shift.window_variance
         of_reference = by_chance * m + shift.window_variance / shift.windows
-        errors = of_window**0.5 * widened, of_reference**0.5 * widened
-    return NumericThresholds(distance, shift, errors)
+        errors = of_window**0.5, of_reference**0.5
+        unused = DISTANCE_SHARE * distance.unused + SHIFT_SHARE * shift.unused
+        # Student's, because few windows seldom show that they differ, and how much.
+        limit = student_quantile(shift.windows, alpha * (TREND_SHARE + unused))
+    return NumericThresholds(distance, shift, errors, limit)
 
 
 def _missing_finding(

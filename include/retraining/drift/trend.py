@@ -12,8 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from include.retraining.drift.calibration import normal_quantile
-
 WINDOWS = 8  # that a trend is looked for in, the current one included
 LOOK_AHEAD = 8  # windows within which it has to matter
 _LEAST = 3
@@ -35,7 +33,7 @@ def find_trend(
     errors: Sequence[float],
     *,
     reference_error: float,
-    alpha: float,
+    limit: float,
     floor: float,
 ) -> Trend | None:
     r"""Give the trend of one column, or None.
@@ -43,7 +41,7 @@ def find_trend(
     With *s* the shifts at times *t*, of which the oldest is 1, and *V* their covariance, the error
     of each window on its diagonal and that of the reference everywhere, there is a shift if
 
-    .. math:: \frac{|t^T V^{-1} s|}{\sqrt{t^T V^{-1} t}} > z_{1 - \alpha/2},
+    .. math:: \frac{|t^T V^{-1} s|}{\sqrt{t^T V^{-1} t}} > l,
 
     the most powerful test of a line that begins at the reference. It grows if the slope of the line
     fitted to the windows alone is more than 1.282 of its standard errors.
@@ -58,14 +56,14 @@ def find_trend(
         Standard deviation of an ordinary shift of each window; above 0.
     reference_error : float
         That of the reference, which all windows share.
-    alpha : float
-        Probability of a trend where nothing moves, at most.
+    limit : float
+        The *l* from which it is certain, in standard errors.
     floor : float
         The shift that matters.
 
     Examples
     --------
-    >>> settings = {"reference_error": 0.002, "alpha": 0.001, "floor": 0.1}
+    >>> settings = {"reference_error": 0.002, "limit": 3.3, "floor": 0.1}
     >>> round(find_trend([1, 2, 3], [0.02, 0.04, 0.06], [0.01] * 3, **settings).ahead, 6)
     2.0
     >>> find_trend([1, 2, 3], [0.04, 0.04, 0.04], [0.01] * 3, **settings)
@@ -76,7 +74,7 @@ def find_trend(
     variances = np.asarray(errors, float) ** 2
     weighted = np.linalg.solve(np.diag(variances) + reference_error**2, t)
     evidence = float(weighted @ s)
-    if abs(evidence) <= normal_quantile(alpha) * float(weighted @ t) ** 0.5:
+    if abs(evidence) <= limit * float(weighted @ t) ** 0.5:
         return None
     weights = 1 / variances
     middle = float((weights * t).sum() / weights.sum())

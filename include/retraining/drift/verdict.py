@@ -13,7 +13,6 @@ from math import ceil
 from statistics import NormalDist, median
 
 from include.retraining.drift import trend
-from include.retraining.drift.calibration import TREND_SHARE
 from include.retraining.names import incident_id
 from include.retraining.records import DriftReport, FeatureDrift, Outcome, Performance, Verdict
 from include.retraining.spec import ModelSpec
@@ -118,10 +117,10 @@ def _with_champion(  # noqa: PLR0911 - one return per rule, in the order of the 
 def _moving(spec: ModelSpec, report: DriftReport, earlier: Sequence[DriftReport]) -> list[str]:
     """Name the columns that have not drifted, but will soon if they go on like this."""
     reports = [*_recent(spec, report, earlier, trend.WINDOWS), report]
-    alpha = spec.drift.alpha / max(1, len(report.columns)) * TREND_SHARE
     found = []
     for feature in report.columns:
-        if feature.shift_errors is None or feature.drifted or feature.expected:
+        errors, limit = feature.shift_errors, feature.trend_limit
+        if errors is None or limit is None or feature.drifted or feature.expected:
             continue
         measured = [
             ((r.batch.start - reports[0].batch.start) / spec.partitions.length, one)
@@ -133,8 +132,8 @@ def _moving(spec: ModelSpec, report: DriftReport, earlier: Sequence[DriftReport]
             [at for at, _ in measured],
             [one.shift or 0.0 for _, one in measured],
             [one.shift_errors[0] for _, one in measured if one.shift_errors],
-            reference_error=feature.shift_errors[1],
-            alpha=alpha,
+            reference_error=errors[1],
+            limit=limit,
             floor=spec.drift.min_shift,
         )
         if line:

@@ -48,6 +48,13 @@ def test_floor_holds_where_chance_and_history_are_small() -> None:
     assert (threshold.value, threshold.basis, threshold.state) == (0.05, "floor", "calibrated")
 
 
+def test_a_floor_far_beyond_what_is_ordinary_leaves_alpha_over() -> None:
+    left = _threshold(_history([0.01] * 8)).unused  # the bound is chance's 0.02, two fifths of it
+    assert left == pytest.approx(1 - 0.4**_POLICY.tail_windows)
+    assert _threshold(_history([0.01] * 8), floor=0.0).unused == 0.0
+    assert _threshold(_history([0.01] * 8), chance=Chance(0.2, 0.01, 0.65)).unused == 0.0
+
+
 def test_chance_holds_where_rows_are_few() -> None:
     threshold = _threshold(_history([0.01] * 8), chance=Chance(0.2, 0.01, 0.65))
     assert (threshold.value, threshold.basis) == (0.2, "chance")

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
+from include.retraining.drift.calibration import student_quantile
 from include.retraining.drift.measure import measure_columns, overall_state
 from include.retraining.drift.profile import ReferenceProfile
 from include.retraining.drift.statistics import ks_distance
@@ -92,6 +93,16 @@ def test_rows_that_are_alike_count_for_less_and_the_reason_says_so() -> None:
     independent = _check(_normal(8000), _normal(1000)).shift_errors
     assert independent is not None
     assert drift.shift_errors[0] == pytest.approx(10**0.5 * independent[0], rel=0.3)
+
+
+def test_what_the_floor_leaves_over_makes_a_trend_certain_sooner() -> None:
+    few, many = _check(_normal(2000), _normal(250)), _check(_normal(80_000), _normal(10_000))
+    assert few.trend_limit is not None
+    assert many.trend_limit is not None
+    # Of alpha, 0.3 is a trend's own; of 0.6 more the floor leaves nothing, and nearly everything.
+    assert few.trend_limit == pytest.approx(student_quantile(_WINDOWS, 0.01 * 0.3), rel=0.01)
+    assert many.trend_limit == pytest.approx(student_quantile(_WINDOWS, 0.01 * 0.9), rel=0.02)
+    assert _check(_normal(700), _normal(300)).trend_limit is None  # windows too short to tell
 
 
 def test_a_reason_names_how_far_ordinary_windows_lie_apart() -> None:

@@ -7,10 +7,11 @@ from include.retraining.drift.calibration import normal_quantile
 from include.retraining.drift.trend import LOOK_AHEAD, Trend, find_trend
 
 _ERRORS = (0.01, 0.002)
+_LIMIT = 3.3
 
 
 def _find(shifts: list[float], **changes: object) -> Trend | None:
-    settings: dict[str, object] = {"errors": _ERRORS, "alpha": 0.001, "floor": 0.1}
+    settings: dict[str, object] = {"errors": _ERRORS, "limit": _LIMIT, "floor": 0.1}
     settings |= changes
     of_window, of_reference = settings.pop("errors")  # type: ignore[misc]
     errors = [of_window] * len(shifts)
@@ -53,7 +54,7 @@ def test_certain_means_beyond_what_windows_and_the_reference_leave_to_chance() -
     errors = (0.01, 0.004)
     r = (errors[1] / errors[0]) ** 2
     information = (204 - r * 36**2 / (1 + 8 * r)) / errors[0] ** 2
-    edge = normal_quantile(0.001) / information**0.5
+    edge = _LIMIT / information**0.5
     for factor, is_trend in ((1.001, True), (0.999, False)):
         rise = [factor * edge * i for i in range(1, 9)]
         assert (_find(rise, errors=errors, floor=0.01) is not None) == is_trend
@@ -67,7 +68,7 @@ def test_a_shift_beyond_what_matters_needs_no_look_ahead() -> None:
 
 def test_a_missing_window_is_a_gap_in_time() -> None:
     found = find_trend(
-        [3, 4, 6], [0.02, 0.04, 0.08], [0.01] * 3, reference_error=0.002, alpha=0.001, floor=0.1
+        [3, 4, 6], [0.02, 0.04, 0.08], [0.01] * 3, reference_error=0.002, limit=_LIMIT, floor=0.1
     )
     assert found == pytest.approx(Trend(windows=3, now=0.08, slope=0.02, ahead=1.0))
 
@@ -77,12 +78,12 @@ def test_nothing_moves_and_nothing_is_found() -> None:
     found = 0
     for _ in range(5000):
         shifts = rng.normal(0, 0.01, 8) + rng.normal(0, 0.002)
-        found += _find(list(shifts), alpha=0.01, floor=0.0) is not None
+        found += _find(list(shifts), limit=normal_quantile(0.01), floor=0.0) is not None
     assert found / 5000 <= 0.01
 
 
 def test_a_window_of_a_few_rows_weighs_little() -> None:
     """One of five windows is far off, by chance of its few rows; now nothing is."""
     shifts, errors = [0.0, 0.0, 0.0, 0.0, 0.3, 0.0], [0.01] * 4 + [0.1, 0.01]
-    settings = {"reference_error": 0.002, "alpha": 0.001, "floor": 0.1}
+    settings = {"reference_error": 0.002, "limit": _LIMIT, "floor": 0.1}
     assert find_trend(range(6), shifts, errors, **settings) is None
