@@ -29,13 +29,12 @@ from scipy import special, stats
 from scipy.signal import lfilter
 
 from include.retraining.drift.calibration import (
-    BLOCKS,
     History,
-    find_dependence,
     find_threshold,
     normal_quantile,
 )
 from include.retraining.drift.columns import LevelColumn
+from include.retraining.drift.dependence import PARTS, apart, read_dependence
 from include.retraining.drift.levels import compare_levels
 from include.retraining.drift.measure import (
     NumericThresholds,
@@ -44,9 +43,6 @@ from include.retraining.drift.measure import (
 )
 from include.retraining.drift.profile import ReferenceProfile
 from include.retraining.drift.statistics import (
-    KS_CHANCE_SPREAD,
-    KS_CHANCE_SQUARE,
-    NORMAL_SPREAD,
     ks_distance,
 )
 from include.retraining.drift.trend import WINDOWS as TREND_WINDOWS
@@ -382,7 +378,7 @@ def any_of(alarms: np.ndarray, k: int) -> np.ndarray:
 class Simulated(NamedTuple):
     """One feature in bins: a reference, block by block of each window, and later windows."""
 
-    blocks: np.ndarray  # of shape (WINDOWS, BLOCKS, bins)
+    blocks: np.ndarray  # of shape (WINDOWS, PARTS, bins)
     later: np.ndarray  # of shape (n_later, bins)
 
     @property
@@ -392,40 +388,18 @@ class Simulated(NamedTuple):
 
     def histories(self) -> tuple[History, History]:
         """Give the history of distance and of shift, as a profile would hold them."""
-        windows = self.blocks.sum(axis=1)
-        block_rows = self.blocks.sum(axis=2)
-        rows, total = block_rows.sum(axis=1), block_rows.sum()
-        distance, shift = against(windows, self.blocks)
-        scale = (total - rows) / total  # of a window against all, which it is part of
-        by_block = against(self.blocks.reshape(-1, self.blocks.shape[2]), self.blocks)
-        distances, shifts = (found.reshape(block_rows.shape) for found in by_block)
-        others = total - block_rows
-        part, chance = others / total, 1 / block_rows + 1 / others
-        untied = 1 - ((self.blocks.sum(axis=(0, 1)) / total) ** 3).sum()
-        alike = (
-            find_dependence(
-                distances / part, shifts, KS_CHANCE_SQUARE * chance, block_rows,
-                spread=KS_CHANCE_SPREAD,
-            ),
-            find_dependence(
-                shifts / part, shifts, chance / 3 * untied, block_rows, spread=NORMAL_SPREAD
-            ),
-        )  # fmt: skip
+        rows = self.blocks.sum(axis=(1, 2))
+        distance, shift = self.from_all(self.blocks.sum(axis=1))
+        scale = 1 - rows / rows.sum()  # of a window against all, which it is part of
+        alike = read_dependence(self.blocks)
         return (
             History(rows, distance / scale, dependence=alike[0]),
             History(rows, np.abs(shift) / scale, dependence=alike[1]),
         )
 
-
-def against(samples: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give distance and shift of each of some binned samples against a binned reference."""
-    bins = samples.shape[-1]
-    union = reference.reshape(-1, bins).sum(axis=0)
-    law = np.cumsum(union) / union.sum()
-    ranks = 2 * law - union / union.sum() - 1
-    sizes = samples.sum(axis=1)
-    distance = np.abs(np.cumsum(samples, axis=1) / sizes[:, None] - law).max(axis=1)
-    return distance, samples @ ranks / sizes
+    def from_all(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Give distance and shift of each of some samples from the whole reference."""
+        return apart(self.blocks.sum(axis=(0, 1)), samples)
 
 
 def simulated(
@@ -435,15 +409,15 @@ def simulated(
 
     Values are counted in 800 bins: D comes out smaller by some 1e-3 of itself.
     """
-    bins, per_block = 800, rows // BLOCKS
-    rows = per_block * BLOCKS
+    bins, per_block = 800, rows // PARTS
+    rows = per_block * PARTS
     values = series(rng, (WINDOWS + len(shifts)) * rows, rho).reshape(-1, rows)
     values[WINDOWS:] += np.asarray(shifts)[:, None]
     codes = np.clip((values + 4.5) * ((bins - 2) / 9) + 1, 0, bins - 1).astype(np.int32)
     blocks = codes.reshape(-1, per_block)
     blocks += (np.arange(len(blocks)) * bins)[:, None].astype(np.int32)
     counts = np.bincount(blocks.ravel(), minlength=len(blocks) * bins)
-    counts = counts.reshape(-1, BLOCKS, bins)
+    counts = counts.reshape(-1, PARTS, bins)
     return Simulated(counts[:WINDOWS], counts[WINDOWS:].sum(axis=1))
 
 
@@ -453,12 +427,12 @@ def series_pool(rows: int, features: int, rho: float, shift: float, seed: int) -
     found, kept = [], {}
     for i in range(features):
         one = simulated(rng, rows, rho, [shift])
-        distance, moved = against(one.later, one.blocks)
+        distance, moved = one.from_all(one.later)
         found.append((distance[0], moved[0]))
         if distance[0] > POLICY.min_distance:
             kept[i] = one.histories()
     distance, moved = np.array(found).T
-    return Pool(rows // BLOCKS * BLOCKS, distance, moved, kept.__getitem__)
+    return Pool(rows // PARTS * PARTS, distance, moved, kept.__getitem__)
 
 
 def counted_pool(rows: int, features: int, rho: float, shift: float, seed: int) -> Pool:
@@ -476,11 +450,11 @@ def counted_pool(rows: int, features: int, rho: float, shift: float, seed: int) 
     window_rows = np.full(WINDOWS, rows)
     for i in range(features):
         windows = rng.multinomial(effective, laws[0], size=WINDOWS)
-        distance, moved = against(rng.multinomial(effective, laws[1], size=1), windows)
+        distance, moved = apart(windows.sum(axis=0), rng.multinomial(effective, laws[1], size=1))
         found.append((distance[0], moved[0]))
         if distance[0] > POLICY.min_distance:
             gaps, shifts = (
-                np.abs(one) * WINDOWS / (WINDOWS - 1) for one in against(windows, windows)
+                np.abs(one) * WINDOWS / (WINDOWS - 1) for one in apart(windows.sum(axis=0), windows)
             )
             kept[i] = History(window_rows, gaps), History(window_rows, shifts)
     distance, moved = np.array(found).T
@@ -610,7 +584,7 @@ def watched(runs: int, rows: int, rho: float, k: int, shifts: list[float]) -> Wa
     for run in range(runs):
         one = simulated(rng, rows, rho, shifts)
         n, m = one.rows * WINDOWS, one.rows
-        distance, moved = against(one.later, one.blocks)
+        distance, moved = one.from_all(one.later)
         history = one.histories()
         found = Pool(m, distance, moved, lambda _, known=history: known)
         thresholds = judged(history, (n, m), k)
@@ -751,7 +725,7 @@ class Weeks:
             return np.bincount(np.searchsorted(grid, values), minlength=len(grid))
 
         self._blocks = np.array(
-            [[count(b) for b in np.array_split(values, BLOCKS)] for values in present], np.int32
+            [[count(b) for b in np.array_split(values, PARTS)] for values in present], np.int32
         )
         self._moved = np.array([count(values + spread) for values in present], np.int32)
 
@@ -760,7 +734,7 @@ class Weeks:
             self._blocks[order[:-1]],
             np.array([self._blocks[order[-1]].sum(axis=0), self._moved[order[-1]]]),
         )
-        distance, shift = against(one.later, one.blocks)
+        distance, shift = one.from_all(one.later)
         union = one.blocks.sum(axis=(0, 1))
         n, m = int(union.sum()), int(one.later[0].sum())
         return self.Found(

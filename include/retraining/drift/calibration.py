@@ -8,16 +8,12 @@ The threshold is the largest of three:
 * history: what windows of the reference, each held against the rest of it, show as ordinary;
   those of the same time of year, where there are enough of them from earlier years.
 
-How alike neighbouring rows are is read off blocks, consecutive eighths of the windows. Their mean
-squared distance from the reference, in units of what independent rows would show, is the design
-effect *g* (Kish): with it,
+How alike neighbouring rows are is the design effect *g*, read off *B* blocks of the windows
+(dependence.py). With it,
 
-.. math:: \text{chance}^2 = t_{8W}(1 - \tfrac{\alpha}{2})^2\, g\, E_{chance}[d^2]
+.. math:: \text{chance}^2 = t_B(1 - \tfrac{\alpha}{2})^2\, g\, E_{chance}[d^2]
 
-the bound for a distance that moves as a whole, which is the widest law a distance can have. Blocks
-count only where they are as good as independent of each other (batch means; Law and Kelton): if a
-block still tells something about the next, the variation is slower than a block, and only whole
-windows tell how large it is.
+is the bound for a distance that moves as a whole, which is the widest law a distance can have.
 
 Windows may differ by more than that, for reasons of their own (a season, a holiday). What history
 shows beyond chance is a variance,
@@ -42,11 +38,8 @@ differences that the mean square hides.
 
 References
 ----------
-Kish, L. (1965). Survey Sampling. Wiley. Design effects.
 Lange, K. L., Little, R. J. A. and Taylor, J. M. G. (1989). Robust statistical modeling using the t
 distribution. Journal of the American Statistical Association 84, 881-896.
-Law, A. M. and Kelton, W. D. (1984). Confidence intervals for steady-state simulations: a survey of
-fixed sample size procedures. Operations Research 32, 1221-1239. Batch means.
 """
 
 from __future__ import annotations
@@ -58,6 +51,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from include.retraining.drift.dependence import INDEPENDENT, Dependence, upper_limit
 from include.retraining.drift.statistics import NORMAL_SPREAD
 from include.retraining.records import Calibration
 from include.retraining.spec import Drift
@@ -66,10 +60,7 @@ from include.retraining.spec import Drift
 # another, did its values move, do they keep moving, are more of them missing? Most drift moves
 # values.
 DISTANCE_SHARE, SHIFT_SHARE, TREND_SHARE, MISSING_SHARE = 0.15, 0.45, 0.3, 0.1
-BLOCKS = 8  # consecutive parts of a window
-_MIN_BLOCK_ROWS = 30
 _YEAR, _SEASON = 365.2425, 45.0  # days
-_ONE_SIDED = 1.645  # normal quantile
 _CONCENTRATED = 0.5  # spread below which a distance is about its mean, as of many levels
 
 
@@ -83,16 +74,6 @@ class Chance(NamedTuple):
     critical: float
     mean_square: float
     spread: float
-
-
-class Dependence(NamedTuple):
-    """How alike neighbouring rows are: the design effect, read off so many blocks."""
-
-    design_effect: float
-    blocks: int
-
-
-INDEPENDENT = Dependence(1.0, 0)  # rows as good as independent, or blocks that do not tell
 
 
 class History(NamedTuple):
@@ -124,49 +105,6 @@ class History(NamedTuple):
     def _only(self, kept: NDArray[np.bool_]) -> History:
         starts = None if self.starts is None else self.starts[kept]
         return self._replace(rows=self.rows[kept], distances=self.distances[kept], starts=starts)
-
-
-def find_dependence(
-    distances: NDArray[np.float64],
-    signed: NDArray[np.float64],
-    chance_squares: NDArray[np.float64],
-    rows: NDArray[np.int64],
-    *,
-    spread: float,
-) -> Dependence:
-    r"""Read the design effect off blocks.
-
-    Parameters
-    ----------
-    distances, signed : ndarray of shape (n_windows, BLOCKS)
-        Of each block from the whole reference, in the order of the rows; `signed` also says in
-        which direction.
-    chance_squares : ndarray of shape (n_windows, BLOCKS)
-        Mean squared distance of independent rows of these sizes.
-    rows : ndarray of shape (n_windows, BLOCKS)
-        That hold a value. Windows with a block of fewer than 30 are left out.
-    spread : float
-        As in `Chance`.
-
-    Notes
-    -----
-    What of the dependence reaches across the ends of a block is missing in it. For correlations
-    that fall geometrically with the distance of rows, that is a share of :math:`(g - 1/g) / 2b` of
-    the design effect at *b* rows a block, which is added.
-    """
-    kept = (rows >= _MIN_BLOCK_ROWS).all(axis=1) & (chance_squares > 0).all(axis=1)
-    distances, signed, rows = distances[kept], signed[kept], rows[kept]
-    windows, blocks = len(rows), rows.size
-    if not windows:
-        return INDEPENDENT
-    total = float((signed**2).mean())
-    neighbours = float((signed[:, 1:] * signed[:, :-1]).mean())
-    if neighbours > _ONE_SIDED / (blocks - windows) ** 0.5 * total:
-        return INDEPENDENT  # a block still tells about the next
-    effect = float((distances**2 / chance_squares[kept]).mean())
-    if effect <= _upper_limit(blocks, spread):
-        return INDEPENDENT
-    return Dependence(effect * (1 + (effect - 1 / effect) / 2 / float(rows.mean())), blocks)
 
 
 Basis = Literal["floor", "chance", "history", "rows", "unbounded"]
@@ -297,20 +235,10 @@ def _explain_history(
     # Squares of a distance that moves as a whole follow chi-squared, of all laws the widest.
     most = seen * windows / float(chdtri(windows, 0.99))
     effect = max(1.0, min(history.dependence.design_effect, most))
-    limit = _upper_limit(windows, chance.spread if effect == 1 else NORMAL_SPREAD)
+    limit = upper_limit(windows, chance.spread if effect == 1 else NORMAL_SPREAD)
     beyond = max(0.0, float((squares - limit * effect * by_chance).mean()))
     # A window shorter than usual averages over less of what makes windows differ.
     return effect, beyond * max(1.0, float(np.median(rows)) / sizes[1])
-
-
-def _upper_limit(count: int, spread: float) -> float:
-    """Give what the mean of so many squares stays below in 95 %, in units of its expectation."""
-    from scipy.special import chdtri
-
-    if not spread:
-        return 1.0
-    freedom = 2 * count / spread**2  # of the chi-squared law of this mean and spread
-    return float(chdtri(freedom, 0.05) / freedom)
 
 
 def student_quantile(freedom: float, alpha: float) -> float:

@@ -20,27 +20,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from include.retraining.drift.calibration import (
-    BLOCKS,
-    INDEPENDENT,
-    Dependence,
-    History,
-    find_dependence,
-)
+from include.retraining.drift.calibration import History
 from include.retraining.drift.cells import CellCounts, Cells, Edges, Grid, cells_for, slices
 from include.retraining.drift.columns import Columns, LevelColumn, Source
-from include.retraining.drift.gap import exact_gap, gap_bounds, rank_shift
+from include.retraining.drift.dependence import PARTS, Dependence, read_dependence
+from include.retraining.drift.gap import exact_gap, rank_shift
 from include.retraining.drift.levels import compare_levels
 from include.retraining.drift.number_types import union
-from include.retraining.drift.statistics import (
-    KS_CHANCE_SPREAD,
-    KS_CHANCE_SQUARE,
-    NORMAL_SPREAD,
-    shift_chance_square,
-)
 from include.retraining.errors import DataError
 
 FORMAT_VERSION = 4
+_BLOCK_QUANTILES = 1000  # to read the dependence of rows off parts of windows
 _VERSION_KEY = b"drift_profile_version"
 _HEADER_KEY = b"drift_profile_header"  # what is known without touching a column
 _SCHEMA = pa.schema(
@@ -239,7 +229,7 @@ def _read(source: pa.NativeFile) -> tuple[dict[str, Any], pa.RecordBatchFileRead
 
 
 def _numeric_batch(name: str, windows: Sequence[Columns]) -> pa.RecordBatch:
-    blocks = [window.numeric_blocks(name, BLOCKS)[0] for window in windows]
+    blocks = [window.numeric_blocks(name, PARTS)[0] for window in windows]
     samples = [union(parts) for parts in blocks]
     values = union(samples)
     cells = cells_for(values)
@@ -259,7 +249,9 @@ def _numeric_batch(name: str, windows: Sequence[Columns]) -> pa.RecordBatch:
         gap = exact_gap(values, counts, at_cells, partial(slices, sample, at_cells))
         distances.append(min(1.0, gap * n / (n - m)))
         shifts.append(min(1.0, abs(rank_shift(counts, at_cells)) * n / (n - m)))
-    dependence = _dependence(Edges.at_quantiles(values).count(values), blocks)
+    rough = Edges.at_quantiles(values, min(len(values), _BLOCK_QUANTILES))
+    held = np.array([[rough.count(block).held for block in window] for window in blocks])
+    dependence = read_dependence(held)
     whole = values.dtype.kind == "i"
     return _batch(
         name=name,
@@ -291,32 +283,6 @@ def _cells(batch: pa.RecordBatch) -> Cells:
         return Grid(*batch.column("grid")[0].as_py())
     which = "float_edges" if batch.column("float_edges")[0].is_valid else "whole_edges"
     return Edges(np.asarray(batch.column(which)[0].values.to_numpy()))
-
-
-def _dependence(
-    reference: CellCounts, blocks: Sequence[Sequence[NDArray[Any]]]
-) -> tuple[Dependence, Dependence]:
-    """Read off blocks how alike neighbouring rows are: in distance, and in shift."""
-    blocks = [window for window in blocks if all(len(block) for block in window)]
-    if not blocks:
-        return INDEPENDENT, INDEPENDENT
-    rows = np.array([[len(block) for block in window] for window in blocks])
-    counted = [[reference.cells.count(block) for block in window] for window in blocks]
-    distances = np.array([[gap_bounds(reference, b).low for b in window] for window in counted])
-    shifts = np.array([[rank_shift(reference, b) for b in window] for window in counted])
-    squares = np.array([[shift_chance_square(reference, b) for b in window] for window in counted])
-    others = reference.size - rows
-    scale = others / reference.size  # of a block against all, which it is part of
-    return (
-        find_dependence(
-            distances / scale,
-            shifts,
-            KS_CHANCE_SQUARE * (1 / rows + 1 / others),
-            rows,
-            spread=KS_CHANCE_SPREAD,
-        ),
-        find_dependence(shifts / scale, shifts, squares, rows, spread=NORMAL_SPREAD),
-    )
 
 
 def _missing_changes(rows: NDArray[Any], present: NDArray[Any]) -> NDArray[np.float64]:

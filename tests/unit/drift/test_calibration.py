@@ -9,16 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.retraining.drift.calibration import (
-    BLOCKS,
-    INDEPENDENT,
     Chance,
-    Dependence,
     History,
-    find_dependence,
     find_threshold,
     normal_quantile,
     student_quantile,
 )
+from include.retraining.drift.dependence import Dependence
 from include.retraining.drift.measure import measure_columns
 from include.retraining.drift.profile import ReferenceProfile
 from include.retraining.errors import DataError
@@ -147,54 +144,6 @@ def test_blocks_may_say_no_more_than_windows_leave_possible() -> None:
     # The 1 % point of chi-squared over 20 is 0.413: the mean square may be 2.42 times what it is.
     scale = (1 / 10_000 + 1 / 190_000) / (1 / 80_000 + 1 / 10_000)
     assert found.design_effect == pytest.approx(0.0103**2 / (1e-4 * scale) * 2.42, rel=0.01)
-
-
-def _autocorrelated(rho: float, rows: int, windows: int, seed: int) -> np.ndarray:
-    from scipy.signal import lfilter
-
-    noise = np.random.default_rng(seed).standard_normal(rows * windows)
-    series = lfilter([(1 - rho**2) ** 0.5], [1, -rho], noise)
-    return np.asarray(series).reshape(windows, rows)
-
-
-def _design_effect_of_means(values: np.ndarray) -> Dependence:
-    """Of the mean, for which theory says (1 + rho) / (1 - rho)."""
-    blocks = values.reshape(len(values), BLOCKS, -1)
-    means, rows = blocks.mean(axis=2), np.full(blocks.shape[:2], blocks.shape[2])
-    return find_dependence(np.abs(means), means, 1 / rows, rows, spread=2**0.5)
-
-
-def test_the_design_effect_is_that_of_theory() -> None:
-    found = [_design_effect_of_means(_autocorrelated(0.9, 4000, 20, seed)) for seed in range(20)]
-    used = [one.design_effect for one in found if one.blocks]
-    assert len(used) >= 17  # neighbouring blocks look dependent by chance in 1 of 20
-    assert np.mean(used) == pytest.approx(19, rel=0.1)
-
-
-def test_independent_rows_pay_nothing_for_being_looked_at() -> None:
-    found = [_design_effect_of_means(_autocorrelated(0.0, 4000, 20, seed)) for seed in range(40)]
-    assert sum(one.design_effect == 1 for one in found) >= 34
-
-
-def test_blocks_that_tell_about_the_next_are_no_evidence() -> None:
-    """What varies more slowly than a block is seen by whole windows only."""
-    for seed in range(5):
-        assert _design_effect_of_means(_autocorrelated(0.999, 4000, 20, seed)) == INDEPENDENT
-
-
-def test_a_window_of_a_few_rows_does_not_hide_what_the_others_show() -> None:
-    values = _autocorrelated(0.9, 4000, 20, 1).reshape(20, BLOCKS, -1)
-    means, rows = values.mean(axis=2), np.full((20, BLOCKS), 500)
-    means[3], rows[3] = 5.0, 29
-    found = find_dependence(np.abs(means), means, 1 / rows, rows, spread=2**0.5)
-    assert found.blocks == 19 * BLOCKS
-    assert found.design_effect == pytest.approx(19, rel=0.3)
-
-
-@pytest.mark.parametrize("rows", [29, 30])
-def test_blocks_of_a_few_rows_are_no_evidence(rows: int) -> None:
-    values = np.repeat(np.random.default_rng(0).standard_normal((20, BLOCKS)), rows, axis=1)
-    assert (_design_effect_of_means(values).blocks > 0) == (rows == 30)
 
 
 def test_a_normal_quantile_is_the_limit_of_students() -> None:
