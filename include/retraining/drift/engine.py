@@ -143,6 +143,8 @@ def _as_number(name: str, kind: str, *, whole: bool) -> str | None:
     if kind.startswith(("TIMESTAMP", "DATE", "TIME", "INTERVAL")):
         return f"epoch_us({column})::DOUBLE"
     if kind.endswith("INT") or kind == "INTEGER":
+        if whole and kind in {"UBIGINT", "HUGEINT", "UHUGEINT"}:  # no reference holds more
+            column = f"greatest(least({column}, {2**63 - 1}), {-(2**63)})"
         return f"{column}::BIGINT" if whole else f"{column}::DOUBLE"
     if kind in {"DOUBLE", "FLOAT", "BOOLEAN"} or kind.startswith("DECIMAL"):
         return f"{column}::DOUBLE"

@@ -400,14 +400,9 @@ def _numeric_reason(
     direction: str,
     policy: Drift,
 ) -> str:
-    values = [finding for finding in findings if finding.symbol == "D"]
-    shifts = [
-        finding
-        for finding in findings
-        if finding.symbol == "shift"
-        and (finding.is_drift or (values[0].limit is None and finding.limit is not None))
-    ]
-    missing = [finding for finding in findings if finding.symbol == "missing"]
+    by_symbol = {finding.symbol: finding for finding in findings}
+    values, shift = by_symbol.get("D"), by_symbol.get("shift")
+    missing = by_symbol.get("missing")
     parts = [current.problem] if current.problem else []
     if not reference.rows or not current.rows:
         parts.append(f"no rows {_sides(not reference.rows, not current.rows)}: no verdict")
@@ -415,27 +410,23 @@ def _numeric_reason(
         parts.append(
             f"all values are missing {_sides(not len(reference.values), not current.present)}"
         )
-        parts += [] if missing and missing[0].is_drift else ["nothing to compare, no verdict"]
-    for finding in values:
-        if _is_constant(reference.values) and not finding.distance:
+        parts += [] if missing and missing.is_drift else ["nothing to compare, no verdict"]
+    if values:
+        if _is_constant(reference.values) and not values.distance:
             parts.append(f"constant {reference.values[0]:g} in the reference and now")
-        parts.append(_explain(finding, policy))
-    for finding in shifts:
-        if not finding.is_drift:  # but D could not be judged
-            parts.append(_explain(finding, policy))
-            continue
-        text = f"shift {finding.distance:.2g} is {_times(finding)} {finding.threshold.value:.2g}"
-        if not values[0].is_drift:
-            text = _explain(finding, policy)
-        parts.append(f"values are {direction} now: {text}")
-    for finding in missing:
-        if finding.is_drift:
-            before = 1 - len(reference.values) / reference.rows
-            now = 1 - current.present / current.rows
-            parts.append(
-                f"the share of missing values went from {before:.1%} to {now:.1%},"
-                f" {_times(finding)}"
-            )
+        parts.append(_explain(values, policy))
+    if values and shift and shift.is_drift:
+        short = f"shift {shift.distance:.2g} is {_times(shift)} {shift.threshold.value:.2g}"
+        told = short if values.is_drift else _explain(shift, policy)
+        parts.append(f"values are {direction} now: {told}")
+    elif values and shift and values.limit is None and shift.limit is not None:
+        parts.append(_explain(shift, policy))  # D could not be judged, it could
+    if missing and missing.is_drift:
+        before = 1 - len(reference.values) / reference.rows
+        now = 1 - current.present / current.rows
+        parts.append(
+            f"the share of missing values went from {before:.1%} to {now:.1%}, {_times(missing)}"
+        )
     return "; ".join(parts)
 
 
@@ -457,8 +448,9 @@ def _explain(finding: _Finding, policy: Drift) -> str:
     alike = ""
     if threshold.design_effect > 1:
         alike = f", {threshold.design_effect:.2g} of which count as one: neighbours are alike"
+    kind = "shift" if finding.symbol == "shift" else "distance"
     because = {
-        "floor": ", the smallest distance that matters",
+        "floor": f", the smallest {kind} that matters",
         "chance": f", what chance alone can reach with this many rows{alike}",
         "history": f": {history}",
         "rows": f": no verdict, because a side has fewer than {policy.min_rows} values",

@@ -148,3 +148,17 @@ def test_a_column_name_is_quoted() -> None:
         connection.register("batch", table)
         (found,) = measure_columns(profile, DuckDBWindow(connection, "batch"), policy=_POLICY)
     assert (found.distance, found.drifted) == (0.0, False)
+
+
+@pytest.mark.parametrize("kind", ["UBIGINT", "HUGEINT"])
+def test_whole_numbers_beyond_64_bits_overflow_nothing(kind: str) -> None:
+    ids = pa.array(range(2**62, 2**62 + 500), pa.uint64())
+    profile = ReferenceProfile.build([pa.table({"id": ids})] * 4, numeric=["id"])
+    beyond = np.full(500, 2**63 + 9, np.uint64)
+    (exact,) = measure_columns(profile, pa.table({"id": beyond}), policy=_POLICY)
+    with duckdb.connect() as connection:
+        connection.register("batch", pa.table({"id": beyond}))
+        window = DuckDBWindow(connection, f"(SELECT id::{kind} AS id FROM batch)")
+        (found,) = measure_columns(profile, window, policy=_POLICY)
+    assert (found.distance, found.shift, found.drifted) == (1.0, 1.0, True)
+    assert (exact.distance, exact.shift, exact.drifted) == (1.0, 1.0, True)
