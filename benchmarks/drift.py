@@ -42,9 +42,7 @@ from include.retraining.drift.measure import (
     numeric_thresholds,
 )
 from include.retraining.drift.profile import ReferenceProfile
-from include.retraining.drift.statistics import (
-    ks_distance,
-)
+from include.retraining.drift.statistics import KS_CHANCE_SQUARE, ks_distance
 from include.retraining.drift.trend import WINDOWS as TREND_WINDOWS
 from include.retraining.drift.trend import find_trend
 from include.retraining.spec import Drift
@@ -231,11 +229,7 @@ def evidently(reference: pa.Table, current: pa.Table, ours: float) -> dict[str, 
 
 _MEMORY = """
 import sys, pathlib, numpy, pandas, pyarrow.compute, pyarrow.parquet, scipy.special
-from include.retraining.drift.measure import (
-    NumericThresholds,
-    measure_columns,
-    numeric_thresholds,
-)
+from include.retraining.drift.measure import measure_columns
 from include.retraining.drift.profile import ReferenceProfile
 from include.retraining.spec import Drift
 status = pathlib.Path("/proc/self/status")  # not getrusage: its peak begins with that of the parent
@@ -611,14 +605,16 @@ def false_trends(runs: int, rows: int, windows: int, sd: float, k: int) -> np.nd
     m = rows
     n = windows * rows
     found = np.zeros(runs, bool)
-    nothing = np.zeros(windows)
     for run in range(runs):
         means = rng.normal(0, (sd**2 + 1 / rows) ** 0.5, windows + TREND_WINDOWS) / np.pi**0.5
         reference = means[:windows].mean()
         apart = (means[:windows] - reference) * windows / (windows - 1)
         history = History(np.full(windows, rows), np.abs(apart))
-        thresholds = judged((History(history.rows, nothing), history), (n, m), k)
-        found[run] = rises(means[windows:] - reference, thresholds)
+        # Of a normal law that moves a little, D is delta over the root of two, beside chance.
+        gaps = (apart**2 / 2 + KS_CHANCE_SQUARE / rows) ** 0.5
+        thresholds = judged((history._replace(distances=gaps), history), (n, m), k)
+        later = means[windows:] - reference
+        found[run] = any(rises(later[: at + 1], thresholds) for at in range(TREND_WINDOWS))
     return found
 
 

@@ -211,7 +211,8 @@ class FeatureDrift(Record):
     shift_errors: tuple[float, float] | None = Field(
         default=None,
         description="standard deviations of an ordinary shift: of the window, and of the "
-        "reference, which all windows against it share; None: no history says what is ordinary",
+        "reference, which all windows against it share; what windows differ by is widened by what "
+        "few of them leave uncertain; None: no history says what is ordinary",
     )
     trend_limit: float | None = Field(
         default=None, description="standard errors from which a trend of the shift is certain"

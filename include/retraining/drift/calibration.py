@@ -182,7 +182,7 @@ def find_threshold(
         seasonal = windows < len(measured.rows)
         if seasonal:  # all of them lie apart from the rest of the year, by about as much
             quantile = student_quantile(min(windows - 1, policy.tail_windows), alpha)
-            bound = _next_like(distances, quantile)
+            beyond_chance = _next_like(distances, quantile)
         else:
             effect, beyond = _explain_history(history, all_rows, chance, sizes)
             if effect > 1:
@@ -190,16 +190,17 @@ def find_threshold(
                 dependent = quantile * (effect * chance.mean_square) ** 0.5
                 candidates["chance"] = max(chance.critical, dependent)
             quantile = student_quantile(min(windows, policy.tail_windows), alpha)
-            bound = (candidates["chance"] ** 2 + quantile**2 * beyond) ** 0.5
+            beyond_chance = (candidates["chance"] ** 2 + quantile**2 * beyond) ** 0.5
             window_variance = beyond * (quantile / normal_quantile(alpha)) ** 2
             if chance.spread < _CONCENTRATED:
-                bound = max(bound, _next_like(distances, quantile))
-        candidates["history"] = max(ordinary, bound)
+                beyond_chance = max(beyond_chance, _next_like(distances, quantile))
+        candidates["history"] = max(ordinary, beyond_chance)
     basis = max(candidates, key=lambda name: candidates[name])
     value = min(1.0, candidates[basis])
     bound = max(part for name, part in candidates.items() if name != "floor")
-    # The heaviest tail there is falls with this power of the distance.
-    unused = 1 - (bound / floor) ** policy.tail_windows if basis == "floor" and floor else 0.0
+    # The heaviest tail there is, Student's, falls with this power of the distance.
+    tail = min(windows, policy.tail_windows)
+    unused = 1 - (bound / floor) ** tail if basis == "floor" and floor else 0.0
     if min(sizes) < policy.min_rows:
         state, basis = "insufficient", "rows"
     elif value >= 1.0:

@@ -1,7 +1,7 @@
 """The number line cut into cells: how many values each cell holds stands for the values themselves.
 
-There are two ways to cut. `Edges` begin a cell at quantiles of the reference and give every value
-that ties its own; to count, a sample has to be sorted. A `Grid` cuts the bulk of the values into
+There are two ways to cut. `Edges` are quantiles of the reference, each alone in a cell, with a cell
+between any two; to count, a sample has to be sorted. A `Grid` cuts the bulk of the values into
 cells of one width; a value's cell follows from it by arithmetic, so that counting a million costs
 less than half of sorting them (and where a processor is slow at sorting, a tenth). Where a grid
 tells values apart as well as quantiles do, `cells_for` takes it.
@@ -25,11 +25,13 @@ Wanted: TypeAlias = NDArray[np.bool_]  # one per cell
 GRID_CELLS = 65_536  # what 16 bits can number
 _GRID_ROWS = 250_000  # of a reference; to count fewer values in so many cells saves nothing
 _OUTSIDE = 2_000  # one in so many values lies beyond either end of the grid
-_COARSE = 0.1  # share of the values in cells wider than a step between quantiles: no grid, then
+# In steps between quantiles: there is no grid if more than a tenth of the values lie in cells that
+# hold more than one, or any cell holds more than eight.
+_COARSE, _COARSEST = 0.1, 8
 _STEP, _TALLY = 16_384, 262_144  # values worked on at once: as many as the caches hold
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CellCounts:
     """How many values of one sample lie before each cell, and before the end: sorted, from 0.
 
@@ -69,19 +71,16 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Edges:
-    """Cells from each of some sorted distinct values to the next, and one before the first."""
+    """A cell for each of some sorted distinct values, one between any two, and one at either end.
+
+    Of the cells 0, 1, ..., 2k, the odd ones hold one value only.
+    """
 
     at: Values
 
     @classmethod
-    def around(cls, values: Values) -> Self:
-        """Cut so that each of some values is alone in its cell."""
-        values = np.unique(values)
-        return cls(np.unique(np.concatenate([values, _next(values)])))
-
-    @classmethod
     def at_quantiles(cls, ordered: Values, quantiles: int | None = None) -> Self:
-        """Cut around quantiles of a sorted sample without NaN, both ends included.
+        """Cut at quantiles of a sorted sample without NaN, both ends included.
 
         By default there are about ``2 * sqrt(size)``: fewer leave too much to look at again, more
         cost more than they save.
@@ -90,10 +89,10 @@ class Edges:
         if not size:
             return cls(ordered)
         picks = np.linspace(0, size - 1, quantiles or _quantiles(size)).astype(np.int64)
-        return cls.around(ordered[picks])
+        return cls(np.unique(ordered[picks]))
 
     def __len__(self) -> int:
-        return len(self.at) + 1
+        return 2 * len(self.at) + 1
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Edges) and np.array_equal(self.at, other.at)
@@ -103,16 +102,13 @@ class Edges:
     @property
     def single(self) -> Wanted:
         """Which cells have room for one value only."""
-        if not len(self.at):
-            return np.zeros(1, bool)
-        ends = np.append(self.at[1:] == _next(self.at[:-1]), self.at[-1] == np.inf)
-        return np.concatenate([[False], ends])
+        return np.asarray(np.arange(len(self)) % 2 == 1)
 
     def count(self, ordered: Values) -> CellCounts:
         """Count a sorted sample without NaN, of any type of number."""
         edges, values = same_type(self.at, ordered)
-        before = np.searchsorted(values, edges)
-        return CellCounts(self, np.concatenate([[0], before, [len(values)]]))
+        ends = np.column_stack(ranks(values, edges)).ravel()
+        return CellCounts(self, np.concatenate([[0], ends, [len(values)]]))
 
     def sample(self, values: Values) -> Sample:
         """Count numbers in any order, NaN left out; they are sorted in place."""
@@ -194,10 +190,23 @@ def cells_for(ordered: Values) -> Cells:
         grid = Grid.over(ordered)
         if grid:
             held = grid.count(ordered).held
-            coarse = held[held > len(ordered) / _quantiles(len(ordered))].sum()
-            if coarse <= _COARSE * len(ordered):
+            step = len(ordered) / _quantiles(len(ordered))
+            coarse = held[held > step].sum()
+            if coarse <= _COARSE * len(ordered) and held.max() <= _COARSEST * step:
                 return grid
     return Edges.at_quantiles(ordered)
+
+
+def ranks(ordered: Values, at: Values) -> tuple[Counts, Counts]:
+    """Count how many values of a sorted sample lie below, and up to, each of some values."""
+    below = np.searchsorted(ordered, at, side="left")
+    upto = below.copy()
+    # Only where one is there do the two differ: mostly nowhere, so half is saved.
+    there = (
+        np.flatnonzero(np.take(ordered, below, mode="clip") == at) if len(ordered) else below[:0]
+    )
+    upto[there] = np.searchsorted(ordered, at[there], side="right")
+    return below, upto
 
 
 def slices(ordered: Values, counts: CellCounts, wanted: Wanted) -> Values:
@@ -215,10 +224,3 @@ def _parts(values: Values, rows: int = _TALLY) -> list[slice]:
 
 def _quantiles(size: int) -> int:
     return min(int(np.clip(2 * size**0.5, 64, 8192)), size)
-
-
-def _next(values: Values) -> Values:
-    """Give the smallest number of that type beyond each value; of the largest, itself."""
-    if values.dtype.kind == "f":
-        return np.asarray(np.nextafter(values, np.asarray(np.inf, values.dtype)))
-    return values + (values < np.iinfo(values.dtype).max)

@@ -93,18 +93,17 @@ class Columns:
         self.rows = self._file.metadata.num_rows
         self._schema = self._file.schema_arrow
 
-    def numeric_blocks(self, name: str, blocks: int) -> tuple[list[NDArray[Any]], str]:
+    def numeric_blocks(self, name: str, blocks: int) -> list[NDArray[Any]]:
         """Read one column as sorted numbers, each of some equal parts of it by itself.
 
-        Give the parts in the order of the rows, and what is odd about the column. Where whole
-        numbers are missing, the parts are equal in values instead of rows.
+        Give the parts in the order of the rows. Where whole numbers are missing, the parts are
+        equal in values instead of rows.
         """
-        problem, numbers = self._numbers(name)
         try:
-            gathered = _gathered(numbers, self.rows)
-            return [ordered(settle(part)) for part in np.array_split(gathered, blocks)], problem
+            gathered = _gathered(self._numbers(name)[1], self.rows)
+            return [ordered(settle(part)) for part in np.array_split(gathered, blocks)]
         except pa.ArrowInvalid:
-            return [np.empty(0)] * blocks, self._not_numbers(name)
+            return [np.empty(0)] * blocks
 
     def counted(self, name: str, cells: Cells) -> NumericColumn:
         """Read one column as counts in some cells; of large ones, a part at a time."""

@@ -51,48 +51,60 @@ def read_dependence(held: NDArray[np.int64]) -> tuple[Dependence, Dependence]:
         How many values of each part, in the order of the rows, lie in each cell.
     """
     reference = held.sum(axis=(0, 1))
-    found: dict[str, Dependence] = {}
+    size = reference.sum()
     for blocks in _BLOCKS:
-        if len(found) == 2:
-            break
         parts = held.reshape(len(held), blocks, PARTS // blocks, len(reference)).sum(axis=2)
         rows = parts.sum(axis=2)
         kept = (rows >= _MIN_BLOCK_ROWS).all(axis=1)
         if not kept.any():
             continue
-        parts, rows = parts[kept], rows[kept]
-        distances, shifts = apart(reference, parts)
-        size = reference.sum()
+        rows = rows[kept]
         others = size - rows
-        if not others.all():
-            continue  # a single block is all there is
+        distances, shifts = apart(reference, parts[kept])
         chance, scale = 1 / rows + 1 / others, others / size  # a block is part of the reference
-        untied = 1 - ((reference / size) ** 3).sum()
-        for name, values, square, spread in (
-            ("distance", distances, KS_CHANCE_SQUARE * chance, KS_CHANCE_SPREAD),
-            ("shift", shifts, untied / 3 * chance, NORMAL_SPREAD),
-        ):
-            one = find_dependence(values / scale, shifts, square, rows, spread=spread)
-            if one and name not in found:
-                found[name] = one
-    return found.get("distance", INDEPENDENT), found.get("shift", INDEPENDENT)
+        if blocks_tell(shifts / chance**0.5):
+            untied = 1 - ((reference / size) ** 3).sum()
+            return (
+                find_dependence(
+                    distances / scale, KS_CHANCE_SQUARE * chance, rows, spread=KS_CHANCE_SPREAD
+                ),
+                find_dependence(shifts / scale, untied / 3 * chance, rows, spread=NORMAL_SPREAD),
+            )
+    return INDEPENDENT, INDEPENDENT
+
+
+def blocks_tell(levels: NDArray[np.float64]) -> bool:
+    """Say whether blocks are as good as independent of each other, and vary like a normal law.
+
+    Parameters
+    ----------
+    levels : ndarray of shape (n_windows, n_blocks)
+        Of each block, in the order of the rows, in units of what so many rows leave to chance.
+    """
+    windows, blocks = len(levels), levels.size
+    square = float((levels**2).mean())
+    if not square:
+        return True
+    neighbours = float((levels[:, 1:] * levels[:, :-1]).mean()) / square
+    kurtosis = float((levels**4).mean()) / square**2
+    if neighbours > _ONE_SIDED / (blocks - windows) ** 0.5:
+        return False  # a block still tells about the next
+    return bool(kurtosis <= 3 + _ONE_SIDED * (24 / blocks) ** 0.5)  # or a few lie far off
 
 
 def find_dependence(
     distances: NDArray[np.float64],
-    signed: NDArray[np.float64],
     chance_squares: NDArray[np.float64],
     rows: NDArray[np.int64],
     *,
     spread: float,
-) -> Dependence | None:
-    r"""Read the design effect off blocks; None where they do not tell.
+) -> Dependence:
+    r"""Read the design effect off blocks that tell.
 
     Parameters
     ----------
-    distances, signed : ndarray of shape (n_windows, n_blocks)
-        Of each block from the whole reference, in the order of the rows; `signed` also says in
-        which direction.
+    distances : ndarray of shape (n_windows, n_blocks)
+        Of each block from the rest of the reference.
     chance_squares : ndarray of shape (n_windows, n_blocks)
         Mean squared distance of independent rows of these sizes.
     rows : ndarray of shape (n_windows, n_blocks)
@@ -106,17 +118,8 @@ def find_dependence(
     that fall geometrically with the distance of rows, that is a share of :math:`(g - 1/g) / 2b` of
     the design effect at *b* rows a block, which is added.
     """
-    windows, blocks = len(rows), rows.size
-    square = float((signed**2).mean())
-    if not square or not (chance_squares > 0).all():
-        return INDEPENDENT
-    neighbours = float((signed[:, 1:] * signed[:, :-1]).mean()) / square
-    kurtosis = float((signed**4).mean()) / square**2
-    if neighbours > _ONE_SIDED / (blocks - windows) ** 0.5:
-        return None  # a block still tells about the next
-    if kurtosis > 3 + _ONE_SIDED * (24 / blocks) ** 0.5:
-        return None  # a few lie far off
-    effect = float((distances**2 / chance_squares).mean())
+    blocks = rows.size
+    effect = float((distances**2 / chance_squares).mean()) if chance_squares.all() else 0.0
     if effect <= upper_limit(blocks, spread):
         return INDEPENDENT
     return Dependence(effect * (1 + (effect - 1 / effect) / 2 / float(rows.mean())), blocks)

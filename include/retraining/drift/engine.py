@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from include.retraining.drift.cells import CellCounts, Cells, Edges, Wanted
+from include.retraining.drift.cells import CellCounts, Cells, Grid, Wanted
 from include.retraining.drift.columns import LevelColumn, NumericColumn, is_missing, level_name
 
 if TYPE_CHECKING:
@@ -61,15 +61,15 @@ class DuckDBWindow:
         if name not in self._types:
             return self._nothing(cells, "the column is absent")
         kind = self._types[name]
-        whole = isinstance(cells, Edges) and cells.at.dtype.kind == "i"
-        number = _as_number(name, kind, whole=whole)
+        number = _as_number(name, kind)
         if number is None:
             return self._nothing(cells, f"values are {kind}, not numbers")
         problem = ""
         if kind == "VARCHAR":
             problem = f"values arrive as {kind}, read as numbers"
-            unread = f"SELECT count(*) FROM {self._relation} WHERE {number} IS NULL AND {_quoted(name)} IS NOT NULL"  # noqa: S608, E501
-            if self._all(unread)[0][0]:
+            text = _quoted(name)  # Arrow reads no text with blanks around, so this does not, either
+            unread = f"{text} IS NOT NULL AND ({number} IS NULL OR {text} <> trim({text}))"
+            if self._all(f"SELECT count(*) FROM {self._relation} WHERE {unread}")[0][0]:  # noqa: S608
                 return self._nothing(cells, f"values are {kind}, not numbers")
         located = self._located(number, cells)
         held = np.zeros(len(cells), dtype=np.int64)
@@ -82,7 +82,7 @@ class DuckDBWindow:
                 f"SELECT x FROM ({self._located(number, cells)})"  # noqa: S608
                 " SEMI JOIN drift_wanted USING (cell) ORDER BY x"
             ).fetchnumpy()["x"]
-            return np.asarray(found, dtype=np.int64 if whole else np.float64)
+            return np.asarray(found)
 
         return NumericColumn(CellCounts.of(cells, held), self.rows, inside, problem)
 
@@ -104,17 +104,27 @@ class DuckDBWindow:
 
     def _located(self, number: str, cells: Cells) -> str:
         """Give the SQL of the present values, and the cell of each."""
-        values = f"(SELECT {number} AS x FROM {self._relation})"  # noqa: S608
-        present = "x IS NOT NULL AND NOT isnan(x::DOUBLE)"
-        if isinstance(cells, Edges):
-            self._register("drift_edges", cell=np.arange(1, len(cells)), edge=cells.at)
-            return (
-                f"SELECT x, coalesce(cell, 0) AS cell FROM {values}"  # noqa: S608
-                f" ASOF LEFT JOIN drift_edges ON x >= edge WHERE {present}"
-            )
-        at = f"(x - '{cells.low!r}'::DOUBLE) * '{cells.scale!r}'::DOUBLE"
-        cell = f"trunc(greatest(0, least({len(cells) - 1}, {at})))::INTEGER"
-        return f"SELECT x, {cell} AS cell FROM {values} WHERE {present}"  # noqa: S608
+        values = (
+            f"SELECT x FROM (SELECT {number} AS x FROM {self._relation})"  # noqa: S608
+            " WHERE x IS NOT NULL AND NOT isnan(x::DOUBLE)"
+        )
+        if isinstance(cells, Grid):
+            at = f"(x::DOUBLE - '{cells.low!r}'::DOUBLE) * '{cells.scale!r}'::DOUBLE"
+            cell = f"trunc(greatest(0, least({len(cells) - 1}, {at})))::INTEGER"
+            return f"SELECT x, {cell} AS cell FROM ({values})"  # noqa: S608
+        self._register("drift_edges", after=2 * np.arange(len(cells.at)) + 2, edge=cells.at)
+        point, equal = "x::DOUBLE", "point = edge"
+        if cells.at.dtype.kind == "i":
+            # No type holds a whole edge and a fraction, but x >= edge is floor(x) >= edge.
+            point = "greatest(least(floor(x), 1e19), -1e19)::HUGEINT"
+            equal = "point = edge AND x = floor(x)"
+            if number.endswith("::BIGINT"):
+                point, equal = "x", "point = edge"
+        cell = f"CASE WHEN edge IS NULL THEN 0 WHEN {equal} THEN after - 1 ELSE after END"
+        return (
+            f"SELECT x, {cell} AS cell FROM (SELECT x, {point} AS point FROM ({values}))"  # noqa: S608
+            " ASOF LEFT JOIN drift_edges ON point >= edge"
+        )
 
     def _register(self, name: str, **columns: NDArray[Any]) -> None:
         import pyarrow as pa
@@ -135,17 +145,17 @@ def _quoted(name: str) -> str:
     return f'"{escaped}"'
 
 
-def _as_number(name: str, kind: str, *, whole: bool) -> str | None:
-    """Give the SQL that turns a column into the numbers of a profile; None where nothing does."""
+def _as_number(name: str, kind: str) -> str | None:
+    """Give the SQL that turns a column into BIGINT or DOUBLE; None where nothing does."""
     column = _quoted(name)
     if kind == "VARCHAR":
         return f"TRY_CAST({column} AS DOUBLE)"
     if kind.startswith(("TIMESTAMP", "DATE", "TIME", "INTERVAL")):
-        return f"epoch_us({column})::DOUBLE"
-    if kind.endswith("INT") or kind == "INTEGER":
-        if whole and kind in {"UBIGINT", "HUGEINT", "UHUGEINT"}:  # no reference holds more
-            column = f"greatest(least({column}, {2**63 - 1}), {-(2**63)})"
-        return f"{column}::BIGINT" if whole else f"{column}::DOUBLE"
+        return f"epoch_us({column})::BIGINT"
+    if kind in {"UBIGINT", "HUGEINT", "UHUGEINT"}:  # no reference holds more than 64 bits
+        return f"greatest(least({column}, {2**63 - 1}), {-(2**63)})::BIGINT"
+    if kind.endswith(("INT", "INTEGER")):
+        return f"{column}::BIGINT"
     if kind in {"DOUBLE", "FLOAT", "BOOLEAN"} or kind.startswith("DECIMAL"):
         return f"{column}::DOUBLE"
     return None

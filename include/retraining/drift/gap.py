@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from include.retraining.drift.cells import CellCounts, Counts, Edges, Values, Wanted, slices
+from include.retraining.drift.cells import CellCounts, Counts, Edges, Values, Wanted, ranks, slices
 from include.retraining.drift.number_types import same_type
 
 _SPLITS = 16
@@ -72,7 +72,7 @@ def exact_gap(
     if not open_.any():
         return best
     values, fetched = same_type(values, inside(open_))
-    if not best and n == m and np.array_equal(values, fetched):
+    if not best and n == m and np.array_equal(slices(values, reference, open_), fetched):
         return 0.0  # the one case in which no cell could ever be ruled out
     held = current.held[open_]
     # Ranks among the fetched values become ranks among all: so many more lie before each cell.
@@ -83,15 +83,15 @@ def exact_gap(
         if len(length) * _SPLITS * _PROBE_COST > length.sum():
             picks = _all_between(intervals.reference_start, length)
             more = np.repeat(offset, length)
-            below, upto = (ranks + more for ranks in _ranks(fetched, values[picks]))
+            below, upto = (rank + more for rank in ranks(fetched, values[picks]))
             return max(best, _largest_at(picks, n, below, upto, m))
         # Splitting at positions, not at values: where values tie, a position inside the tie only
         # understates the gap, and the tie's first and last position state it.
         steps = np.arange(1, _SPLITS) / _SPLITS
         picks = intervals.reference_start[:, None] + (length[:, None] * steps).astype(np.int64)
         below, upto = (
-            ranks.reshape(picks.shape) + offset[:, None]
-            for ranks in _ranks(fetched, values[picks.ravel()])
+            rank.reshape(picks.shape) + offset[:, None]
+            for rank in ranks(fetched, values[picks.ravel()])
         )
         best = max(best, _largest_at(picks, n, below, upto, m))
         intervals = _Intervals(
@@ -131,27 +131,15 @@ def rank_shift(reference: CellCounts, current: CellCounts) -> float:
     Examples
     --------
     >>> values = np.array([1.0, 2.0, 3.0, 4.0])
-    >>> reference = Edges.around(values).count(values)
+    >>> reference = Edges(values).count(values)
     >>> rank_shift(reference, reference.cells.count(np.array([3.0, 4.0])))
     0.5
     """
-    ranks = reference.before.astype(np.float64)
-    smaller_minus_larger = ranks[:-1] + ranks[1:] - reference.size
+    rank = reference.before.astype(np.float64)
+    smaller_minus_larger = rank[:-1] + rank[1:] - reference.size
     pairs = float((current.held * smaller_minus_larger).sum())
     shift = pairs / reference.size / current.size
     return max(-1.0, min(1.0, shift))  # beyond 2**53 pairs, sums round
-
-
-def _ranks(ordered: Values, at: Values) -> tuple[Counts, Counts]:
-    """Count how many values lie below, and up to, each of some values."""
-    below = np.searchsorted(ordered, at, side="left")
-    upto = below.copy()
-    # Only where one is there do the two differ: mostly nowhere, so half is saved.
-    there = (
-        np.flatnonzero(np.take(ordered, below, mode="clip") == at) if len(ordered) else below[:0]
-    )
-    upto[there] = np.searchsorted(ordered, at[there], side="right")
-    return below, upto
 
 
 def _largest_between_cells(reference: CellCounts, current: CellCounts) -> float:

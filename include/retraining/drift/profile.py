@@ -1,4 +1,4 @@
-"""What is kept of a reference, so that a check reads and sorts only the current window.
+"""What is kept of a reference, so that a check reads only the current window.
 
 A profile is an Arrow IPC file with one record batch per column. It is read lazily and without
 copying, so a profile opened from disk costs memory only for the columns and values a check looks
@@ -229,7 +229,7 @@ def _read(source: pa.NativeFile) -> tuple[dict[str, Any], pa.RecordBatchFileRead
 
 
 def _numeric_batch(name: str, windows: Sequence[Columns]) -> pa.RecordBatch:
-    blocks = [window.numeric_blocks(name, PARTS)[0] for window in windows]
+    blocks = [window.numeric_blocks(name, PARTS) for window in windows]
     samples = [union(parts) for parts in blocks]
     values = union(samples)
     cells = cells_for(values)

@@ -170,7 +170,7 @@ def shift_chance_square(reference: CellCounts, current: CellCounts) -> float:
     Examples
     --------
     >>> from include.retraining.drift.cells import Edges
-    >>> values = Edges.around(np.arange(20.0)).count(np.arange(20.0))
+    >>> values = Edges(np.arange(20.0)).count(np.arange(20.0))
     >>> round(shift_chance_square(values, values), 6)
     0.034103
     """

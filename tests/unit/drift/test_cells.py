@@ -22,7 +22,7 @@ def _where(cells: Cells, value: float) -> int:
 
 
 @pytest.mark.parametrize(
-    "cells", [Grid(-3.0, 7.3), Grid(0.1, 1e300), Edges.around(np.array([-1.0, 0.0, 2.5, np.inf]))]
+    "cells", [Grid(-3.0, 7.3), Grid(0.1, 1e300), Edges(np.array([-1.0, 0.0, 2.5, np.inf]))]
 )
 @given(values=_values)
 @settings(max_examples=150, deadline=None)
@@ -58,32 +58,36 @@ def test_whole_numbers_beyond_float64_are_counted_by_a_grid_in_order() -> None:
 
 def test_counts_of_two_files_in_the_same_cells_add_up() -> None:
     one, two = np.array([-1.0, 0.0]), np.array([0.0, 1.0, 5.0])
-    for cells in (Edges.around(np.array([0.0, 1.0])), Grid(-1.0, 3.0)):
+    for cells in (Edges(np.array([0.0, 1.0])), Grid(-1.0, 3.0)):
         both = cells.count(np.sort(np.concatenate([one, two])))
         total = cells.count(one) + cells.count(two)
         assert total.before.tolist() == both.before.tolist()
 
 
 def test_counts_in_other_cells_do_not_add_up() -> None:
-    one = Edges.around(np.array([0.0])).count(np.array([1.0]))
-    for other in (Edges.around(np.array([1.0])), Grid(0.0, 1.0)):
+    one = Edges(np.array([0.0])).count(np.array([1.0]))
+    for other in (Edges(np.array([1.0])), Grid(0.0, 1.0)):
         with pytest.raises(ValueError, match="same cells"):
             one + other.count(np.array([1.0]))
 
 
 def test_edges_include_the_smallest_and_largest_value_each_alone() -> None:
     cells = Edges.at_quantiles(np.arange(1000.0), 3)
-    picked = [0.0, 499.0, 999.0]
-    assert cells.at[::2].tolist() == picked
-    assert cells.at[1::2].tolist() == np.nextafter(picked, np.inf).tolist()
+    assert cells.at.tolist() == [0.0, 499.0, 999.0]
     assert cells.single.tolist() == [False, True, False, True, False, True, False]
+    assert cells.count(np.arange(1000.0)).held.tolist() == [0, 1, 498, 1, 499, 1, 0]
     assert len(Edges.at_quantiles(np.empty(0))) == 1
 
 
-def test_the_largest_whole_number_has_nothing_beyond() -> None:
-    largest = np.iinfo(np.int64).max
-    cells = Edges.around(np.array([largest - 1, largest]))
-    assert cells.count(np.array([largest - 1, largest, largest])).held.tolist() == [0, 1, 2]
+def test_whole_edges_and_fractions_are_told_apart_and_so_are_fractions_and_whole_numbers() -> None:
+    whole, largest = np.array([5, 2**53 + 1]), np.iinfo(np.int64).max
+    fractions = np.array([4.5, 5.0, 5.5, 2.0**53, 2.0**53 + 2, np.inf])
+    assert Edges(whole).count(fractions).held.tolist() == [1, 1, 2, 0, 2]
+    edges = Edges(np.array([0.5, 2.0**53]))
+    assert edges.count(np.array([1, 2**53, 2**53 + 1])).held.tolist() == [0, 0, 1, 1, 1]
+    assert Edges(np.array([largest])).count(np.array([largest - 1, largest])).held.tolist() == [
+        1, 1, 0,
+    ]  # fmt: skip
 
 
 # --- which cells a reference gets -----------------------------------------------------------------
@@ -105,6 +109,9 @@ _LAWS = {
     "few": lambda rng, size: rng.integers(0, 20, size).astype(float),
     "two far apart": lambda rng, size: rng.choice([-1e9, 1e9], size) + rng.normal(size=size),
     "heavy-tailed": lambda rng, size: rng.pareto(0.3, size),
+    "one value in twenty": lambda rng, size: np.where(
+        rng.random(size) < 0.05, 0.5, rng.normal(size=size)
+    ),
     "constant": lambda rng, size: np.full(size, 3.0),
     "mostly infinite": lambda rng, size: np.where(rng.random(size) < 0.3, np.inf, 1.0),
     "huge": lambda rng, size: rng.choice([-1.7e308, 1.7e308], size),
@@ -122,7 +129,7 @@ def test_a_grid_is_taken_where_it_tells_values_apart(law: str) -> None:
     cells = cells_for(reference)
     assert isinstance(cells, Grid) == (law in _WITH_GRID)
     counts = cells.count(reference)
-    alone = Edges.around(reference)
+    alone = Edges(np.unique(reference))
     for scale in (1.0, 1.02):
         current = _LAWS[law](rng, 5_000) * scale
         exact = ks_distance(reference, current)

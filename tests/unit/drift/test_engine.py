@@ -2,6 +2,7 @@
 
 import datetime as dt
 import pathlib
+from decimal import Decimal
 
 import duckdb
 import numpy as np
@@ -14,11 +15,15 @@ from include.retraining.drift.cells import Edges, Grid
 from include.retraining.drift.engine import CountingWindow, DuckDBWindow
 from include.retraining.drift.measure import measure_columns
 from include.retraining.drift.profile import NumericProfile, ReferenceProfile
+from include.retraining.drift.statistics import ks_distance
 from include.retraining.records import FeatureDrift
 from include.retraining.spec import Drift
 
 _POLICY = Drift()
-_NUMERIC = ["same", "moved", "ties", "inf", "big", "flag", "when", "text", "words", "gone", "none"]
+_NUMERIC = [
+    "same", "moved", "ties", "inf", "big", "flag", "when", "text", "words", "gone", "none",
+    "small", "forever", "padded", "big_then_half", "half_then_big", "price",
+]  # fmt: skip
 _CATEGORICAL = ["level", "code", "float_code", "gone_level"]
 
 
@@ -42,12 +47,33 @@ def _table(rows: int, seed: int, shift: float = 0.0) -> pa.Table:
             "text": [f"{value:.3f}" for value in rng.normal(size=rows)],
             "words": rng.normal(size=rows) if not shift else ["n/a"] * rows,
             "none": pa.nulls(rows, pa.float64()),
+            "small": pa.array(rng.integers(0, 99, rows), pa.uint32()),
+            "forever": np.where(
+                rng.random(rows) < 0.3,
+                np.datetime64("9999-12-31", "us"),
+                np.datetime64("2024-01-01", "us") + rng.integers(0, 10**9, rows),
+            ),
+            "padded": [f" {value:.3f}" for value in rng.normal(size=rows)],
+            "big_then_half": _mixed(rng, rows, whole=not shift),
+            "half_then_big": _mixed(rng, rows, whole=bool(shift)),
+            "price": pa.array(
+                map(Decimal, rng.integers(0, 999, rows).tolist()), pa.decimal128(20, 2)
+            ),
             "level": pa.array(rng.choice(["a", "b", "c"], rows, p=[0.5, 0.3, 0.2]), mask=missing),
             "code": rng.integers(0, 4, rows),
             "float_code": rng.integers(0, 4, rows).astype(float),
         }
         | ({} if shift else {"gone": rng.normal(size=rows), "gone_level": ["a"] * rows})
     )
+
+
+def _mixed(rng: np.random.Generator, rows: int, *, whole: bool) -> np.ndarray:
+    """Whole numbers of which some lie beyond 2**53; or fractions, some of them infinite."""
+    values = rng.integers(1, 6, rows)
+    if whole:
+        return np.where(rng.random(rows) < 0.02, 2**62 + 1, values)
+    halves = values + 0.5 * (values == 3)
+    return np.where(rng.random(rows) < 0.04, rng.choice([-np.inf, np.inf], rows), halves)
 
 
 @pytest.fixture(scope="module", params=[Edges, Grid])
@@ -71,11 +97,13 @@ def _assert_same_verdict(
         assert one.threshold == other.threshold
         assert one.missing_change == other.missing_change
         assert (one.shift, one.shift_threshold) == (other.shift, other.shift_threshold)
+        assert (one.shift_errors, one.trend_limit) == (other.shift_errors, other.trend_limit)
         if other.distance is None:
             assert one.distance is None
             continue
         assert one.distance is not None
         high = one.distance_high or one.distance
+        assert one.excess == pytest.approx(other.excess, abs=0.2)
         assert one.distance - 1e-12 <= other.distance <= high + 1e-12
         assert high - one.distance < 0.01
 
@@ -150,7 +178,7 @@ def test_a_column_name_is_quoted() -> None:
     assert (found.distance, found.drifted) == (0.0, False)
 
 
-@pytest.mark.parametrize("kind", ["UBIGINT", "HUGEINT"])
+@pytest.mark.parametrize("kind", ["UBIGINT", "HUGEINT", "UHUGEINT"])
 def test_whole_numbers_beyond_64_bits_overflow_nothing(kind: str) -> None:
     ids = pa.array(range(2**62, 2**62 + 500), pa.uint64())
     profile = ReferenceProfile.build([pa.table({"id": ids})] * 4, numeric=["id"])
@@ -162,3 +190,11 @@ def test_whole_numbers_beyond_64_bits_overflow_nothing(kind: str) -> None:
         (found,) = measure_columns(profile, window, policy=_POLICY)
     assert (found.distance, found.shift, found.drifted) == (1.0, 1.0, True)
     assert (exact.distance, exact.shift, exact.drifted) == (1.0, 1.0, True)
+
+
+@pytest.mark.parametrize("name", ["big_then_half", "half_then_big", "forever", "when", "big"])
+def test_the_distance_is_exact_whatever_the_types(name: str, profile: ReferenceProfile) -> None:
+    now = _table(2000, 99, 1.0)
+    drift = next(f for f in measure_columns(profile, now, policy=_POLICY) if f.name == name)
+    before = np.concatenate([_table(2000, seed)[name].to_numpy() for seed in range(6)])
+    assert drift.distance == pytest.approx(ks_distance(before, now[name].to_numpy()), abs=1e-12)
