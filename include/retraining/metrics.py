@@ -139,8 +139,8 @@ def _resample(rows: int, seed: int, *metrics: Weighted) -> list[Floats]:
     offsets = np.arange(CHUNK)[:, None] * rows
     for _ in range(RESAMPLES // CHUNK):
         picked = generator.integers(rows, size=(CHUNK, rows)) + offsets  # ten times multinomial()
-        weights = np.bincount(picked.ravel(), minlength=CHUNK * rows).astype(np.float64)
-        weights = weights.reshape(CHUNK, rows)
+        counts = np.bincount(picked.ravel(), minlength=CHUNK * rows).astype(np.float64)
+        weights = counts.reshape(CHUNK, rows)
         for chunk, metric in zip(chunks, metrics, strict=True):
             chunk.append(metric(weights))
     return [np.concatenate(chunk) for chunk in chunks]

@@ -112,7 +112,7 @@ def _compare(
     known_since = online[f"{name}__ts"].to_numpy()
     is_stored = known_since > 0  # 0: computed on request, or not there
     ages = at.timestamp() - known_since[is_stored]
-    age_hours = float(ages.min()) / 3600 if len(ages) else None
+    age_hours = float(np.min(ages)) / 3600 if len(ages) else None
     expired = np.zeros(len(served), dtype=bool)
     if ttl:
         expired = is_stored & (at.timestamp() - known_since > ttl.total_seconds())

@@ -192,7 +192,7 @@ def cells_for(ordered: Values) -> Cells:
             held = grid.count(ordered).held
             step = len(ordered) / _quantiles(len(ordered))
             coarse = held[held > step].sum()
-            if coarse <= _COARSE * len(ordered) and held.max() <= _COARSEST * step:
+            if coarse <= _COARSE * len(ordered) and np.max(held) <= _COARSEST * step:
                 return grid
     return Edges.at_quantiles(ordered)
 

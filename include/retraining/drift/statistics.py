@@ -487,7 +487,7 @@ def _exact_ks_p_value(distance: float, n: int, m: int) -> float:
         paths[low : high + 1] = np.cumsum(paths[low : high + 1])
         paths[:low] = 0.0
         paths[high + 1 :] = 0.0
-        largest = paths[low : high + 1].max()
+        largest = np.max(paths[low : high + 1])
         if largest == 0.0:
             return 1.0
         paths[low : high + 1] /= largest
