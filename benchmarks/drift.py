@@ -337,7 +337,11 @@ def drifts(
     policy: Drift = POLICY,
 ) -> bool:
     """Judge one numeric feature of k, as `measure_columns` does."""
-    found = judged(histories, sizes, k, untied=untied, policy=policy)
+    return exceeds(distance, shift, judged(histories, sizes, k, untied=untied, policy=policy))
+
+
+def exceeds(distance: float, shift: float, found: NumericThresholds) -> bool:
+    """Say whether a distance or a shift is beyond its threshold."""
     return any(
         threshold.state != "insufficient" and value > threshold.value
         for value, threshold in ((distance, found.distance), (abs(shift), found.shift))
@@ -580,14 +584,13 @@ def watched(runs: int, rows: int, rho: float, k: int, shifts: list[float]) -> Wa
         one = simulated(rng, rows, rho, shifts)
         n, m = one.rows * WINDOWS, one.rows
         distance, moved = one.from_all(one.later)
-        history = one.histories()
-        found = Pool(m, distance, moved, lambda _, known=history: known)
-        thresholds = judged(history, (n, m), k)
+        thresholds = judged(one.histories(), (n, m), k)
         trends[run] = [
             rises(moved[max(0, at + 1 - TREND_WINDOWS) : at + 1], thresholds)
             for at in range(len(shifts))
         ]
-        ours[run] = found.ours(k) | trends[run].astype(bool)
+        drifted = map(exceeds, distance, moved, [thresholds] * len(shifts))
+        ours[run] = np.logical_or(list(drifted), trends[run])
         gaps[run] = distance
         # Normed by the sd, the Wasserstein distance of a shifted normal law is about the shift.
         noise = (1 / n + 1 / m) ** 0.5

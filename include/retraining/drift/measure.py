@@ -168,8 +168,9 @@ def _measure_numeric(
             at=at,
         )
         errors, trend_limit = thresholds.shift_errors, thresholds.trend_limit
-        bounds = gap_bounds(reference.counts, current.counts)
-        if current.at_hand or bounds.low <= thresholds.distance.value < bounds.high:
+        if not current.at_hand:
+            bounds = gap_bounds(reference.counts, current.counts)
+        if bounds is None or bounds.low <= thresholds.distance.value < bounds.high:
             exact = exact_gap(reference.values, reference.counts, current.counts, current.inside)
             bounds = Bounds(exact, exact)
         p_value = ks_p_value(bounds.low, n, m)
