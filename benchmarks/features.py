@@ -167,7 +167,7 @@ def run_contender(name: str, root: Path, n_rows: int) -> dict[str, Any]:
         ``seconds`` and ``cpu_seconds`` (least of all retrievals), ``peak_mb`` (of the process),
         ``rows``, and ``digest``: the same for the same rows in any order.
     """
-    ours = "include.retraining.asof_store.AsofOfflineStore"
+    ours = "include.retraining.features.asof_store.AsofOfflineStore"
     if name == "scale":
         entities = scale_entities(n_rows)
         retrieve = feast_retrieval(root, ours, entities, ["scale:x", "scale:y"])

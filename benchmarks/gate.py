@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from include.retraining import gate, metrics
-from include.retraining.duel import Duel, compare_scores
+from include.retraining.learning import metrics
 from include.retraining.records import Performance
+from include.retraining.retrain import gate
+from include.retraining.retrain.duel import Duel, compare_scores
 from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec
 
 RESULT = Path("var/bench/gate.json")

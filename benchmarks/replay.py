@@ -20,7 +20,9 @@ from rich.console import Console
 from rich.progress import track
 
 from include.demo import churn_feed, flights_feed
-from include.retraining import features, replay, validation
+from include.retraining.data import validation
+from include.retraining.features import feature_sets as features
+from include.retraining.replay import past as replay
 from include.retraining.settings import Settings
 from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec
 from include.retraining.storage import Storage

@@ -70,8 +70,8 @@ def ingest(spec: ModelSpec) -> DAG:
 
         @task
         def validate_batch() -> object:
+            from include.retraining.data.validation import validate_batch
             from include.retraining.storage import Storage
-            from include.retraining.validation import validate_batch
 
             storage = Storage.of(RetrainingHook().settings())
             return validate_batch(spec, storage, current_batch(spec)).model_dump(mode="json")

@@ -64,8 +64,8 @@ def monitor(spec: ModelSpec) -> DAG:
 
         @task
         def measure_drift() -> object:
-            from include.retraining.monitoring import measure_drift
-            from include.retraining.registry import notice_hand_move
+            from include.retraining.monitor.measuring import measure_drift
+            from include.retraining.registry.succession import notice_hand_move
 
             anew = get_current_context()["params"]["measure_anew"]
             settings = RetrainingHook().settings()
@@ -76,7 +76,7 @@ def monitor(spec: ModelSpec) -> DAG:
 
         @task
         def judge_batch(report: object) -> object:
-            from include.retraining.monitoring import judge_batch
+            from include.retraining.monitor.measuring import judge_batch
             from include.retraining.records import DriftReport
 
             anew = get_current_context()["params"]["measure_anew"]
@@ -89,7 +89,7 @@ def monitor(spec: ModelSpec) -> DAG:
         def publish_report(report: object, verdict: object) -> object:
             import os
 
-            from include.retraining.monitoring import publish_report
+            from include.retraining.monitor.measuring import publish_report
             from include.retraining.records import DriftReport, Verdict
 
             os.nice(10)  # nobody waits for a page; the retrain that runs beside it goes first

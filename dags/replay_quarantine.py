@@ -67,7 +67,7 @@ def replay_quarantine(spec: ModelSpec) -> DAG:
 
         @task
         def revalidate_batch() -> object:
-            from include.retraining.quarantine import revalidate_batch
+            from include.retraining.data.quarantine import revalidate_batch
             from include.retraining.records import Mapping
             from include.retraining.storage import Storage
 

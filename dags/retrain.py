@@ -83,8 +83,8 @@ def retrain(spec: ModelSpec) -> DAG:  # noqa: C901 - counts the tasks, which are
 
         @task
         def claim_retrain() -> object:
-            from include.retraining.incident import NotDue, open_incident
-            from include.retraining.registry import notice_hand_move
+            from include.retraining.registry.succession import notice_hand_move
+            from include.retraining.retrain.incident import NotDue, open_incident
 
             context = get_current_context()
             settings = RetrainingHook().settings()
@@ -104,7 +104,7 @@ def retrain(spec: ModelSpec) -> DAG:  # noqa: C901 - counts the tasks, which are
         @task
         def build_training_set(request: object) -> object:
             from include.retraining.records import RetrainRequest
-            from include.retraining.training import build_training_set
+            from include.retraining.retrain.candidate import build_training_set
 
             found = RetrainRequest.model_validate(request)
             return build_training_set(spec, RetrainingHook().settings(), found).model_dump(
@@ -114,7 +114,7 @@ def retrain(spec: ModelSpec) -> DAG:  # noqa: C901 - counts the tasks, which are
         @task
         def train_candidate(request: object, training_set: object) -> object:
             from include.retraining.records import RetrainRequest, TrainingSet
-            from include.retraining.training import train_candidate
+            from include.retraining.retrain.candidate import train_candidate
 
             return train_candidate(
                 spec,
@@ -125,8 +125,8 @@ def retrain(spec: ModelSpec) -> DAG:  # noqa: C901 - counts the tasks, which are
 
         @task
         def run_duel(request: object, candidate: object) -> object:
-            from include.retraining.gate import run_duel
             from include.retraining.records import Candidate, RetrainRequest
+            from include.retraining.retrain.gate import run_duel
 
             return run_duel(
                 spec,
@@ -138,7 +138,7 @@ def retrain(spec: ModelSpec) -> DAG:  # noqa: C901 - counts the tasks, which are
         @task(outlets=[champion], trigger_rule="none_failed_min_one_success")
         def promote_candidate(decision: object):
             from include.retraining.records import GateDecision
-            from include.retraining.registry import promote
+            from include.retraining.registry.succession import promote
 
             promotion = promote(
                 spec,

@@ -51,7 +51,7 @@ def rollback(spec: ModelSpec) -> DAG:
 
         @task(outlets=[champion])
         def rollback_champion():
-            from include.retraining.registry import rollback
+            from include.retraining.registry.succession import rollback
 
             context = get_current_context()
             promotion = rollback(

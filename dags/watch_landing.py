@@ -48,7 +48,7 @@ def watch_landing(spec: ModelSpec) -> DAG:
 
         @task
         def find_landed(*, triggering_asset_events=None) -> list[dict[str, object]]:
-            from include.retraining.landing_events import landed_partitions
+            from include.retraining.data.landing_events import landed_partitions
             from include.retraining.storage import Storage
 
             events = [event for found in triggering_asset_events.values() for event in found]

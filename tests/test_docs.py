@@ -7,7 +7,7 @@ import re
 import pytest
 
 from include.retraining import records
-from include.retraining.settings_table import settings_table
+from include.retraining.cli.settings_table import settings_table
 from tests.airflow_home import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

@@ -17,10 +17,10 @@ import pandas as pd
 from include.demo import flights_feed
 from include.demo.scoreboard import Timeline, build_scoreboard, render
 from include.demo.stack import Stack, StackError
-from include.retraining import monitoring
-from include.retraining.incident import decision
+from include.retraining.monitor import measuring as monitoring
 from include.retraining.names import dag_id
 from include.retraining.records import BatchRef, ValidationReport, Verdict
+from include.retraining.retrain.incident import decision
 from include.retraining.settings import Settings
 from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec
 from include.retraining.storage import Storage, json_bytes

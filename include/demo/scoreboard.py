@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from include.retraining import features, feedback, incident, ledger, metrics, monitoring
+from include.retraining.features import feature_sets as features
+from include.retraining.learning import metrics
+from include.retraining.learning import rows as feedback
+from include.retraining.monitor import measuring as monitoring
 from include.retraining.names import dag_id, storage_key
 from include.retraining.records import BatchRef, ValidationReport
+from include.retraining.registry import ledger
+from include.retraining.retrain import incident
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage

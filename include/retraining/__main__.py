@@ -18,10 +18,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from include.retraining.cli.settings_table import settings_table
 from include.retraining.errors import RetrainingError, SpecError, Unavailable, did_you_mean
 from include.retraining.records import Mapping
 from include.retraining.settings import REPOSITORY, Settings
-from include.retraining.settings_table import settings_table
 from include.retraining.spec import MODELS_DIR, Drift, ModelSpec, load_spec, load_specs
 
 DRIFT_SETTINGS = ("alpha", "min_distance", "min_rows", "tail_windows")  # of the drift command
@@ -150,7 +150,7 @@ def run_lint(files: list[Path]) -> int:
 
 def run_status(spec: ModelSpec, *, as_json: bool) -> int:
     """Print the status of a model; give 1 if it is not well."""
-    from include.retraining.status import render, status_of
+    from include.retraining.telling.status import render, status_of
 
     settings = _existing(Settings.from_env())
     with warnings.catch_warnings():
@@ -162,7 +162,7 @@ def run_status(spec: ModelSpec, *, as_json: bool) -> int:
 
 def run_ledger(spec: ModelSpec, *, verify: bool, at: dt.datetime | None) -> int:
     """Print ledger entries, or what is wrong with them; give 1 if something is."""
-    from include.retraining import ledger
+    from include.retraining.registry import ledger
     from include.retraining.storage import Storage
 
     storage = Storage.of(_existing(Settings.from_env()))
@@ -185,11 +185,11 @@ def run_ledger(spec: ModelSpec, *, verify: bool, at: dt.datetime | None) -> int:
 
 def run_reproduce(spec: ModelSpec, *, version: int) -> int:
     """Train a version again and compare; give 1 if it comes out another."""
-    from include.retraining.reproduction import render, reproduce
+    from include.retraining.retrain.reproduction import render, reproduce
 
     settings = _existing(Settings.from_env())
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("include.retraining.estimator").setLevel(logging.INFO)
+    logging.getLogger("include.retraining.learning.estimator").setLevel(logging.INFO)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = reproduce(
@@ -220,7 +220,7 @@ def run_replay(spec: ModelSpec, options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import track
 
-    from include.retraining import replay
+    from include.retraining.replay import past as replay
     from include.retraining.storage import Storage
 
     settings = _existing(Settings.from_env())
@@ -299,8 +299,8 @@ def _add_skew(commands: Any) -> None:
 
 def run_skew(spec: ModelSpec, *, at: dt.datetime | None) -> int:
     """Compare online with offline features for the newest batch's keys; 1 if something is wrong."""
-    from include.retraining.features import published_partitions
-    from include.retraining.skew import check_skew
+    from include.retraining.features.feature_sets import published_partitions
+    from include.retraining.features.skew import check_skew
     from include.retraining.storage import Storage
 
     settings = _existing(Settings.from_env())
@@ -348,7 +348,8 @@ def _add_quarantine(commands: Any) -> None:
 
 def run_quarantine(options: argparse.Namespace, *, replay: bool) -> int:
     """Print what of a batch is in quarantine, after a replay if one is asked for; 1 if any is."""
-    from include.retraining import features, quarantine
+    from include.retraining.data import quarantine
+    from include.retraining.features import feature_sets as features
     from include.retraining.storage import Storage
 
     spec, settings = _spec(options.model), _existing(Settings.from_env())
@@ -394,7 +395,7 @@ def _halves(text: str, whole: str, form: str) -> tuple[str, str, str]:
 
 def run_audit_pack(spec: ModelSpec, options: argparse.Namespace) -> int:
     """Write the zip; tell what could not be found; give 1 if the ledger is damaged."""
-    from include.retraining.audit import audit_pack
+    from include.retraining.telling.audit import audit_pack
 
     settings = _existing(Settings.from_env())
     with warnings.catch_warnings():
@@ -414,7 +415,8 @@ def run_audit_pack(spec: ModelSpec, options: argparse.Namespace) -> int:
 
 def run_rollback(spec: ModelSpec, options: argparse.Namespace) -> int:
     """Move the champion alias back; a second call goes one further back. Slack is not told."""
-    from include.retraining import alerts, registry
+    from include.retraining.registry import succession as registry
+    from include.retraining.telling import alerts
 
     if len(options.reason.strip()) < 3:
         raise RetrainingError(f"--reason: must say why, got {options.reason!r}")

@@ -27,7 +27,7 @@ def publish_validated(spec: ModelSpec, report: Any) -> None:
 
     @task(outlets=[validated_batch])
     def publish_batch(report: Any, *, outlet_events: Any = None) -> Any:
-        from include.retraining.features import publish_batch
+        from include.retraining.features.feature_sets import publish_batch
         from include.retraining.records import ValidationReport
         from include.retraining.storage import Storage
 
@@ -41,7 +41,7 @@ def publish_validated(spec: ModelSpec, report: Any) -> None:
 
     @task(outlets=[features])
     def materialize_features(*, outlet_events: Any = None) -> object:
-        from include.retraining.features import materialize, refresh_later
+        from include.retraining.features.feature_sets import materialize, refresh_later
 
         settings, batch = RetrainingHook().settings(), current_batch(spec)
         found = materialize(spec, settings, batch)
@@ -54,7 +54,7 @@ def publish_validated(spec: ModelSpec, report: Any) -> None:
     def check_skew() -> object:
         import os
 
-        from include.retraining.skew import check_skew
+        from include.retraining.features.skew import check_skew
 
         os.nice(10)  # the monitor starts at the same time, and goes first
 

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from include.demo import flights_feed
-from include.retraining import features, ledger, monitoring, registry
+from include.retraining.features import feature_sets as features
+from include.retraining.monitor import measuring as monitoring
 from include.retraining.records import ValidationReport
+from include.retraining.registry import ledger
+from include.retraining.registry import succession as registry
 from include.retraining.settings import Settings
 from include.retraining.spec import MODELS_DIR, load_spec
 from include.retraining.storage import Storage

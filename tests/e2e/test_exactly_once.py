@@ -16,8 +16,10 @@ import pytest
 import yaml
 
 from include.demo import stack as demo
-from include.retraining import incident, ledger, registry
 from include.retraining.records import Candidate
+from include.retraining.registry import ledger
+from include.retraining.registry import succession as registry
+from include.retraining.retrain import incident
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec, load_spec
 from include.retraining.storage import Storage

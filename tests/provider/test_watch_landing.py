@@ -11,7 +11,7 @@ import pytest
 import yaml
 from moto.server import ThreadedMotoServer
 
-from include.retraining.landing_events import landed_partitions
+from include.retraining.data.landing_events import landed_partitions
 from include.retraining.spec import MODELS_DIR, ModelSpec
 from include.retraining.storage import Storage
 from tests.airflow_home import ROOT

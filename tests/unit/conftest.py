@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from include.retraining import registry
+from include.retraining.registry import succession as registry
 from include.retraining.settings import Settings
 from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec
 from include.retraining.storage import Storage

@@ -14,7 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from include.retraining import gate, incident, ledger, registry, training
+from include.retraining.registry import ledger
+from include.retraining.registry import succession as registry
+from include.retraining.retrain import candidate as training
+from include.retraining.retrain import gate, incident
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage

@@ -9,8 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from include.demo import flights_feed
-from include.retraining import features, incident, training, validation
+from include.retraining.data import validation
+from include.retraining.features import feature_sets as features
 from include.retraining.records import Candidate, FeatureSet, RetrainRequest, ValidationReport
+from include.retraining.retrain import candidate as training
+from include.retraining.retrain import incident
 from include.retraining.settings import Settings
 from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec
 from include.retraining.storage import Storage

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from include.retraining import features, validation
+from include.retraining.data import validation
 from include.retraining.errors import BatchRefused
+from include.retraining.features import feature_sets as features
 from include.retraining.storage import Storage
 from tests.airflow_home import ROOT
 from tests.data_corpus import PARTITION, Case, cases, spec_of, table

@@ -13,19 +13,16 @@ from sklearn.metrics import log_loss
 
 from include.demo import churn_feed
 from include.demo.__main__ import main as demo
-from include.retraining import (
-    features,
-    feedback,
-    gate,
-    incident,
-    monitoring,
-    registry,
-    skew,
-    training,
-    validation,
-)
-from include.retraining.drift.verdict import judge
+from include.retraining.data import validation
+from include.retraining.features import feature_sets as features
+from include.retraining.features import skew
+from include.retraining.learning import rows as feedback
+from include.retraining.monitor import measuring as monitoring
+from include.retraining.monitor.verdict import judge
 from include.retraining.records import DriftReport, Verdict
+from include.retraining.registry import succession as registry
+from include.retraining.retrain import candidate as training
+from include.retraining.retrain import gate, incident
 from include.retraining.settings import Settings
 from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec
 from include.retraining.storage import Storage

@@ -9,13 +9,14 @@ import threading
 
 import pytest
 
-from include.retraining import ledger, registry
 from include.retraining.names import INCIDENT_TAG
+from include.retraining.registry import ledger
+from include.retraining.registry import succession as registry
 from include.retraining.settings import REPOSITORY, Settings
 from include.retraining.storage import Storage
 from tests.unit import pipeline
 from tests.unit.killed import STAGES, spec
-from tests.unit.test_gate import crown
+from tests.unit.retrain.test_gate import crown
 
 pytestmark = pytest.mark.slow
 

@@ -13,16 +13,6 @@ import requests
 from mlflow.exceptions import MlflowException
 
 from include.retraining import __main__ as cli
-from include.retraining import (
-    feedback,
-    gate,
-    incident,
-    ledger,
-    model_file,
-    monitoring,
-    registry,
-    training,
-)
 from include.retraining.errors import (
     DataError,
     RetrainingError,
@@ -30,8 +20,15 @@ from include.retraining.errors import (
     SpecError,
     Unavailable,
 )
+from include.retraining.learning import artifact as model_file
+from include.retraining.learning import rows as feedback
+from include.retraining.monitor import measuring as monitoring
 from include.retraining.names import CHAMPION
 from include.retraining.records import Candidate, GateDecision, Performance
+from include.retraining.registry import ledger
+from include.retraining.registry import succession as registry
+from include.retraining.retrain import candidate as training
+from include.retraining.retrain import gate, incident
 from include.retraining.settings import Settings
 from include.retraining.storage import Storage
 from tests.unit.pipeline import request_retrain, small_spec, train

@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import os
 
-from include.retraining import ledger
-from include.retraining.alerts import Alert, FolderChannel, deliver
+from include.retraining.registry import ledger
 from include.retraining.storage import Storage
+from include.retraining.telling.alerts import Alert, FolderChannel, deliver
 
 
 def create_keys(url: str, environment: dict[str, str], number: int) -> list[bool]:
@@ -58,7 +58,8 @@ def replay_quarantine(home: str, partition: str, mapping: str) -> str:
     """Replay and publish a quarantined batch; give its report as JSON."""
     from pathlib import Path
 
-    from include.retraining import features, quarantine
+    from include.retraining.data import quarantine
+    from include.retraining.features import feature_sets as features
     from include.retraining.records import Mapping
     from include.retraining.settings import Settings
     from tests.unit.pipeline import small_spec

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from include.retraining.drift.measure import measure_columns, overall_state
 from include.retraining.drift.profile import ReferenceProfile
-from include.retraining.drift.verdict import AT_ONCE, importance_share
 from include.retraining.errors import DataError, did_you_mean
+from include.retraining.monitor.verdict import AT_ONCE, importance_share
 from include.retraining.records import Calibration, FeatureDrift, Record
 from include.retraining.spec import Drift
 

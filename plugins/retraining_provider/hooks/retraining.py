@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 if TYPE_CHECKING:
-    from include.retraining.alerts import Channel
     from include.retraining.settings import Settings
     from include.retraining.spec import ModelSpec
+    from include.retraining.telling.alerts import Channel
 
 
 class RetrainingHook(BaseHook):
@@ -50,9 +50,9 @@ class RetrainingHook(BaseHook):
 
     def channel(self, spec: ModelSpec) -> Channel:
         """Give the channel for a model's alerts: Slack, or a folder if there is no connection."""
-        from include.retraining.alerts import FolderChannel
         from include.retraining.settings import Settings
         from include.retraining.storage import Storage
+        from include.retraining.telling.alerts import FolderChannel
 
         if self._connection(self.slack_conn_id) is None:
             folder = Storage(f"file://{Settings.from_env().home / 'slack'}")

@@ -28,9 +28,9 @@ class FailureNotifier(BaseNotifier):
 
     def notify(self, context: Any) -> None:
         """Deliver the alert of a failed task; what goes wrong here is only logged."""
-        from include.retraining import alerts
         from include.retraining.errors import BatchRefused
         from include.retraining.storage import Storage
+        from include.retraining.telling import alerts
 
         error = context.get("exception")
         if isinstance(error, BatchRefused):

@@ -12,8 +12,8 @@ from retraining_provider.hooks.retraining import RetrainingHook
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from include.retraining.alerts import Alert
     from include.retraining.spec import ModelSpec
+    from include.retraining.telling.alerts import Alert
 
 Subject = Literal["validation", "skew", "verdict", "gate", "promotion", "question", "answer"]
 QUESTION_TASK = "approve_promotion"
@@ -39,8 +39,8 @@ class AlertOperator(BaseOperator):
 
     def execute(self, context: Context) -> str:
         """Deliver the alert once; give its title."""
-        from include.retraining import alerts
         from include.retraining.storage import Storage
+        from include.retraining.telling import alerts
 
         hook = RetrainingHook()
         settings = hook.settings()
@@ -59,7 +59,8 @@ class AlertOperator(BaseOperator):
     def _alert(  # noqa: PLR0911 - one return per subject
         self, storage: Any, pages: str, context: Context
     ) -> Alert | None:
-        from include.retraining import alerts, records
+        from include.retraining import records
+        from include.retraining.telling import alerts
 
         match self.subject:
             case "validation":

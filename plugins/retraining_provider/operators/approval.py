@@ -43,8 +43,8 @@ class PromotionApprovalOperator(ApprovalOperator):
 
     def execute(self, context: Context) -> Any:
         """Put the question, then park until it is answered."""
-        from include.retraining import duel_table
         from include.retraining.records import GateDecision
+        from include.retraining.telling import duel_table
 
         decision = GateDecision.model_validate(self.record)
         mlflow = RetrainingHook().settings().mlflow_url
@@ -65,8 +65,8 @@ class PromotionApprovalOperator(ApprovalOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Go on where the answer is yes; else archive the candidate and skip what follows."""
-        from include.retraining import registry
         from include.retraining.records import GateDecision
+        from include.retraining.registry import succession as registry
 
         if "error" not in event:
             user = event["responded_by_user"]

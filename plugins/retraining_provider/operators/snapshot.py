@@ -32,7 +32,7 @@ class SnapshotOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[Any]:
         """Give the snapshots that were taken."""
-        from include.retraining.snapshot import take_snapshots
+        from include.retraining.data.snapshot import take_snapshots
         from include.retraining.storage import Storage
 
         storage = Storage.of(RetrainingHook().settings())

@@ -40,7 +40,7 @@ class LandingSensor(BaseSensorOperator):
 
     def execute(self, context: Context, event: Any = None) -> list[str]:
         """Give the URLs of the landed files, or defer until the first missing one is there."""
-        from include.retraining.delivery import awaited_keys
+        from include.retraining.data.delivery import awaited_keys
         from include.retraining.storage import Storage
 
         if isinstance(event, dict) and event.get("status") == "error":

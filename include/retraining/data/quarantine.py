@@ -1,0 +1,93 @@
+"""Brings back what was quarantined, once the suite is mended or a mapping says how to read it.
+
+The whole delivery is validated again, as it landed, so that every rule sees all of its rows and
+every row is accounted for again. Running it twice, or clearing the ingest run later, comes to the
+same result: the mapping belongs to the content.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from include.retraining.data.delivery import kept, map_delivery
+from include.retraining.data.validation import (
+    BROKEN,
+    SUITES,
+    check_mapping,
+    quarantined_key,
+    validate_delivery,
+)
+from include.retraining.errors import NotPublished
+from include.retraining.names import storage_key
+from include.retraining.records import BatchRef, Mapping, ValidationReport
+from include.retraining.spec import ModelSpec
+from include.retraining.storage import Storage
+
+
+def revalidate_batch(
+    spec: ModelSpec,
+    storage: Storage,
+    batch: BatchRef,
+    *,
+    mapping: Mapping | None = None,
+    suites: Path = SUITES,
+) -> ValidationReport:
+    """Validate the newest delivery of a batch again, from what quarantine keeps of it.
+
+    Parameters
+    ----------
+    mapping : Mapping, optional
+        How to read it from now on; without one, as before, against the suite of today.
+
+    Raises
+    ------
+    NotPublished
+        The batch was never validated.
+    DataError
+        Nothing of it is in quarantine, or the mapping names what the model file does not have.
+    """
+    delivery = kept(
+        spec, storage, batch.partition, newest_report(spec, storage, batch).content_sha256
+    )
+    if mapping is not None:
+        check_mapping(spec, mapping)
+        map_delivery(spec, storage, delivery, mapping)
+        delivery = kept(spec, storage, batch.partition, delivery.sha256)
+    return validate_delivery(spec, storage, batch, delivery, suites)
+
+
+def newest_report(spec: ModelSpec, storage: Storage, batch: BatchRef) -> ValidationReport:
+    """Give the report of a batch's newest delivery; raises NotPublished."""
+    key = f"{storage_key(spec.model, 'reports', batch.partition)}/validation.json"
+    report = storage.read_record(key, ValidationReport)
+    if report is None:
+        raise NotPublished(
+            f"{spec.model} {batch.partition} was never validated; run {spec.model}__ingest for it"
+        )
+    return report
+
+
+def describe(spec: ModelSpec, storage: Storage, batch: BatchRef) -> str:
+    """Say in text what of a batch is in quarantine, and why."""
+    report = newest_report(spec, storage, batch)
+    counts = f"{report.rows_good:,} good + {report.rows_quarantined:,} quarantined"
+    lines = [f"{spec.model} {batch.partition}: {report.status}, {report.rows_in:,} rows = {counts}"]
+    if report.mapping is not None:
+        lines.append(f"read with a mapping by {report.mapping.actor}: {report.mapping.reason}")
+    lines += [
+        f"  {f.severity}: {f'{f.column}: ' if f.column else ''}{f.expectation}: {f.detail}"
+        for f in report.findings
+    ]
+    if report.quarantine_key is None:
+        return "\n".join([*lines, "nothing is in quarantine"])
+    if report.status == "accepted":
+        for name in report.files:
+            key = quarantined_key(report, name)
+            if storage.exists(key):
+                broken = storage.read_table(key, columns=[BROKEN]).column(BROKEN).to_pylist()
+                lines.append(f"{len(broken):,} rows of {name}: {storage.url_of(key)}")
+                found = Counter(reason for reasons in broken for reason in reasons)
+                lines += [f"  {count:,} broke {reason}" for reason, count in found.most_common()]
+    lines.append(f"kept in {storage.url_of(report.quarantine_key)}")
+    return "\n".join(lines)

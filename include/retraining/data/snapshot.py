@@ -1,0 +1,118 @@
+"""Makes `Snapshot`s: the results of a model's queries over one window, as files that land.
+
+From there on a database is a source like any other: what is validated is the file. Each result is
+also kept under a name made of its content, so that what a model learnt from can be read again when
+the tables have long changed.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from include.retraining.data.delivery import input_paths
+from include.retraining.errors import DataError
+from include.retraining.names import storage_key
+from include.retraining.records import BatchRef, Snapshot
+from include.retraining.spec import ModelSpec
+from include.retraining.storage import Storage, sha256
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+ROWS_AT_ONCE = 50_000
+
+
+def take_snapshots(
+    spec: ModelSpec, storage: Storage, batch: BatchRef, engine: Engine
+) -> list[Snapshot]:
+    """Run the queries of a model over a batch's window, and let their results land.
+
+    All queries of a batch see the database at one moment, where it can do that (PostgreSQL, MySQL).
+    Equal rows give an equal file, in whatever order the database returns them.
+
+    Raises
+    ------
+    DataError
+        A query is wrong, or gives values that no Parquet column takes.
+    """
+    from sqlalchemy.exc import ProgrammingError
+
+    at_once = engine.dialect.name in {"postgresql", "mysql", "mariadb"}
+    options = {"isolation_level": "REPEATABLE READ"} if at_once else {}
+    try:
+        with engine.connect().execution_options(**options) as connection:
+            tables = {
+                name: _run(connection, name, query, batch)
+                for name, query in spec.source.queries.items()
+            }
+    except ProgrammingError as error:
+        raise DataError(
+            f"source.queries of {spec.model}: {str(error.orig).strip()}; mend the model file"
+        ) from error
+    return [_land(spec, storage, batch, name, table) for name, table in tables.items()]
+
+
+def _run(connection: Connection, name: str, query: str, batch: BatchRef) -> pa.Table:
+    from sqlalchemy import bindparam, text
+
+    statement = text(query)
+    window = {"start": batch.start, "end": batch.end}
+    used = {key: value for key, value in window.items() if key in statement.compile().params}
+    statement = statement.bindparams(*(bindparam(key, value) for key, value in used.items()))
+    result = connection.execution_options(yield_per=ROWS_AT_ONCE).execute(statement)
+    columns = list(result.keys())
+    parts = [_table(name, columns, part) for part in result.partitions()]
+    if not parts:
+        return pa.table({column: pa.nulls(0) for column in columns})
+    table = pa.concat_tables(parts, promote_options="permissive")
+    # a database gives rows in any order; sorted, equal rows are an equal file
+    sortable = [
+        (one.name, "ascending")
+        for one in table.schema
+        if not pa.types.is_nested(one.type) and not pa.types.is_null(one.type)
+    ]
+    return table.sort_by(sortable)
+
+
+def _table(name: str, columns: list[str], rows: Iterable[Any]) -> pa.Table:
+    arrays = []
+    for column, values in zip(columns, zip(*rows, strict=True), strict=True):
+        try:
+            array = pa.array(values)
+            if isinstance(array.type, pa.BaseExtensionType):
+                raise TypeError(array.type)  # noqa: TRY301 - the same answer for both
+            arrays.append(array)
+        except (pa.ArrowException, TypeError) as error:
+            kinds = sorted({type(value).__name__ for value in values})
+            raise DataError(
+                f"source.queries.{name}: column {column!r} gives {', '.join(kinds)}, which no file "
+                "can hold; cast it in the query"
+            ) from error
+    return pa.table(arrays, names=columns)
+
+
+def _land(
+    spec: ModelSpec, storage: Storage, batch: BatchRef, name: str, table: pa.Table
+) -> Snapshot:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    content = buffer.getvalue()
+    folder = storage_key(spec.model, "snapshots", batch.partition)
+    digest = sha256(content)
+    found = Snapshot(
+        batch=batch,
+        input=name,
+        query_sha256=sha256(spec.source.queries[name].encode()),
+        rows=table.num_rows,
+        key=f"{folder}/{name}-{digest[:12]}.parquet",
+        sha256=digest,
+    )
+    storage.create(found.key, content)
+    storage.write_json(f"{folder}/{name}.json", found)
+    storage.write(input_paths(spec, batch.partition)[name], content)
+    return found

@@ -1,0 +1,1 @@
+"""Rows become a model: frames and labels, estimator, metrics, the fitted artifact."""

@@ -1,0 +1,359 @@
+"""Makes a `Fitted` estimator: columns by kind, weights, search on time-ordered folds, calibration.
+
+Everything random takes its seed from the model file.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib
+import logging
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from include.retraining.errors import DataError, ScoringError, SpecError
+from include.retraining.learning import metrics
+from include.retraining.learning import rows as feedback
+from include.retraining.spec import ModelSpec, Range, Search
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sklearn.pipeline import Pipeline
+
+log = logging.getLogger(__name__)
+
+Rows = NDArray[np.intp]
+CALIBRATION_PARTS = 5
+
+
+class Trial(NamedTuple):
+    """One set of parameters, and its metric on each later fold; NaN where a fold cannot say."""
+
+    params: dict[str, Any]
+    folds: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Over the folds that can say something; NaN if none can."""
+        known = [value for value in self.folds if np.isfinite(value)]
+        return float(np.mean(known)) if known else float("nan")
+
+
+class Fitted(NamedTuple):
+    """A fitted pipeline, the trial it came from, and all trials in the order they were made."""
+
+    pipeline: Pipeline
+    best: Trial
+    trials: tuple[Trial, ...]
+
+
+def fit(spec: ModelSpec, rows: pa.Table, labels: metrics.Floats) -> Fitted:
+    """Choose parameters on time-ordered folds, then fit on all rows.
+
+    Parameters
+    ----------
+    rows : Table
+        With the features, the event time, and the column of sample weights if there is one.
+    labels : ndarray of shape (n_rows,)
+        As `feedback.labels` gives them, none unknown.
+
+    Raises
+    ------
+    DataError
+        The estimator cannot be fitted on these rows, or no fold can judge a search.
+    SpecError
+        The estimator cannot be made as the model file says.
+    """
+    frame = feedback.feature_frame(spec, rows)
+    weights = sample_weights(spec, rows, labels)
+    times = rows.column(spec.source.event_time).to_numpy().astype("datetime64[us]")
+    folds = time_folds(
+        times, spec.training.cv_folds, gap=dt.timedelta(days=spec.label.maturity_days)
+    )
+    attempts = [spec.training.params]
+    if spec.training.search:
+        attempts += sample_params(spec.training.search, spec.training.params, spec.training.seed)
+    trials = []
+    for number, params in enumerate(attempts, 1):
+        name = f"trial {number} of {len(attempts)}" if len(attempts) > 1 else "cross-validation"
+        values = _on_folds(
+            spec, params, folds, frame=frame, labels=labels, weights=weights, name=name
+        )
+        trials.append(Trial(params, values))
+    known = [trial for trial in trials if np.isfinite(trial.mean)]
+    if spec.training.search and not known:
+        raise DataError(
+            f"{spec.model}: no time-ordered fold of {len(labels)} rows can judge a parameter set; "
+            "wait for more batches, lower training.cv_folds, or leave out training.search"
+        )
+    best = max(known, key=lambda trial: trial.mean, default=trials[0])
+    if spec.training.search:
+        log.info("best of %s trials: %s (%s)", len(trials), best.params, _mean(spec, best))
+    return Fitted(fit_once(spec, rows, labels, params=best.params), best, tuple(trials))
+
+
+def fit_once(
+    spec: ModelSpec,
+    rows: pa.Table,
+    labels: metrics.Floats,
+    *,
+    params: dict[str, Any] | None = None,
+) -> Pipeline:
+    """Fit on all rows, without folds or search; parameters, rows and errors are those of `fit`."""
+    started = time.monotonic()
+    log.info("fitting %s on %s rows", spec.training.estimator, len(labels))
+    params = spec.training.params if params is None else params
+    frame, weights = feedback.feature_frame(spec, rows), sample_weights(spec, rows, labels)
+    try:
+        pipeline = _fitted(spec, params, frame, labels, weights)
+    except (TypeError, ValueError) as error:  # what scikit-learn makes of parameters and data
+        raise DataError(
+            f"{spec.model}: {spec.training.estimator} cannot be fitted: {error}; check "
+            "training.params and the features"
+        ) from error
+    log.info("fitted in %.1f s", time.monotonic() - started)
+    return pipeline
+
+
+def time_folds(
+    times: NDArray[np.datetime64], count: int, *, gap: dt.timedelta
+) -> list[tuple[Rows, Rows]]:
+    """Cut rows into folds that learn from the past and are judged on what came next.
+
+    The rows are cut by time into ``count + 1`` parts of about the same size. Fold i is judged on
+    part i + 1, and learns from all before it whose labels were mature when that part began (a
+    purged, expanding window: Lopez de Prado, 2018, ch. 7).
+
+    Parameters
+    ----------
+    times : ndarray of shape (n_rows,)
+        Event times, in any order.
+    count : int
+        Number of folds.
+    gap : timedelta
+        How long a label takes to mature.
+
+    Returns
+    -------
+    list of (ndarray, ndarray)
+        Positions to learn from and to judge on; folds without either are left out.
+    """
+    ordered = np.sort(times)
+    edges = [part * len(times) // (count + 1) for part in range(1, count + 1)]
+    folds = []
+    for number, edge in enumerate(edges):
+        if not len(times):
+            break
+        start = ordered[edge]
+        earlier = np.flatnonzero(times < start - np.timedelta64(gap))
+        is_later = times >= start
+        if number + 1 < count:
+            is_later &= times < ordered[edges[number + 1]]
+        later = np.flatnonzero(is_later)
+        if len(earlier) and len(later):
+            folds.append((earlier, later))
+    return folds
+
+
+def sample_params(search: Search, params: dict[str, Any], seed: int) -> list[dict[str, Any]]:
+    """Draw parameter sets from the space of a search, on top of the fixed ones."""
+    generator = np.random.default_rng(seed)
+    return [
+        params | {name: _draw(values, generator) for name, values in search.space.items()}
+        for _ in range(search.n_iter)
+    ]
+
+
+def _draw(values: Range | tuple[Any, ...], generator: np.random.Generator) -> Any:
+    if isinstance(values, tuple):
+        return values[generator.integers(len(values))]
+    low, high = values.low, values.high
+    if isinstance(low, int) and isinstance(high, int):
+        if not values.log:
+            return int(generator.integers(low, high + 1))
+        return min(high, int(np.exp(generator.uniform(np.log(low), np.log(high + 1)))))
+    if values.log:
+        return float(np.exp(generator.uniform(np.log(low), np.log(high))))
+    return float(generator.uniform(low, high))
+
+
+def sample_weights(
+    spec: ModelSpec, rows: pa.Table, labels: metrics.Floats
+) -> metrics.Floats | None:
+    """Give how much each row counts; None where all count alike.
+
+    Balanced classes: the rows of class c, of k classes with total weight W, get W / (k W_c) each
+    (scikit-learn's ``balanced``).
+
+    Raises
+    ------
+    DataError
+        A weight is missing, negative or not finite, or all are 0.
+    """
+    weights = None
+    if (name := spec.training.sample_weight) is not None:
+        weights = rows.column(name).to_numpy(zero_copy_only=False).astype("float64")
+        bad = int((~(np.isfinite(weights) & (weights >= 0))).sum())
+        if bad or not weights.any():
+            raise DataError(
+                f"training.sample_weight: {name!r} must hold numbers of 0 or more, not all 0; got "
+                f"{bad} of {len(weights)} that are missing, negative or infinite. Mend the source"
+            )
+    if spec.training.balance_classes:
+        weights = np.ones(len(labels)) if weights is None else weights
+        classes, numbers = np.unique(labels, return_inverse=True)
+        totals = np.bincount(numbers, weights)
+        weights = weights * (weights.sum() / (len(classes) * np.maximum(totals, 1e-300)))[numbers]
+    return weights
+
+
+def _on_folds(
+    spec: ModelSpec,
+    params: dict[str, Any],
+    folds: list[tuple[Rows, Rows]],
+    *,
+    frame: pd.DataFrame,
+    labels: metrics.Floats,
+    weights: metrics.Floats | None,
+    name: str,
+) -> tuple[float, ...]:
+    values = []
+    for number, (earlier, later) in enumerate(folds, 1):
+        started = time.monotonic()
+        # a feature that has no value yet cannot be learnt from: a constant for this fold
+        known = frame.iloc[earlier].notna().any()
+        usable = frame.assign(**dict.fromkeys(known.index[~known], 0.0))
+        try:
+            pipeline = _fitted(
+                spec,
+                params,
+                usable.iloc[earlier],
+                labels[earlier],
+                None if weights is None else weights[earlier],
+            )
+            scores = feedback.predict_frame(spec, pipeline, usable.iloc[later])
+        except (TypeError, ValueError, ScoringError) as error:
+            log.warning("%s: fold %s of %s says nothing: %s", name, number, len(folds), error)
+            values.append(float("nan"))
+            continue
+        values.append(metrics.value(spec.gate.metric, labels[later], scores))
+        log.info(
+            "%s: fold %s of %s, %s rows to learn from: %s %.4f (%.1f s)",
+            name,
+            number,
+            len(folds),
+            len(earlier),
+            spec.gate.metric,
+            values[-1],
+            time.monotonic() - started,
+        )
+    return tuple(values)
+
+
+def _mean(spec: ModelSpec, trial: Trial) -> str:
+    return f"{spec.gate.metric} {trial.mean:.4f} on {len(trial.folds)} folds"
+
+
+def _fitted(
+    spec: ModelSpec,
+    params: dict[str, Any],
+    frame: pd.DataFrame,
+    labels: metrics.Floats,
+    weights: metrics.Floats | None,
+) -> Pipeline:
+    pipeline = build_pipeline(spec, params)
+    answers = labels if spec.label.task == "regression" else labels.astype("int64")
+    if weights is None:
+        return pipeline.fit(frame, answers)
+    return pipeline.fit(frame, answers, model__sample_weight=weights)
+
+
+def build_pipeline(spec: ModelSpec, params: dict[str, Any] | None = None) -> Pipeline:
+    """Give the unfitted pipeline of the model file: columns by kind, then the estimator, seeded.
+
+    Parameters
+    ----------
+    params : dict, optional
+        Arguments of the estimator; those of the model file by default.
+
+    Raises
+    ------
+    SpecError
+        The estimator cannot be imported or made, or cannot do what the model file asks of it.
+    """
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import OrdinalEncoder
+    from sklearn.utils import get_tags
+
+    estimator = _make_estimator(spec, spec.training.params if params is None else params)
+    takes_missing = get_tags(estimator).input_tags.allow_nan
+    if spec.training.calibration:
+        estimator = CalibratedClassifierCV(
+            estimator, method=spec.training.calibration, cv=CALIBRATION_PARTS, ensemble=False
+        )
+    columns = ColumnTransformer(
+        [
+            (
+                "numeric",
+                "passthrough"
+                if takes_missing
+                else SimpleImputer(strategy="median", keep_empty_features=True),
+                list(spec.features.numeric),
+            ),
+            (
+                "categorical",
+                OrdinalEncoder(
+                    handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-2
+                ),
+                list(spec.features.categorical),
+            ),
+        ]
+    )
+    return Pipeline([("columns", columns), ("model", estimator)])
+
+
+def _make_estimator(spec: ModelSpec, params: dict[str, Any]) -> Any:
+    from sklearn.base import is_classifier
+    from sklearn.utils.validation import has_fit_parameter
+
+    path = spec.training.estimator
+    module_name, _, name = path.replace(":", ".").rpartition(".")
+    try:
+        factory = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SpecError(f"training.estimator: cannot import {path!r}: {error}") from error
+    try:
+        estimator = factory(**params)
+    except Exception as error:  # whatever a factory of the user's raises
+        raise SpecError(f"training.params: {path} does not take them: {error}") from error
+    if not hasattr(estimator, "fit") or not hasattr(estimator, "set_params"):
+        raise SpecError(
+            f"training.estimator: {path} gives {type(estimator).__name__}, which is no estimator "
+            "of scikit-learn's kind; it needs fit, get_params and set_params"
+        )
+    if spec.label.task != "regression" and not hasattr(estimator, "predict_proba"):
+        raise SpecError(
+            f"training.estimator: {path} gives no probabilities; choose a classifier with "
+            "predict_proba"
+        )
+    if spec.label.task == "regression" and is_classifier(estimator):
+        raise SpecError(
+            f"training.estimator: {path} is a classifier, but label.task is regression; choose a "
+            "regressor"
+        )
+    if (spec.training.sample_weight or spec.training.balance_classes) and not has_fit_parameter(
+        estimator, "sample_weight"
+    ):
+        raise SpecError(
+            f"training.estimator: {path} takes no sample_weight; choose another, or leave out "
+            "training.sample_weight and training.balance_classes"
+        )
+    seeded = [name for name in estimator.get_params() if name.split("__")[-1] == "random_state"]
+    return estimator.set_params(**dict.fromkeys(seeded, spec.training.seed))

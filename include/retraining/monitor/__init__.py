@@ -1,0 +1,1 @@
+"""What a batch says about the champion: measuring, performance, and one verdict."""

@@ -1,0 +1,1 @@
+"""Who is in production: MLflow, versions, the succession of champions, their ledger."""

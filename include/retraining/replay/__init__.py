@@ -1,0 +1,1 @@
+"""What retraining policies would have done in a model's past."""

@@ -1,0 +1,309 @@
+"""Makes a `Duel`: what the candidate and its opponents do on the same later rows.
+
+Measures only; whether it is enough is the gate's business. What cannot be measured is said in
+words, never left out.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from include.retraining.errors import RegistryError, ScoringError
+from include.retraining.learning import metrics
+from include.retraining.learning import rows as feedback
+from include.retraining.names import incident_key
+from include.retraining.records import (
+    Candidate,
+    Gain,
+    Performance,
+    RetrainRequest,
+    TrainingSet,
+    Traits,
+)
+from include.retraining.registry import ledger
+from include.retraining.registry import succession as registry
+from include.retraining.retrain.candidate import LABEL
+from include.retraining.settings import Settings
+from include.retraining.spec import ModelSpec
+from include.retraining.storage import Storage
+
+log = logging.getLogger(__name__)
+
+TIMED_ROWS = 1000
+TIMED_RUNS = 5
+
+
+class Comparison(NamedTuple):
+    """The candidate against one other version; `trouble` says why there is none."""
+
+    version: int
+    performance: Performance | None = None
+    gain: Gain | None = None
+    delong: Gain | None = None
+    slices: dict[str, Gain] = {}  # noqa: RUF012 - never changed
+    traits: Traits = Traits()
+    leaked_rows: int | None = 0
+    trouble: str = ""
+
+
+class Duel(NamedTuple):
+    """Everything the gate decides on; what could not be measured has its reason in words."""
+
+    candidate: Performance | None
+    traits: Traits = Traits()
+    leaked_rows: int | None = 0
+    unscorable: str = ""
+    window_trouble: str = ""
+    champion: Comparison | None = None
+    rolled_back: Comparison | None = None
+
+
+def hold_duel(
+    spec: ModelSpec, settings: Settings, request: RetrainRequest, candidate: Candidate
+) -> Duel:
+    """Let all versions that matter score the duel's rows.
+
+    The opponents are the champion and, while it stands by a rollback, the version that was rolled
+    back: a candidate no better than that one would only bring it back. Where the gate is disabled
+    the candidate scores the rows alone.
+    """
+    storage = Storage.of(settings)
+    rows = storage.read_table(candidate.training_set.duel_key)
+    known: metrics.Floats = rows.column(LABEL).to_numpy()
+    trouble = _window_trouble(spec, candidate.training_set, known)
+    try:
+        scores = feedback.score(spec, settings, candidate.version, rows)
+        traits = _traits(spec, settings, candidate.version, rows=rows, known=known, scores=scores)
+    except ScoringError as error:
+        return Duel(
+            candidate=None,
+            unscorable=f"the candidate, version {candidate.version}, cannot score: {error}",
+        )
+    own = None if trouble else feedback.performance(spec, known, scores)
+
+    def against(number: int | None) -> Comparison | None:
+        if number is None or own is None or spec.gate.mode == "disabled":
+            return None
+        return _compare(spec, settings, candidate, number, rows=rows, known=known, scores=scores)
+
+    return Duel(
+        candidate=own,
+        traits=traits,
+        leaked_rows=_leaked_rows(spec, storage, rows, candidate.training_set.training_key),
+        window_trouble=trouble,
+        champion=against(request.champion_version),
+        rolled_back=against(_rolled_back_from(ledger.last(storage, spec.model))),
+    )
+
+
+def _window_trouble(spec: ModelSpec, training_set: TrainingSet, known: metrics.Floats) -> str:
+    count, classes = len(known), len(np.unique(known))
+    if count >= spec.gate.min_rows and classes > 1:
+        return ""
+    return (
+        f"the duel window [{training_set.duel_start:%Y-%m-%d}, {training_set.duel_end:%Y-%m-%d}) "
+        f"has {count} labelled rows of {classes} different labels; it needs {spec.gate.min_rows} "
+        "of at least 2. Retrain once more has landed, or lengthen gate.duel_days"
+    )
+
+
+def _rolled_back_from(last: ledger.Entry | None) -> int | None:
+    """Give the version that the current champion was rolled back from, if that is why it stands."""
+    return last.previous_version if last and last.action == "rollback" else None
+
+
+def _compare(
+    spec: ModelSpec,
+    settings: Settings,
+    candidate: Candidate,
+    number: int,
+    *,
+    rows: pa.Table,
+    known: metrics.Floats,
+    scores: metrics.Floats,
+) -> Comparison:
+    storage = Storage.of(settings)
+    try:
+        opponent = registry.version(spec, settings, number)
+        leaked = _leaked_into(spec, storage, candidate, opponent, rows)
+        theirs = feedback.score(spec, settings, number, rows)
+        traits = _traits(spec, settings, number, rows=rows, known=known, scores=theirs)
+    except (RegistryError, ScoringError) as error:
+        return Comparison(number, trouble=str(error))
+    found = compare_scores(spec, number, rows=rows, known=known, scores=scores, theirs=theirs)
+    return found._replace(traits=traits, leaked_rows=leaked)
+
+
+def compare_scores(
+    spec: ModelSpec,
+    number: int,
+    *,
+    rows: pa.Table,
+    known: metrics.Floats,
+    scores: metrics.Floats,
+    theirs: metrics.Floats,
+) -> Comparison:
+    """Give the gain on another version from both versions' scores of the same labelled rows.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        Says by which metric, with what confidence, in which slices.
+    number : int
+        The other version.
+    rows : Table
+        With the slice columns.
+    known : ndarray of shape (n_rows,)
+        Labels.
+    scores, theirs : ndarray of shape (n_rows,) or (n_rows, n_classes)
+        Of the candidate and of the other version.
+    """
+    delong = None
+    if spec.gate.metric == "roc_auc" and scores.ndim == 1:
+        confidence = spec.gate.confidence
+        exact = metrics.delong_gain(known, scores, theirs, confidence=confidence)
+        delong = _gain(len(known), exact)
+        if delong is None:  # the bootstrap would give an interval, of one class alone
+            return Comparison(number, trouble="a class has one row in the window: gain unknown")
+    return Comparison(
+        number,
+        performance=feedback.performance(spec, known, theirs),
+        gain=_paired(spec, known, scores, theirs),
+        delong=delong,
+        slices=_slice_gains(spec, rows, known, scores, theirs),
+    )
+
+
+def _leaked_into(
+    spec: ModelSpec,
+    storage: Storage,
+    candidate: Candidate,
+    opponent: registry.Version,
+    rows: pa.Table,
+) -> int | None:
+    """Give how many of the duel's rows an opponent was trained on; ScoringError if nobody knows."""
+    start = candidate.training_set.duel_start
+    if opponent.trained_until and opponent.trained_until > start:
+        raise ScoringError(
+            f"it was trained on rows up to {opponent.trained_until:%Y-%m-%d}, inside the duel "
+            "window; retrain on a later batch"
+        )
+    key = f"{incident_key(spec.model, opponent.incident_id)}/training_set.json"
+    found = storage.read_record(key, TrainingSet) if opponent.incident_id else None
+    leaked = _leaked_rows(spec, storage, rows, found.training_key) if found else None
+    if leaked is None and opponent.trained_until is None:
+        raise ScoringError(
+            f"nobody knows what it was trained on: its version has neither the tag "
+            f"{registry.TRAINED_UNTIL_TAG} nor a training set at {key}; set the tag, or restore "
+            "the training set"
+        )
+    return leaked
+
+
+def _leaked_rows(spec: ModelSpec, storage: Storage, rows: pa.Table, key: str) -> int | None:
+    """Give how many rows occur in a training set, by their entity-time key; None if it is gone."""
+    columns = list(dict.fromkeys((*spec.source.key, spec.source.event_time)))
+    try:
+        trained = storage.read_table(key, columns=columns)
+    except FileNotFoundError:
+        return None
+    keys = rows.select(columns)
+    trained = trained.cast(keys.schema).group_by(columns).aggregate([])
+    found: int = keys.join(trained, keys=columns, join_type="left semi").num_rows
+    return found
+
+
+def _paired(
+    spec: ModelSpec, known: metrics.Floats, candidate: metrics.Floats, other: metrics.Floats
+) -> Gain | None:
+    found = metrics.paired_gain(
+        spec.gate.metric,
+        known,
+        candidate,
+        other,
+        confidence=spec.gate.confidence,
+        seed=spec.training.seed,
+    )
+    return _gain(len(known), found)
+
+
+def _gain(rows: int, found: tuple[float, float, float]) -> Gain | None:
+    value, low, high = found
+    if not all(map(math.isfinite, found)):
+        return None
+    return Gain(rows=rows, value=value, low=low, high=high)
+
+
+def _slice_gains(
+    spec: ModelSpec,
+    rows: pa.Table,
+    known: metrics.Floats,
+    candidate: metrics.Floats,
+    other: metrics.Floats,
+) -> dict[str, Gain]:
+    """Give the gain within each level of the slice columns that is large enough to be judged."""
+    gains = {}
+    for column in spec.gate.slices:
+        values = rows.column(column).to_pandas()
+        for level in sorted(values.dropna().unique()):
+            inside = (values == level).to_numpy()
+            if inside.sum() < spec.gate.min_slice_rows or len(np.unique(known[inside])) < 2:
+                continue
+            gain = _paired(spec, known[inside], candidate[inside], other[inside])
+            if gain is not None:
+                gains[f"{column}={level}"] = gain
+    return gains
+
+
+def _traits(
+    spec: ModelSpec,
+    settings: Settings,
+    number: int,
+    *,
+    rows: pa.Table,
+    known: metrics.Floats,
+    scores: metrics.Floats,
+) -> Traits:
+    is_probability = scores.ndim == 1 and set(np.unique(known)) <= {0.0, 1.0}
+    return Traits(
+        calibration_error=metrics.calibration_error(known, scores)
+        if is_probability and len(known)
+        else None,
+        scoring_ms_per_1000_rows=_scoring_time(spec, settings, number, rows),
+        size_bytes=_size(spec, settings, number),
+    )
+
+
+def _scoring_time(spec: ModelSpec, settings: Settings, number: int, rows: pa.Table) -> float | None:
+    """Give the median milliseconds that scoring takes, per 1,000 rows, with a warm model."""
+    some = rows.slice(0, TIMED_ROWS)
+    if not some.num_rows:
+        return None
+    model = registry.load_model(spec, settings, number)
+    taken = []
+    for _ in range(TIMED_RUNS):
+        started = time.perf_counter()
+        feedback.predict(spec, model, some)
+        taken.append(time.perf_counter() - started)
+    milliseconds = 1000 * float(np.median(taken))
+    return milliseconds * 1000 / int(some.num_rows)
+
+
+def _size(spec: ModelSpec, settings: Settings, number: int) -> int | None:
+    """Give the size of a version's artifact in bytes, as MLflow recorded it."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import Model
+
+    registry.client(settings)
+    try:
+        found: Any = Model.load(f"models:/{spec.model}/{number}").model_size_bytes
+    except (MlflowException, OSError) as error:
+        log.warning("%s version %s: size unknown: %s", spec.model, number, error)
+        return None
+    return None if found is None else int(found)

@@ -1,0 +1,256 @@
+"""Makes a `GateDecision`: both models score the same later rows, and the candidate has to win.
+
+Every condition is a `GateCheck`, with what was found. Whatever cannot be measured fails the gate: a
+champion that cannot be scored stays in production.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from include.retraining.names import incident_key
+from include.retraining.records import (
+    Candidate,
+    Gain,
+    GateCheck,
+    GateDecision,
+    RetrainRequest,
+)
+from include.retraining.registry import ledger
+from include.retraining.registry import succession as registry
+from include.retraining.retrain.duel import Comparison, Duel, hold_duel
+from include.retraining.retrain.policies import check_policies
+from include.retraining.settings import Settings
+from include.retraining.spec import Gate, ModelSpec
+from include.retraining.storage import Storage
+from include.retraining.telling import duel_table, model_card
+
+TABLE_ARTIFACT = "duel.md"
+
+
+def run_duel(
+    spec: ModelSpec, settings: Settings, request: RetrainRequest, candidate: Candidate
+) -> GateDecision:
+    """Let the candidate meet the champion on rows neither was trained on; the gate decides.
+
+    What a promotion was made on is not decided again.
+    """
+    storage = Storage.of(settings)
+    key = f"{incident_key(spec.model, request.incident_id)}/gate.json"
+    done = storage.read_record(key, GateDecision)
+    if done is not None and ledger.made(storage, spec.model, request.incident_id, "promotion"):
+        return done
+    duel = hold_duel(spec, settings, request, candidate)
+    version = registry.version(spec, settings, candidate.version)
+    slices = duel.champion.slices if duel.champion else {}
+    checks = (
+        *check_duel(spec.gate, duel),
+        *check_policies(
+            spec,
+            storage,
+            request,
+            candidate.training_set,
+            features=version.features,
+            judged_slices=None if request.champion_version is None else list(slices),
+        ),
+    )
+    passed, reasons = conclude(spec.gate, checks, duel)
+    champion = duel.champion
+    decision = GateDecision(
+        incident_id=request.incident_id,
+        model=spec.model,
+        partition=request.batch.partition,
+        candidate_version=candidate.version,
+        champion_version=request.champion_version,
+        mode=spec.gate.mode,
+        passed=passed,
+        reasons=reasons,
+        checks=checks,
+        candidate=duel.candidate,
+        champion=champion.performance if champion else None,
+        gain=champion.gain if champion else None,
+        delong=champion.delong if champion else None,
+        slices=slices,
+        candidate_traits=duel.traits,
+        champion_traits=champion.traits if champion else None,
+    )
+    storage.write_json(key, decision)
+    _log(spec, settings, candidate, decision)
+    model_card.publish(spec, settings, candidate.version)
+    return decision
+
+
+def check_duel(gate: Gate, duel: Duel) -> tuple[GateCheck, ...]:
+    """Hold a duel against the conditions of the model file.
+
+    Returns
+    -------
+    tuple of GateCheck
+        Every condition that applies, in the order they are told; none where the gate is disabled
+        and the candidate can score.
+    """
+    return tuple(_checks(gate, duel))
+
+
+def passes(gate: Gate, duel: Duel) -> bool:
+    """Say whether the gate lets a candidate through that no policy stops."""
+    return conclude(gate, check_duel(gate, duel), duel)[0]
+
+
+def _checks(gate: Gate, duel: Duel) -> Iterator[GateCheck]:
+    if duel.unscorable:  # such a version must never be promoted, whatever the mode
+        yield GateCheck(name="candidate", passed=False, detail=duel.unscorable, binding=True)
+        return
+    if gate.mode == "disabled":
+        return
+    own = duel.candidate
+    if own is None:
+        yield GateCheck(name="window", passed=False, detail=duel.window_trouble)
+        return
+    reaches = own.value >= gate.floor
+    yield GateCheck(
+        name="floor",
+        passed=reaches,
+        detail=f"{own.metric} {own.value:.3f} {'reaches' if reaches else 'is below'} the floor "
+        f"{gate.floor:.3f}",
+    )
+    yield _leakage("the candidate", duel.leaked_rows)
+    if duel.champion is not None:
+        yield from _comparison(gate, own.metric, duel.champion, "champion")
+        yield from _slices(gate, own.metric, duel.champion.slices)
+    if duel.rolled_back is not None:
+        yield from _comparison(gate, own.metric, duel.rolled_back, "rolled-back version")
+
+
+def _comparison(gate: Gate, metric: str, comparison: Comparison, who: str) -> Iterator[GateCheck]:
+    """Ask for a win that is larger than the margin, and more than chance."""
+    whom = f"the {who}, version {comparison.version}"
+    if comparison.trouble or comparison.gain is None:
+        trouble = comparison.trouble or "the gain has no interval on these rows"
+        yield GateCheck(name=who, passed=False, detail=f"{whom}, cannot be compared: {trouble}")
+        return
+    yield _leakage(whom, comparison.leaked_rows)
+    value = comparison.gain.value
+    told = f"{metric} gain {value:+.4f} on {whom}"
+    interval = _interval(gate, comparison.gain)
+    enough = value > gate.min_gain
+    yield GateCheck(
+        name=f"gain on the {who}",
+        passed=enough,
+        detail=f"{told}, {'is' if enough else 'is not'} above {gate.min_gain:.4f} ({interval})",
+    )
+    certain = comparison.gain.low > 0
+    yield GateCheck(
+        name=f"chance, {who}",
+        passed=certain,
+        detail=f"{told}, {'is more than' if certain else 'could be'} chance ({interval})",
+    )
+    if comparison.delong is not None:
+        agrees = comparison.delong.low > 0
+        yield GateCheck(
+            name=f"DeLong, {who}",
+            passed=agrees,
+            detail=f"{told}, {'is more than' if agrees else 'could be'} chance by DeLong's method "
+            f"({_interval(gate, comparison.delong)})",
+        )
+
+
+def _slices(gate: Gate, metric: str, slices: dict[str, Gain]) -> Iterator[GateCheck]:
+    """Non-inferiority: each slice has to show that it loses no more than allowed."""
+    for where, gain in slices.items():
+        holds = gain.low >= -gate.max_slice_loss
+        yield GateCheck(
+            name=f"slice {where}",
+            passed=holds,
+            detail=f"{metric} on {where} changes by {gain.value:+.4f} "
+            f"({_interval(gate, gain)}), {'not' if holds else 'may be'} worse than "
+            f"-{gate.max_slice_loss:.4f}",
+        )
+
+
+def _leakage(who: str, leaked: int | None) -> GateCheck:
+    known = "no row of the duel window" if leaked == 0 else f"{leaked or 0:,} rows of the duel"
+    if leaked is None:
+        known = "its training set is gone; by its time span, no row of the duel window"
+    return GateCheck(
+        name=f"leakage, {who}",
+        passed=not leaked,
+        detail=f"{who} was trained on: {known}"
+        + ("; retrain on a later batch, by hand with force" if leaked else ""),
+    )
+
+
+def _interval(gate: Gate, gain: Gain) -> str:
+    return f"{gate.confidence:.0%} interval {gain.low:+.4f} to {gain.high:+.4f}"
+
+
+def conclude(gate: Gate, checks: Sequence[GateCheck], duel: Duel) -> tuple[bool, tuple[str, ...]]:
+    """Say whether a candidate may replace the champion, and why.
+
+    Parameters
+    ----------
+    gate : Gate
+        Its `mode` says which checks count: all, or those that are binding.
+    checks : sequence of GateCheck
+        Of the duel and of the policies.
+    duel : Duel
+        For the words of a win.
+
+    Returns
+    -------
+    bool, tuple of str
+        Every condition that failed; where none did, what made it pass.
+    """
+    broken = [check for check in checks if not check.passed]
+    if [check for check in broken if check.binding or gate.mode == "enabled"]:
+        return False, tuple(check.detail for check in broken)
+    return True, (
+        _win(gate, duel),
+        *(f"would have been rejected: {check.detail}" for check in broken),
+    )
+
+
+def _win(gate: Gate, duel: Duel) -> str:
+    if gate.mode == "disabled":
+        return "gate.mode is disabled: no duel was held"
+    start = "gate.mode is dry_run: " if gate.mode == "dry_run" else ""
+    own = duel.candidate
+    if own is None:
+        return f"{start}the candidate was not measured"
+    gain = duel.champion.gain if duel.champion else None
+    if gain is None:
+        return f"{start}no champion to beat: {own.metric} {own.value:.3f}, floor {gate.floor:.3f}"
+    return (
+        f"{start}{own.metric} {own.value:.3f}, {gain.value:+.4f} on the champion "
+        f"({_interval(gate, gain)}, {own.rows:,} rows)"
+    )
+
+
+@registry.writing("the duel")
+def _log(spec: ModelSpec, settings: Settings, candidate: Candidate, decision: GateDecision) -> None:
+    """Keep the decision with the candidate's MLflow run and version."""
+    api = registry.client(settings)
+    traits = decision.candidate_traits
+    found = {
+        f"duel.candidate.{spec.gate.metric}": decision.candidate and decision.candidate.value,
+        f"duel.champion.{spec.gate.metric}": decision.champion and decision.champion.value,
+        f"duel.gain.{spec.gate.metric}": decision.gain and decision.gain.value,
+        "duel.calibration_error": traits.calibration_error,
+        "duel.scoring_ms_per_1000_rows": traits.scoring_ms_per_1000_rows,
+    }
+    for name, number in found.items():
+        if number is not None:
+            api.log_metric(candidate.run_id, name, number)
+    api.log_text(candidate.run_id, duel_table.as_markdown(decision), TABLE_ARTIFACT)
+    outcome = "passed" if decision.passed else "rejected"
+    api.set_model_version_tag(spec.model, str(candidate.version), "retraining.gate", outcome)
+    reasons = "; ".join(decision.reasons)[:4000]
+    api.set_model_version_tag(
+        spec.model, str(candidate.version), "retraining.gate_reasons", reasons
+    )
+    champion = registry.champion(spec, settings)
+    if (
+        champion is None or champion.number != candidate.version
+    ):  # not when a finished retrain is run again
+        stage = "Staging" if decision.passed else "Archived"
+        registry.set_stage(spec, settings, candidate.version, stage)

@@ -1,0 +1,222 @@
+"""Makes a `Reproduction`: trains a registered version again and says whether it comes out the same.
+
+It uses what the retrain kept: its rows, and the model file as it was then. What is installed is
+what is installed now.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import ValidationError
+
+from include.retraining.errors import DataError, RegistryError, ScoringError
+from include.retraining.learning import estimator
+from include.retraining.learning import rows as feedback
+from include.retraining.names import incident_key
+from include.retraining.records import Record, TrainingSet
+from include.retraining.registry import succession as registry
+from include.retraining.retrain import candidate as training
+from include.retraining.settings import Settings
+from include.retraining.spec import ModelSpec
+from include.retraining.storage import Storage, sha256
+
+
+class Reproduction(Record):
+    """A version trained again: is it the same, what is not, and what else changed since."""
+
+    model: str
+    version: int
+    registered_digest: str
+    digest: str | None
+    differences: tuple[str, ...]
+    changed_since: tuple[str, ...]
+
+    @property
+    def equal(self) -> bool:
+        """Are the rows unchanged, and all predictions the same to 9 decimals?"""
+        return not self.differences
+
+
+def reproduce(
+    spec: ModelSpec,
+    settings: Settings,
+    number: int,
+    *,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Reproduction:
+    """Train a version again from what its retrain kept, and compare.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model file as it is now; training follows the one of then.
+    number : int
+        The version.
+    tell : callable
+        Is given one line for each of the four steps.
+
+    Raises
+    ------
+    RegistryError
+        There is no such version, or no retrain of ours registered it.
+    DataError
+        What the retrain kept is gone, or cannot be read by this release.
+    """
+    tell(f"[1/4] what {spec.model} version {number} was made of")
+    found = registry.version(spec, settings, number)
+    storage = Storage.of(settings)
+    kept = storage.read_record(
+        f"{incident_key(spec.model, found.incident_id)}/training_set.json", TrainingSet
+    )
+    if not found.digest or kept is None:
+        raise RegistryError(
+            f"{spec.model} version {number} cannot be reproduced: no digest or no training set of "
+            "a retrain is kept for it"
+        )
+    run = registry.client(settings).get_run(found.run_id)
+    then = _spec_of(found)
+    changed = _changed_settings(then, spec) + _changed_packages(_artifact(found, "environment.txt"))
+    commit, now = run.data.tags.get("retraining.git_commit", ""), training.git_commit(settings)
+    if commit != now:
+        changed.append(f"commit: {commit[:12]} then, {now[:12]} now")
+
+    tell(f"[2/4] its {kept.training_rows:,} + {kept.duel_rows:,} rows")
+    training_bytes, duel_bytes = (
+        _stored(storage, key) for key in (kept.training_key, kept.duel_key)
+    )
+    differences = []
+    logged = run.data.tags.get("retraining.data_sha256", "")
+    held = sha256(*(sha256(content).encode() for content in (training_bytes, duel_bytes)))
+    if held != logged:
+        differences.append(
+            f"rows: {kept.training_key} and {kept.duel_key} have SHA-256 {held[:12]}..., logged "
+            f"was {logged[:12]}...: they were changed since"
+        )
+
+    tell(f"[3/4] training {then.training.estimator}")
+    rows = storage.read_table(kept.training_key)
+    labels = rows.column(training.LABEL).to_numpy()
+    labelled, labels = rows.filter(pa.array(~np.isnan(labels))), labels[~np.isnan(labels)]
+    if then.training.search:
+        pipeline = estimator.fit(then, labelled, labels).pipeline
+    else:
+        pipeline = estimator.fit_once(then, labelled, labels)
+
+    tell("[4/4] comparing predictions")
+    duel = storage.read_table(kept.duel_key)
+    scores = feedback.predict(then, pipeline, duel)
+    digest = training.digest(scores)
+    if digest != found.digest:
+        differences.append(_difference(then, settings, number, duel, scores))
+    return Reproduction(
+        model=spec.model,
+        version=number,
+        registered_digest=found.digest,
+        digest=digest,
+        differences=tuple(differences),
+        changed_since=tuple(changed),
+    )
+
+
+def render(found: Reproduction) -> str:
+    """Give the result as text."""
+    lines = [f"registered {found.registered_digest}", f"again      {found.digest}"]
+    if found.equal:
+        lines.append(f"equal: {found.model} version {found.version} is reproduced")
+    else:
+        lines.append(f"different: {found.model} version {found.version} is not reproduced")
+        lines += [f"  {difference}" for difference in found.differences]
+    if found.changed_since:
+        lines.append("changed since:")
+        lines += [f"  {change}" for change in found.changed_since]
+    return "\n".join(lines)
+
+
+def _difference(
+    spec: ModelSpec, settings: Settings, number: int, duel: pa.Table, scores: Any
+) -> str:
+    try:
+        registered = feedback.score(spec, settings, number, duel)
+    except ScoringError as error:
+        return f"predictions: another digest, and {error}"
+    gap = np.abs(registered - scores)
+    unequal = int((gap > 1e-9).reshape(len(gap), -1).any(axis=1).sum())
+    if not unequal:
+        return "digest: the registered model does not have the registered digest; its tag changed"
+    return (
+        f"predictions: {unequal} of {len(gap)} rows differ, by up to {gap.max():.3g}; look at what "
+        "changed since, or for randomness without a seed"
+    )
+
+
+def _spec_of(found: registry.Version) -> ModelSpec:
+    text = _artifact(found, training.SPEC_ARTIFACT)
+    try:
+        return ModelSpec.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise DataError(
+            f"the model file of version {found.number} cannot be read by this release: {place}: "
+            f"{first['msg']}; check out the commit it was trained with"
+        ) from error
+
+
+def _artifact(found: registry.Version, name: str) -> str:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        path = mlflow.artifacts.download_artifacts(run_id=found.run_id, artifact_path=name)
+        return Path(path).read_text()
+    except (MlflowException, OSError) as error:
+        raise DataError(
+            f"MLflow run {found.run_id} has no {name}: {error}; without it version {found.number} "
+            "cannot be reproduced"
+        ) from error
+
+
+def _stored(storage: Storage, key: str) -> bytes:
+    try:
+        return storage.read(key)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{storage.url_of(key)} is gone; without it the version cannot be reproduced"
+        ) from error
+
+
+def _changed_settings(then: ModelSpec, now: ModelSpec) -> list[str]:
+    before, after = (_flat(spec.model_dump(mode="json")) for spec in (then, now))
+    return [
+        f"{name}: {json.dumps(before.get(name))} then, {json.dumps(after.get(name))} now"
+        for name in sorted(before | after)
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _changed_packages(then: str) -> list[str]:
+    before, after = (
+        dict(line.split("==", 1) for line in lines if "==" in line)
+        for lines in (then.splitlines(), training.environment())
+    )
+    return [
+        f"{name}: {before.get(name, 'not installed')} then, {after.get(name, 'not installed')} now"
+        for name in sorted(before | after)
+        if before.get(name) != after.get(name)
+    ]

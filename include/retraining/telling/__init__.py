@@ -1,0 +1,1 @@
+"""What people read, made from records: alerts, cards, pages, status, audit packs."""

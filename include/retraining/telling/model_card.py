@@ -1,0 +1,220 @@
+"""Makes the model card of a version: what it is, how it did, what it learned from, who let it in.
+
+Written again whenever more is known: after training, after the duel, after a promotion or rollback.
+Everything in it comes from records that are kept anyway, so writing it twice gives the same card.
+
+References
+----------
+Mitchell et al. (2019), "Model Cards for Model Reporting", FAT* '19.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from include.retraining.names import incident_key, storage_key
+from include.retraining.records import DriftReport, FeatureDrift, GateDecision, TrainingSet
+from include.retraining.registry import ledger
+from include.retraining.registry import succession as registry
+from include.retraining.retrain.incident import Claim, decision
+from include.retraining.settings import Settings
+from include.retraining.spec import ModelSpec
+from include.retraining.storage import Storage
+from include.retraining.telling import duel_table
+
+CARD_ARTIFACT = "model_card.md"
+DESCRIPTION_CHARACTERS = 5000  # what MLflow's registry can keep on PostgreSQL
+DRIFTED_SHOWN = 10
+
+
+class Evidence(NamedTuple):
+    """What is known of a version; None where it has not come to that, or is not kept."""
+
+    version: registry.Version
+    claim: Claim | None
+    training: TrainingSet | None
+    duel: GateDecision | None
+    drift: DriftReport | None
+    entries: tuple[ledger.Entry, ...]
+    tags: dict[str, str]
+    params: dict[str, str]
+    metrics: dict[str, float]
+
+
+def publish(spec: ModelSpec, settings: Settings, number: int) -> str:
+    """Write the card of a version to its MLflow run and its description; give the card."""
+    api = registry.client(settings)
+    evidence = gather(spec, settings, number)
+    card = render(spec, evidence)
+    api.log_text(evidence.version.run_id, card, CARD_ARTIFACT)
+    description = card
+    if len(card) > DESCRIPTION_CHARACTERS:
+        more = f"\n\n... the rest is in {CARD_ARTIFACT} of the run"
+        description = card[: DESCRIPTION_CHARACTERS - len(more)].rsplit("\n", 1)[0] + more
+    api.update_model_version(spec.model, str(number), description=description)
+    return card
+
+
+def gather(spec: ModelSpec, settings: Settings, number: int) -> Evidence:
+    """Read what is known of a version; raises RegistryError where there is none of that number."""
+    storage = Storage.of(settings)
+    version = registry.version(spec, settings, number)
+    folder = incident_key(spec.model, version.incident_id)
+    claim = storage.read_record(f"{folder}/request.json", Claim)
+    run = registry.client(settings).get_run(version.run_id).data
+    return Evidence(
+        version=version,
+        claim=claim,
+        training=storage.read_record(f"{folder}/training_set.json", TrainingSet),
+        duel=decision(spec, storage, version.incident_id),
+        drift=storage.read_record(
+            drift_report_key(spec, claim.request.batch.partition), DriftReport
+        )
+        if claim
+        else None,
+        entries=tuple(e for e in ledger.read(storage, spec.model) if e.version == number),
+        tags=run.tags,
+        params=run.params,
+        metrics=run.metrics,
+    )
+
+
+def drift_report_key(spec: ModelSpec, partition: str) -> str:
+    """Give the storage key of the drift report of a partition."""
+    return f"{storage_key(spec.model, 'reports', partition)}/drift.json"
+
+
+def render(spec: ModelSpec, known: Evidence) -> str:
+    """Give the card as Markdown."""
+    sections = {
+        "": _heading(spec, known),
+        "In production": _reigns(known),
+        "How it did": _duel(known),
+        "What it learned from": _training(spec, known),
+        "Why it was trained": _cause(known),
+        "Limits": _limits(spec, known),
+        "Where it comes from": _lineage(spec, known),
+    }
+    parts = []
+    for title, lines in sections.items():
+        parts += [f"## {title}", ""] if title else []
+        parts += [*lines, ""]
+    return "\n".join(parts)
+
+
+def _heading(spec: ModelSpec, known: Evidence) -> list[str]:
+    return [
+        f"# {spec.model}, version {known.version.number}",
+        "",
+        f"{spec.description} ({spec.label.task}). Owner: {spec.owner}.",
+    ]
+
+
+def _reigns(known: Evidence) -> list[str]:
+    if not known.entries:
+        return ["Never so far."]
+    return [
+        f"* {entry.at:%Y-%m-%d %H:%M} UTC: {entry.action}, by **{entry.actor}**. {entry.reason}"
+        for entry in known.entries
+    ]
+
+
+def _duel(known: Evidence) -> list[str]:
+    if known.duel is None:
+        return ["Not judged yet."]
+    window = ""
+    if known.training is not None:
+        window = (
+            f"On rows later than any it learned from: {known.training.duel_start:%Y-%m-%d} to "
+            f"{known.training.duel_end:%Y-%m-%d}. In brackets: the confidence interval."
+        )
+    return [window, "", *duel_table.as_markdown(known.duel).splitlines()]
+
+
+def _training(spec: ModelSpec, known: Evidence) -> list[str]:
+    if known.training is None:
+        return ["Its training set is not kept."]
+    rows = known.training
+    lines = [
+        (
+            f"* {rows.training_rows:,} rows from {rows.training_start:%Y-%m-%d} to "
+            f"{rows.training_end:%Y-%m-%d} (window: {known.params.get('window', 'unknown')})"
+        ),
+        f"* {rows.unlabelled_rows:,} rows left out: their label was unknown or could still change",
+        f"* {known.params.get('estimator', 'unknown')}, seed {known.params.get('seed', 'unknown')}",
+        f"* features: {', '.join(known.version.features)}",
+    ]
+    metric = f"cv_mean.{spec.gate.metric}"
+    if metric in known.metrics:
+        lines.append(f"* {spec.gate.metric} {known.metrics[metric]:.4f} on time-ordered folds")
+    importances = {
+        name.removeprefix("importance."): value
+        for name, value in known.metrics.items()
+        if name.startswith("importance.") and value > 0
+    }
+    if importances:
+        first = sorted(importances.items(), key=lambda item: -item[1])[:5]
+        most = ", ".join(f"{name} ({value:.4f})" for name, value in first)
+        lines.append(f"* most important: {most}")
+    return lines
+
+
+def _cause(known: Evidence) -> list[str]:
+    if known.claim is None:
+        return ["The request is not kept."]
+    request = known.claim.request
+    lines = [f"{request.trigger}, about {request.batch.partition}: {request.reason}"]
+    report = known.drift
+    if report is None or report.champion_version is None:
+        return lines
+    lines += ["", f"That batch against version {report.champion_version} ({report.state}):", ""]
+    if report.performance and report.promise:
+        lines.append(
+            f"* {report.performance.metric} {report.performance.value:.4f} "
+            f"({report.performance.low:.4f} to {report.performance.high:.4f}), promised were "
+            f"{report.promise.value:.4f}"
+        )
+    drifted = [f for f in report.columns if f.drifted]
+    drifted.sort(key=lambda f: -f.excess)
+    lines += [_drift(feature) for feature in drifted[:DRIFTED_SHOWN]]
+    if len(drifted) > DRIFTED_SHOWN:
+        lines.append(f"* and {len(drifted) - DRIFTED_SHOWN} more")
+    if not drifted:
+        lines.append("* nothing drifted")
+    return lines
+
+
+def _drift(feature: FeatureDrift) -> str:
+    what, *numbers = feature.furthest
+    value, threshold = ("unknown" if one is None else f"{one:.3f}" for one in numbers)
+    expected = ", expected" if feature.expected else ""
+    return f"* {feature.name}: {what} {value}, threshold {threshold}{expected}"
+
+
+def _limits(spec: ModelSpec, known: Evidence) -> list[str]:
+    lines = [f"* {limit}" for limit in spec.limitations]
+    if known.training is not None:
+        lines.append(
+            f"* It knows nothing from before {known.training.training_start:%Y-%m-%d} or after "
+            f"{known.training.training_end:%Y-%m-%d}."
+        )
+    lines.append(
+        f"* A label counts as final {spec.label.maturity_days:g} day(s) after its row; what "
+        "changes later is not seen."
+    )
+    if spec.drift.expected:
+        lines.append(f"* Drift of {', '.join(spec.drift.expected)} raises no alarm.")
+    if spec.training.balance_classes:
+        lines.append("* Its probabilities are those of classes of equal shares.")
+    return lines
+
+
+def _lineage(spec: ModelSpec, known: Evidence) -> list[str]:
+    names = ("data_sha256", "spec_sha256", "git_commit", "feature_service")
+    lines = [f"* {name}: `{known.tags.get(f'retraining.{name}', 'unknown')}`" for name in names]
+    number = known.version.number
+    return [
+        *lines,
+        f"* incident `{known.version.incident_id}`, MLflow run `{known.version.run_id}`",
+        f"* again: `python -m include.retraining reproduce {spec.model} --version {number}`",
+    ]

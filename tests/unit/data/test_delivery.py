@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+
+from include.retraining.data import delivery
+from include.retraining.errors import DataError
+from include.retraining.spec import ModelSpec
+from include.retraining.storage import Storage
+from tests.data_corpus import PARTITION, as_csv, rows, spec_of
+
+FOLDER = f"landing/{PARTITION}"
+
+
+@pytest.fixture
+def spec() -> ModelSpec:
+    return spec_of("/*.csv")
+
+
+def test_several_files_are_awaited_by_their_marker_and_one_by_itself(spec):
+    assert delivery.awaited_keys(spec, PARTITION) == [f"{FOLDER}/_SUCCESS"]
+    assert delivery.awaited_keys(spec_of(".csv"), PARTITION) == [f"{FOLDER}.csv"]
+
+
+def test_files_without_their_marker_are_not_complete(spec, storage: Storage):
+    storage.write(f"{FOLDER}/a.csv", as_csv(rows()))
+    with pytest.raises(DataError, match=rf"no file at .*{FOLDER}/_SUCCESS; deliver it there"):
+        delivery.landed(spec, storage, PARTITION)
+
+
+def test_marker_without_files_is_no_delivery(spec, storage: Storage):
+    storage.write(f"{FOLDER}/_SUCCESS", b"")
+    with pytest.raises(DataError, match=rf"no file at .*{FOLDER}/\*\.csv"):
+        delivery.landed(spec, storage, PARTITION)
+
+
+def test_files_of_the_folder_itself_and_of_the_format_count_in_order(spec, storage: Storage):
+    for name in ("b.csv", "a.csv", "_SUCCESS", "note.txt", "deeper/c.csv", ".hidden.csv"):
+        storage.write(f"{FOLDER}/{name}", name.encode())
+    found = delivery.landed(spec, storage, PARTITION)
+    assert found.files == {"batch": {"a.csv": b"a.csv", "b.csv": b"b.csv"}}
+
+
+def test_content_is_told_by_its_bytes_and_not_by_its_names(spec, storage: Storage):
+    storage.write(f"{FOLDER}/_SUCCESS", b"")
+    storage.write(f"{FOLDER}/a.csv", b"1")
+    storage.write(f"{FOLDER}/b.csv", b"2")
+    before = delivery.landed(spec, storage, PARTITION).sha256
+    storage.delete(f"{FOLDER}/b.csv")
+    assert delivery.landed(spec, storage, PARTITION).sha256 != before
+    storage.write(f"{FOLDER}/c.csv", b"2")
+    assert delivery.landed(spec, storage, PARTITION).sha256 == before
+
+
+def test_kept_delivery_is_read_back_as_it_landed(spec, storage: Storage):
+    storage.write(f"{FOLDER}/_SUCCESS", b"")
+    for name in ("b.csv", "a.csv"):
+        storage.write(f"{FOLDER}/{name}", name.encode())
+    found = delivery.landed(spec, storage, PARTITION)
+    delivery.keep(spec, storage, found)
+    assert delivery.kept(spec, storage, PARTITION, found.sha256) == found

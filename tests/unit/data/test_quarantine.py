@@ -1,0 +1,320 @@
+from __future__ import annotations
+
+import json
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from include.demo import flights_feed
+from include.retraining.__main__ import main
+from include.retraining.data import quarantine, validation
+from include.retraining.data.delivery import kept_key
+from include.retraining.errors import BatchRefused, DataError, NotPublished
+from include.retraining.features import feature_sets as features
+from include.retraining.names import storage_key
+from include.retraining.records import Mapping, ValidationReport
+from include.retraining.settings import Settings
+from include.retraining.storage import Storage
+from tests.unit.pipeline import WEEKS, ingest, small_spec, validate
+from tests.unit.writers import replay_quarantine
+
+SPEC = small_spec()
+WEEK = WEEKS[1]
+BATCH = SPEC.batch_ref(WEEK)
+RENAME = Mapping(renames={"dist": "distance"}, reason="a new exporter", actor="ann")
+NEWARK = Mapping(replacements={"origin": {"Newark": "EWR"}}, reason="spelt out", actor="ann")
+
+
+def week() -> pd.DataFrame:
+    return flights_feed.flights_of(BATCH).copy()
+
+
+def refused_week() -> pd.DataFrame:
+    return week().rename(columns={"distance": "dist"})
+
+
+def misspelt_week() -> pd.DataFrame:
+    frame = week()
+    frame.loc[[3, 5, 8], "origin"] = "Newark"
+    frame.loc[[10, 11], "distance"] = -1.0
+    return frame
+
+
+@pytest.fixture
+def storage(empty: Settings) -> Storage:
+    return Storage.of(empty)
+
+
+def replay(storage: Storage, mapping: Mapping | None = None) -> ValidationReport:
+    return quarantine.revalidate_batch(SPEC, storage, BATCH, mapping=mapping)
+
+
+def good(storage: Storage, report: ValidationReport) -> pd.DataFrame:
+    return storage.read_table(report.files["batch"]).to_pandas()
+
+
+def test_refused_batch_comes_back_whole_with_the_columns_renamed(empty, storage):
+    report = validate(SPEC, empty, WEEK, refused_week())
+    assert report.status == "refused"
+    report = replay(storage, RENAME)
+    assert (report.status, report.rows_good, report.rows_quarantined) == ("accepted", 6053, 0)
+    assert report.mapping == RENAME
+    pd.testing.assert_frame_equal(
+        good(storage, report), week()[list(SPEC.source.columns)], check_dtype=False
+    )
+    assert features.publish_batch(SPEC, storage, report)
+    assert quarantine.newest_report(SPEC, storage, BATCH) == report
+
+
+def test_rows_come_back_with_their_values_replaced_and_the_others_stay(empty, storage):
+    report = validate(SPEC, empty, WEEK, misspelt_week())
+    assert (report.rows_good, report.rows_quarantined) == (6048, 5)
+    after = replay(storage, NEWARK)
+    assert after.rows_in == report.rows_in == after.rows_good + after.rows_quarantined
+    assert after.rows_quarantined == 2
+    bad = storage.read_table(validation.quarantined_key(after))
+    assert bad.column(validation.ROW).to_pylist() == [10, 11]
+    assert (good(storage, after)["origin"].iloc[[3, 5, 8]] == "EWR").all()
+    # what the first report says is still where it says
+    assert storage.read_table(validation.quarantined_key(report)).num_rows == 5
+
+
+def test_value_may_be_replaced_by_a_missing_one_and_numbers_too(empty, storage):
+    validate(SPEC, empty, WEEK, misspelt_week().assign(dep_delay=99999.0))
+    mapping = Mapping(
+        replacements={"distance": {"-1": "200"}, "dep_delay": {"99999": None}, "origin": {"?": "x"}}
+    )
+    report = replay(storage, mapping)
+    assert report.rows_quarantined == 3  # Newark
+    frame = good(storage, report)
+    assert frame["dep_delay"].isna().all()
+    assert (frame["distance"] > 0).all()
+
+
+def test_mended_suite_lets_rows_back_in(empty, storage, tmp_path: Path):
+    validate(SPEC, empty, WEEK, misspelt_week())
+    suites = tmp_path / "suites"
+    suites.mkdir()
+    for path in validation.SUITES.glob("flights*.json"):
+        text = path.read_text().replace('["EWR", "JFK", "LGA"]', '["EWR", "JFK", "LGA", "Newark"]')
+        (suites / path.name).write_text(text)
+    report = quarantine.revalidate_batch(SPEC, storage, BATCH, suites=suites)
+    assert (report.rows_good, report.rows_quarantined, report.mapping) == (6051, 2, None)
+
+
+def test_replay_looks_at_all_rows_together(empty, storage):
+    frame = week()
+    frame.loc[3, ["sched_dep", "carrier"]] = frame.loc[4, ["sched_dep", "carrier"]]
+    frame.loc[3, "flight"] = frame.loc[4, "flight"]
+    frame.loc[3, "origin"] = "Newark"
+    validate(SPEC, empty, WEEK, frame)
+    report = replay(storage, NEWARK)  # its origin is right now, its key is still taken
+    assert report.rows_quarantined == 2
+
+
+def test_weather_may_be_mapped_too(empty, storage):
+    flights_feed.land(storage, BATCH)
+    weather = flights_feed.weather_of(BATCH).rename(columns={"temp": "temperature"})
+    weather.to_parquet(
+        storage.filesystem._strip_protocol(storage.url) + f"/landing/weather/{WEEK}.parquet"
+    )
+    assert validation.validate_batch(SPEC, storage, BATCH).status == "refused"
+    report = replay(storage, Mapping(input="weather", renames={"temperature": "temp"}))
+    assert report.status == "accepted"
+    assert {f.severity for f in report.findings} == {"info"}
+
+
+def everything(storage: Storage) -> dict[str, bytes]:
+    """Give all objects but the pages: Great Expectations writes the time into them."""
+    keys = [key for key in storage.list("flights") if not key.endswith(".html")]
+    return {key: storage.read(key) for key in keys}
+
+
+# --- twice, at once, killed, delivered again ------------------------------------------------------
+
+
+def test_replaying_twice_publishes_once(empty, storage):
+    validate(SPEC, empty, WEEK, refused_week())
+    first = replay(storage, RENAME)
+    assert features.publish_batch(SPEC, storage, first)
+    features.materialize(SPEC, empty, BATCH)
+    state = everything(storage)
+    for mapping in (RENAME, None):
+        again = replay(storage, mapping)
+        assert again == first
+        assert not features.publish_batch(SPEC, storage, again)
+    assert everything(storage) == state
+
+
+def test_same_files_delivered_again_stay_repaired(empty, storage):
+    # an ingest run that was cleared used to undo the replay
+    validate(SPEC, empty, WEEK, refused_week())
+    report = replay(storage, RENAME)
+    features.publish_batch(SPEC, storage, report)
+    features.materialize(SPEC, empty, BATCH)
+    again = validate(SPEC, empty, WEEK, refused_week())
+    assert again == report
+    assert not features.publish_batch(SPEC, storage, again)
+
+
+def test_other_files_are_read_as_they_are(empty, storage):
+    validate(SPEC, empty, WEEK, refused_week())
+    replay(storage, RENAME)
+    report = validate(SPEC, empty, WEEK, refused_week().iloc[:-5])
+    assert (report.status, report.mapping) == ("refused", None)
+
+
+def test_later_mapping_takes_the_place_of_the_first(empty, storage):
+    validate(SPEC, empty, WEEK, misspelt_week())
+    wrong = replay(storage, Mapping(replacements={"origin": {"Newark": "LGA"}}))
+    right = replay(storage, NEWARK)
+    assert wrong.identity != right.identity
+    assert wrong.files["batch"] != right.files["batch"]
+    assert (good(storage, right)["origin"].iloc[[3, 5, 8]] == "EWR").all()
+    assert (good(storage, wrong)["origin"].iloc[[3, 5, 8]] == "LGA").all()
+
+
+@pytest.mark.parametrize("step", ["mapping.json", "delivery", "validated", "validation.json"])
+def test_replay_killed_anywhere_is_finished_by_the_next(empty, storage, monkeypatch, step):
+    ingest(SPEC, empty, WEEK, week().iloc[:-100])
+    before = features.published(SPEC, storage, WEEK)
+    validate(SPEC, empty, WEEK, misspelt_week())
+    write = Storage.write
+
+    def killed(self: Storage, key: str, content: bytes) -> None:
+        if step in key:
+            raise KeyboardInterrupt
+        write(self, key, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            replay(storage, NEWARK)
+    assert features.published(SPEC, storage, WEEK) == before
+    report = replay(storage, NEWARK)
+    assert features.publish_batch(SPEC, storage, report)
+    assert features.published(SPEC, storage, WEEK) == report
+    assert report.rows_in == 6053 == report.rows_good + report.rows_quarantined
+
+
+def test_replays_at_once_come_to_one_result(empty, storage, processes: ProcessPoolExecutor):
+    validate(SPEC, empty, WEEK, refused_week())
+    content = NEWARK.model_copy(update=RENAME.model_dump(include={"renames"})).model_dump_json()
+    runs = [processes.submit(replay_quarantine, str(empty.home), WEEK, content) for _ in range(3)]
+    reports = {run.result(timeout=120) for run in runs}
+    assert len(reports) == 1
+    report = ValidationReport.model_validate_json(reports.pop())
+    assert features.published(SPEC, storage, WEEK) == report
+    assert (report.status, report.rows_good) == ("accepted", 6053)
+    files = features.files_in_force(empty.storage_url, "flights/features/weather")
+    assert len(files) == 1
+
+
+# --- what cannot be replayed ----------------------------------------------------------------------
+
+
+def test_nothing_to_replay_is_said(empty, storage):
+    with pytest.raises(NotPublished, match="was never validated; run flights__ingest for it"):
+        replay(storage)
+    validate(SPEC, empty, WEEK)
+    with pytest.raises(DataError, match="no delivery is kept in"):
+        replay(storage)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "says"),
+    [
+        pytest.param(
+            {"renames": {"dist": "distanse"}},
+            "'distanse' is no column of batch; did you mean 'distance'",
+            id="unknown-target",
+        ),
+        pytest.param({"replacements": {"orign": {}}}, "did you mean 'origin'", id="unknown-column"),
+        pytest.param({"input": "wether"}, "no input 'wether'; allowed: batch, weather", id="input"),
+        pytest.param(
+            {"replacements": {"flight": {"1": "one"}}},
+            "'flight' must be integer, got 'one'",
+            id="value-of-another-type",
+        ),
+    ],
+)
+def test_mapping_that_names_what_is_not_there_changes_nothing(empty, storage, mapping, says):
+    report = validate(SPEC, empty, WEEK, refused_week())
+    with pytest.raises(DataError, match=says):
+        replay(storage, Mapping(**mapping))
+    assert not storage.exists(f"{kept_key(SPEC, WEEK, report.content_sha256)}/mapping.json")
+
+
+def test_batch_that_is_still_refused_publishes_nothing(empty, storage):
+    validate(SPEC, empty, WEEK, refused_week())
+    report = replay(storage, Mapping(renames={"no_such": "distance"}))
+    assert report.status == "refused"
+    with pytest.raises(BatchRefused, match="'distance' is missing"):
+        features.publish_batch(SPEC, storage, report)
+
+
+def test_renaming_onto_a_column_that_is_there_is_refused(empty, storage):
+    validate(SPEC, empty, WEEK, misspelt_week().assign(dist=1.0))
+    report = replay(storage, RENAME)
+    assert (report.status, report.findings[0].expectation) == ("refused", "column_to_appear_once")
+
+
+def test_damaged_delivery_is_not_replayed(empty, storage):
+    report = validate(SPEC, empty, WEEK, refused_week())
+    folder = kept_key(SPEC, WEEK, report.content_sha256)
+    storage.write(f"{folder}/batch/{WEEK}.parquet", b"")
+    with pytest.raises(DataError, match="is damaged"):
+        replay(storage)
+
+
+# --- from a shell ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shell(empty: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("RETRAINING_HOME", str(empty.home))
+    return empty
+
+
+def test_shell_shows_and_replays(shell, storage, capsys):
+    validate(SPEC, shell, WEEK, misspelt_week())
+    assert main(["quarantine", "show", "flights", WEEK]) == 1
+    shown = capsys.readouterr().out
+    assert "accepted, 6,053 rows = 6,048 good + 5 quarantined" in shown
+    assert "3 broke origin: column_values_to_be_in_set" in shown
+    assert "2 broke distance: column_values_to_be_between" in shown
+
+    asked = ["--replace", "origin:Newark=EWR", "--replace", "distance:-1=200", "--reason", "typo"]
+    assert main(["quarantine", "replay", "flights", WEEK, *asked]) == 0
+    told = capsys.readouterr().out
+    assert "trigger flights__monitor" in told
+    assert "from a shell: typo" in told
+    assert "6,053 good + 0 quarantined" in told
+    assert "nothing is in quarantine" in told
+    report = features.published(SPEC, storage, WEEK)
+    assert report is not None
+    assert report.rows_good == features.feature_set(SPEC, storage, BATCH).rows == 6053
+
+    assert main(["quarantine", "replay", "flights", WEEK]) == 0
+    assert "trigger" not in capsys.readouterr().out
+
+
+def test_shell_says_what_is_wrong_with_a_request(shell, storage, capsys):
+    validate(SPEC, shell, WEEK, refused_week())
+    assert main(["quarantine", "replay", "flights", WEEK, "--rename", "dist"]) == 2
+    assert "must look like OLD=NEW, got 'dist'" in capsys.readouterr().err
+    assert main(["quarantine", "replay", "flights", WEEK, "--replace", "origin=EWR"]) == 2
+    assert "COLUMN:OLD=NEW" in capsys.readouterr().err
+    assert main(["quarantine", "show", "flights", "2013-01-15"]) == 2
+    assert main(["quarantine", "replay", "flights", WEEK]) == 1  # still refused
+    assert "refused, 6,053 rows" in capsys.readouterr().out
+
+
+def test_reports_of_replays_are_kept_as_json(empty, storage):
+    validate(SPEC, empty, WEEK, refused_week())
+    report = replay(storage, RENAME)
+    key = f"{storage_key('flights', 'reports', WEEK)}/validation.json"
+    assert json.loads(storage.read(key))["mapping"]["reason"] == "a new exporter"
+    assert storage.read_record(key, ValidationReport) == report

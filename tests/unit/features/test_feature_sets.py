@@ -1,0 +1,620 @@
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import sqlalchemy as sa
+from feast import FeatureStore
+
+from feature_repo import flights_tables
+from include.demo import flights_feed
+from include.retraining.data import validation
+from include.retraining.errors import BatchRefused, DataError, NotPublished, SpecError
+from include.retraining.features import feature_sets as features
+from include.retraining.features import skew
+from include.retraining.records import BatchRef, FeatureSet
+from include.retraining.settings import Settings
+from include.retraining.storage import Storage
+from tests.unit.pipeline import WEEKS, ingest, small_spec, validate
+
+SPEC = small_spec()
+DAY = pd.Timedelta(days=1)
+RATES = {"carrier": "carrier_delay_rate", "origin": "origin_delay_rate"}
+WEATHER = ("temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib")
+TABLES = ("weather", "carrier_delays", "origin_delays")
+
+
+def joined(settings: Settings, partition: str) -> pd.DataFrame:
+    storage = Storage.of(settings)
+    found = features.feature_set(SPEC, storage, SPEC.batch_ref(partition))
+    return storage.read_table(found.key).to_pandas()
+
+
+def table_key(settings: Settings, table: str, partition: str) -> str:
+    folder = f"flights/features/{table}"
+    (name,) = (
+        name
+        for name in features.files_in_force(settings.storage_url, folder)
+        if name.startswith(f"partition={partition}/")
+    )
+    return f"{folder}/{name}"
+
+
+def table_rows(settings: Settings, table: str, partition: str) -> pd.DataFrame:
+    return Storage.of(settings).read_table(table_key(settings, table, partition)).to_pandas()
+
+
+def state(settings: Settings) -> dict[str, bytes]:
+    """Give everything in force: the publications, their files, the features."""
+    storage = Storage.of(settings)
+    keys = [*storage.list("flights/validated"), *storage.list("flights/features")]
+    return {key: storage.read(key) for key in keys}
+
+
+def raw_flights() -> pd.DataFrame:
+    return pd.concat([flights_feed.flights_of(SPEC.batch_ref(week)) for week in WEEKS])
+
+
+# --- no feature is younger than its flight --------------------------------------------------------
+
+
+def test_feature_set_has_one_row_per_flight_in_order(shared: Settings):
+    for week in WEEKS:
+        batch = SPEC.batch_ref(week)
+        found = features.feature_set(SPEC, Storage.of(shared), batch)
+        frame, flights = joined(shared, week), flights_feed.flights_of(batch)
+        assert found.rows == len(frame) == len(flights)
+        assert frame["flight"].tolist() == flights["flight"].tolist()
+        assert set(SPEC.features.names) <= set(frame.columns)
+
+
+def test_every_joined_feature_was_known_at_the_scheduled_departure(
+    ingested: Settings, tmp_path: Path
+):
+    """Put each stored row's own time in place of its values: what is joined is its age."""
+    storage = Storage.of(ingested)
+    for week in WEEKS:
+        for table in TABLES:
+            rows = table_rows(ingested, table, week)
+            known_since = (rows["event_timestamp"] - pd.Timestamp(0, tz="UTC")) / pd.Timedelta("1s")
+            values = {name: known_since for name in (*WEATHER, *RATES.values()) if name in rows}
+            storage.write_table(
+                table_key(ingested, table, week), pa.Table.from_pandas(rows.assign(**values))
+            )
+    for week in WEEKS:
+        report = features.require_published(SPEC, storage, week)
+        table = features.join(SPEC, ingested, storage.read_table(report.files["batch"]))
+        frame = table.to_pandas()
+        departure = (frame["sched_dep"] - pd.Timestamp(0, tz="UTC")) / pd.Timedelta("1s")
+        for name in (*WEATHER, *RATES.values()):
+            age = departure - frame[name]
+            seen = age.notna()
+            assert (age[seen] >= 0).all(), name
+            assert (age[seen] <= (3 * 3600 if name in WEATHER else 8 * 86400)).all(), name
+            if week != WEEKS[0]:
+                assert seen.mean() > 0.97, name
+
+
+def test_delay_rates_are_those_of_flights_settled_when_the_week_before_ended(shared: Settings):
+    """Recompute them the slow way, flight by flight, from the source of the data."""
+    history = raw_flights()
+    history = history[history["arr_delay"].notna()]
+    generator = np.random.default_rng(1)
+    compared = 0
+    for week in WEEKS[1:]:
+        start = pd.Timestamp(SPEC.batch_ref(week).start)
+        frame = joined(shared, week)
+        for row in frame.iloc[generator.choice(len(frame), 60, replace=False)].itertuples():
+            for key, feature in RATES.items():
+                window = history[
+                    history["sched_dep"].between(start - 8 * DAY, start - DAY, inclusive="left")
+                    & (history[key] == getattr(row, key))
+                ]
+                expected = (window["arr_delay"] >= 15).mean() if len(window) else np.nan
+                np.testing.assert_allclose(float(getattr(row, feature)), expected, rtol=1e-12)
+                compared += len(window) > 0
+    assert compared > 300
+
+
+def test_weather_is_the_newest_observation_before_the_departure(shared: Settings):
+    weather = pd.concat([flights_feed.weather_of(SPEC.batch_ref(week)) for week in WEEKS])
+    generator = np.random.default_rng(2)
+    for week in WEEKS:
+        frame = joined(shared, week)
+        for row in frame.iloc[generator.choice(len(frame), 60, replace=False)].itertuples():
+            seen = weather[
+                (weather["origin"] == row.origin)
+                & (weather["observed_at"] <= row.sched_dep)
+                & (weather["observed_at"] >= row.sched_dep - pd.Timedelta(hours=3))
+            ].sort_values("observed_at")
+            for name in WEATHER:
+                expected = seen[name].iloc[-1] if len(seen) else np.nan
+                np.testing.assert_equal(float(getattr(row, name)), float(expected))
+
+
+@pytest.mark.parametrize("hours", [0, 30, 100])
+def test_what_happens_later_changes_no_feature_of_an_earlier_flight(ingested: Settings, hours):
+    """Turn upside down what was not known at a moment: flights before it see no difference."""
+    week = "2013-01-21"
+    batch = SPEC.batch_ref(week)
+    moment = pd.Timestamp(batch.start) + pd.Timedelta(hours=hours)
+    before = joined(ingested, week)
+    flights = flights_feed.flights_of(batch).copy()
+    unsettled = flights["sched_dep"] >= moment - DAY
+    flights.loc[unsettled, "arr_delay"] = np.where(
+        flights.loc[unsettled, "arr_delay"] >= 15, -10.0, 100.0
+    )
+    ingest(SPEC, ingested, week, flights)
+    after = joined(ingested, week)
+    names = list(SPEC.features.names)
+    earlier = before["sched_dep"] < moment
+    pd.testing.assert_frame_equal(before.loc[earlier, names], after.loc[earlier, names])
+
+
+def test_correction_changes_the_features_of_later_weeks_and_of_no_other(ingested: Settings):
+    # joined features of later weeks used to stay what they were before the correction
+    storage = Storage.of(ingested)
+    before = {week: joined(ingested, week) for week in WEEKS}
+    flights = flights_feed.flights_of(SPEC.batch_ref(WEEKS[1])).copy()
+    flights["arr_delay"] = 100.0
+    ingest(SPEC, ingested, WEEKS[1], flights)
+    after = {week: joined(ingested, week) for week in WEEKS}
+    names = list(SPEC.features.names)
+    for week in WEEKS[:2]:
+        pd.testing.assert_frame_equal(before[week][names], after[week][names])
+    assert (after[WEEKS[2]]["origin_delay_rate"] > 0.8).all()  # six of the seven days are its
+    assert (before[WEEKS[2]]["origin_delay_rate"] < 0.4).all()
+    for week in WEEKS:
+        report = features.require_published(SPEC, storage, week)
+        anew = features.join(SPEC, ingested, storage.read_table(report.files["batch"]))
+        pd.testing.assert_frame_equal(anew.to_pandas(), after[week])
+
+
+def test_facts_of_the_timetable_are_in_local_time(shared: Settings):
+    frame = joined(shared, WEEKS[1])
+    local = frame["sched_dep"].dt.tz_convert("America/New_York")
+    assert (frame["minute_of_day"] == local.dt.hour * 60 + local.dt.minute).all()
+    assert (frame["weekday"] == local.dt.weekday).all()
+
+
+def test_nothing_of_after_the_departure_is_served(shared: Settings):
+    service = features.feature_store(shared).get_feature_service(SPEC.features.service)
+    served = {f.name for view in service.feature_view_projections for f in view.features}
+    known_later = {"dep_delay", "arr_delay", "air_time", "dep_time", "arr_time", "tailnum"}
+    assert not known_later & served
+    assert {"carrier", "origin", "dest", "distance"} | served >= set(SPEC.features.names)
+
+
+def test_online_values_are_the_offline_values_of_the_next_week(empty: Settings):
+    # rates of each day were joined offline, that nobody could have had online before the week ended
+    for week in WEEKS[:2]:
+        ingest(SPEC, empty, week)
+    store = features.feature_store(empty)
+    names = ["flights_carrier_delays:carrier_delay_rate", "flights_origin_delays:origin_delay_rate"]
+    ingest_after = flights_feed.flights_of(SPEC.batch_ref(WEEKS[2]))
+    keys = ingest_after[["carrier", "origin"]].drop_duplicates().to_dict("records")
+    served = store.get_online_features(features=names, entity_rows=keys).to_df()
+    ingest(SPEC, empty, WEEKS[2])
+    trained_on = joined(empty, WEEKS[2])[["carrier", "origin", *RATES.values()]].drop_duplicates()
+    assert len(trained_on) == len(keys)  # one value for the whole week
+    pd.testing.assert_frame_equal(
+        served.sort_values(["carrier", "origin"], ignore_index=True)[list(trained_on)],
+        trained_on.sort_values(["carrier", "origin"], ignore_index=True),
+        check_dtype=False,
+    )
+
+
+# --- publishing -----------------------------------------------------------------------------------
+
+
+def test_batch_is_in_force_once_published(empty: Settings):
+    storage = Storage.of(empty)
+    report = validate(SPEC, empty, WEEKS[0])
+    assert features.published(SPEC, storage, WEEKS[0]) is None
+    with pytest.raises(NotPublished, match="run flights__ingest"):
+        features.require_published(SPEC, storage, WEEKS[0])
+    with pytest.raises(NotPublished, match="no data is in force"):
+        features.materialize(SPEC, empty, report.batch)
+    assert features.publish_batch(SPEC, storage, report)
+    assert features.published(SPEC, storage, WEEKS[0]) == report
+    with pytest.raises(NotPublished, match="no features"):
+        features.feature_set(SPEC, storage, report.batch)
+
+
+def test_publishing_the_same_content_again_has_nothing_to_do(ingested: Settings):
+    before = state(ingested)
+    report = validate(SPEC, ingested, WEEKS[1])
+    assert not features.publish_batch(SPEC, Storage.of(ingested), report)
+    assert state(ingested) == before
+
+
+def test_publication_without_its_features_is_done_again(ingested: Settings):
+    report = validate(SPEC, ingested, WEEKS[1])
+    Storage.of(ingested).delete(f"flights/reports/partition={WEEKS[1]}/features.json")
+    assert features.publish_batch(SPEC, Storage.of(ingested), report)
+
+
+def test_materializing_twice_gives_the_same_feature_set(ingested: Settings):
+    batch = SPEC.batch_ref(WEEKS[-1])
+    before = features.feature_set(SPEC, Storage.of(ingested), batch)
+    content = Storage.of(ingested).read(before.key)
+    assert features.materialize(SPEC, ingested, batch) == before
+    assert Storage.of(ingested).read(before.key) == content
+
+
+def test_refused_batch_leaves_the_last_good_data_in_force(ingested: Settings):
+    before = state(ingested)
+    broken = flights_feed.flights_of(SPEC.batch_ref(WEEKS[1])).drop(columns="distance")
+    report = validate(SPEC, ingested, WEEKS[1], broken)
+    with pytest.raises(
+        BatchRefused, match=r"column_to_exist.*'distance' is missing.*stays in force"
+    ):
+        features.publish_batch(SPEC, Storage.of(ingested), report)
+    assert state(ingested) == before
+    assert len(joined(ingested, WEEKS[1])) == 6053
+
+
+def test_corrected_delivery_replaces_the_batch_and_its_features(ingested: Settings):
+    storage = Storage.of(ingested)
+    before = features.feature_set(SPEC, storage, SPEC.batch_ref(WEEKS[1]))
+    flights = flights_feed.flights_of(SPEC.batch_ref(WEEKS[1])).iloc[:-50]
+    after = ingest(SPEC, ingested, WEEKS[1], flights)
+    assert (after.rows, before.rows) == (len(flights), len(flights) + 50)
+    assert after.sha256 != before.sha256
+    assert features.feature_set(SPEC, storage, SPEC.batch_ref(WEEKS[1])) == after
+    report = features.require_published(SPEC, storage, WEEKS[1])
+    assert storage.read_table(report.files["batch"]).num_rows == len(flights)
+
+
+def test_publication_killed_before_its_last_step_keeps_the_old_batch_and_is_finished_later(
+    ingested: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    storage = Storage.of(ingested)
+    before = features.require_published(SPEC, storage, WEEKS[1])
+    flights = flights_feed.flights_of(SPEC.batch_ref(WEEKS[1])).iloc[:-50]
+    report = validate(SPEC, ingested, WEEKS[1], flights)
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            features.publish_batch(SPEC, storage, report)
+    assert features.require_published(SPEC, storage, WEEKS[1]) == before
+    assert storage.read_table(before.files["batch"]).num_rows == len(flights) + 50
+    assert features.publish_batch(SPEC, storage, report)
+    assert features.require_published(SPEC, storage, WEEKS[1]) == report
+
+
+def test_tables_that_cannot_be_made_publish_nothing(empty: Settings, monkeypatch):
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(flights_tables, "_trailing_delay_rate", fail)
+    report = validate(SPEC, empty, WEEKS[0])
+    with pytest.raises(ZeroDivisionError):
+        features.publish_batch(SPEC, Storage.of(empty), report)
+    assert not Storage.of(empty).list("flights/features/made")
+    assert features.files_in_force(empty.storage_url, "flights/features/weather") == []
+    assert features.published(SPEC, Storage.of(empty), WEEKS[0]) is None
+
+
+def test_older_batch_delivered_again_does_not_set_online_values_back(ingested: Settings):
+    def online() -> pd.DataFrame:
+        names = ["flights_weather:temp", "flights_origin_delays:origin_delay_rate"]
+        keys = [{"origin": origin} for origin in ("EWR", "JFK", "LGA")]
+        store = features.feature_store(ingested)
+        return store.get_online_features(features=names, entity_rows=keys).to_df()
+
+    before = online()
+    ingest(SPEC, ingested, WEEKS[1], flights_feed.flights_of(SPEC.batch_ref(WEEKS[1])).iloc[:-5])
+    pd.testing.assert_frame_equal(online(), before)
+
+
+@pytest.mark.parametrize(
+    "order", [(1, 0, 3, 2), (3, 2, 1, 0), (0, 2, 1, 3)], ids=["swapped", "backwards", "one-late"]
+)
+def test_batches_in_any_order_end_in_the_same_tables_joins_and_online_values(
+    shared: Settings, empty: Settings, order
+):
+    # the batch after it used to keep rates, and joined features, that knew nothing of it
+    for number in order:
+        ingest(SPEC, empty, WEEKS[number])
+    one, other = Storage.of(shared), Storage.of(empty)
+    for week in WEEKS:
+        for table in TABLES:
+            pd.testing.assert_frame_equal(
+                table_rows(empty, table, week), table_rows(shared, table, week)
+            )
+        batch = SPEC.batch_ref(week)
+        assert features.feature_set(SPEC, one, batch) == features.feature_set(SPEC, other, batch)
+        pd.testing.assert_frame_equal(joined(empty, week), joined(shared, week))
+    keys = [{"origin": origin} for origin in ("EWR", "JFK", "LGA")]
+    names = ["flights_origin_delays:origin_delay_rate", "flights_weather:temp"]
+    online, expected = (
+        features.feature_store(settings).get_online_features(features=names, entity_rows=keys)
+        for settings in (empty, shared)
+    )
+    pd.testing.assert_frame_equal(online.to_df(), expected.to_df())
+
+
+def test_batch_refreshes_only_later_ones_that_see_its_features(ingested: Settings):
+    batch = SPEC.batch_ref(WEEKS[2])
+    assert features.refresh_later(SPEC, ingested, batch) == []
+    report = validate(SPEC, ingested, WEEKS[2], flights_feed.flights_of(batch).iloc[:-50])
+    features.publish_batch(SPEC, Storage.of(ingested), report)
+    features.materialize(SPEC, ingested, batch)
+    refreshed = features.refresh_later(SPEC, ingested, batch)
+    assert [one.batch.partition for one in refreshed] == [WEEKS[3]]
+    assert features.refresh_later(SPEC, ingested, batch) == []
+
+
+def test_publication_is_not_done_while_later_joins_are_stale(ingested: Settings):
+    storage = Storage.of(ingested)
+    flights = flights_feed.flights_of(SPEC.batch_ref(WEEKS[0])).iloc[:-50]
+    report = validate(SPEC, ingested, WEEKS[0], flights)
+    assert features.publish_batch(SPEC, storage, report)
+    features.materialize(SPEC, ingested, report.batch)  # and killed before the later ones
+    assert features.publish_batch(SPEC, storage, report)
+    features.refresh_later(SPEC, ingested, report.batch)
+    assert not features.publish_batch(SPEC, storage, report)
+
+
+def test_neighbours_published_at_once_leave_no_stale_table(
+    shared: Settings, empty: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    """The second week comes in force while the first one, which knows nothing of it, does too."""
+    storage = Storage.of(empty)
+    first, second = (validate(SPEC, empty, week) for week in WEEKS[:2])
+    write = Storage.write_json
+
+    def interrupted(self: Storage, key: str, content: object) -> None:
+        if key.endswith(f"{WEEKS[0]}/published.json"):
+            monkeypatch.setattr(Storage, "write_json", write)
+            assert features.publish_batch(SPEC, storage, second)
+        write(self, key, content)
+
+    monkeypatch.setattr(Storage, "write_json", interrupted)
+    assert features.publish_batch(SPEC, storage, first)
+    with pytest.raises(FileNotFoundError, match="being made"):
+        features.files_in_force(empty.storage_url, "flights/features/weather")
+    for report in (second, first):
+        features.materialize(SPEC, empty, report.batch)
+    for week in WEEKS[:2]:
+        pd.testing.assert_frame_equal(joined(empty, week), joined(shared, week))
+
+
+def test_batch_is_joined_again_if_another_comes_in_force_meanwhile(
+    shared: Settings, empty: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    storage, join = Storage.of(empty), features.join
+    first, second = (validate(SPEC, empty, week) for week in WEEKS[:2])
+    features.publish_batch(SPEC, storage, second)
+
+    def late(*arguments: object) -> pa.Table:
+        found = join(*arguments)
+        monkeypatch.setattr(features, "join", join)
+        features.publish_batch(SPEC, storage, first)
+        return found
+
+    monkeypatch.setattr(features, "join", late)
+    found = features.materialize(SPEC, empty, second.batch)
+    assert found == features.feature_set(SPEC, Storage.of(shared), second.batch)
+    pd.testing.assert_frame_equal(joined(empty, WEEKS[1]), joined(shared, WEEKS[1]))
+
+
+def test_killed_publication_changes_no_feature(ingested: Settings, monkeypatch: pytest.MonkeyPatch):
+    # the tables used to be written one by one into their places, before the batch was in force
+    before = {week: joined(ingested, week) for week in WEEKS}
+    flights = flights_feed.flights_of(SPEC.batch_ref(WEEKS[1])).assign(arr_delay=100.0)
+    report = validate(SPEC, ingested, WEEKS[1], flights)
+    write = Storage.write_json
+
+    def killed(self: Storage, key: str, content: object) -> None:
+        if key.endswith("published.json"):
+            raise KeyboardInterrupt
+        write(self, key, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            features.publish_batch(SPEC, Storage.of(ingested), report)
+    assert len(Storage.of(ingested).list("flights/features/made")) == 6  # made, not in force
+    for week in WEEKS:
+        rows = features.require_published(SPEC, Storage.of(ingested), week).files["batch"]
+        anew = features.join(SPEC, ingested, Storage.of(ingested).read_table(rows))
+        pd.testing.assert_frame_equal(anew.to_pandas(), before[week])
+
+
+def test_batches_from_before_a_moved_start_are_left_out(ingested: Settings):
+    # they used to raise, in training, in the monitor and in the status
+    parts = SPEC.partitions.model_copy(update={"first": SPEC.batch_ref(WEEKS[2]).start})
+    spec = SPEC.model_copy(update={"partitions": parts})
+    found = features.published_partitions(spec, Storage.of(ingested))
+    assert [batch.partition for batch in found] == list(WEEKS[2:])
+
+
+# --- the registry ---------------------------------------------------------------------------------
+
+
+def registry_rows(settings: Settings) -> dict[str, list[tuple[object, ...]]]:
+    engine = sa.create_engine(settings.feast_registry)
+    with engine.connect() as connection:
+        names = sa.inspect(connection).get_table_names()
+        return {
+            name: sorted(map(tuple, connection.execute(sa.text(f"select * from {name}"))), key=repr)
+            for name in names
+        }
+
+
+def test_only_the_first_task_of_a_version_writes_to_the_registry(
+    ingested: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    # every materialize wrote the whole view back, of whatever version it was
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("applied again")
+
+    features.apply_definitions(SPEC, ingested)  # the copy of a home is another registry
+    before = registry_rows(ingested)
+    assert len(before["feature_views"]) == 3
+    monkeypatch.setattr(FeatureStore, "apply", fail)
+    ingest(SPEC, ingested, WEEKS[1], flights_feed.flights_of(SPEC.batch_ref(WEEKS[1])).iloc[:-5])
+    assert registry_rows(ingested) == before
+
+
+def test_other_version_is_applied_once_and_so_is_a_return_to_the_first(
+    ingested: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    applied: list[object] = []
+    features.apply_definitions(SPEC, ingested)  # the copy of a home is another registry
+    monkeypatch.setattr(FeatureStore, "apply", lambda _, objects: applied.append(objects))
+    features.apply_definitions(SPEC, ingested)
+    assert applied == []
+    newer = tmp_path / "newer"
+    newer.mkdir()
+    (newer / "views.py").write_text("changed")
+    for repository, count in ((newer, 1), (features.FEATURE_REPO, 2)):
+        monkeypatch.setattr(features, "FEATURE_REPO", repository)
+        for _ in range(2):
+            features.apply_definitions(SPEC, ingested)
+        assert len(applied) == count
+
+
+def test_tasks_that_start_at_once_apply_once(ingested: Settings, monkeypatch: pytest.MonkeyPatch):
+    applied: list[float] = []
+
+    def slow(*_: object) -> None:
+        applied.append(time.monotonic())
+        time.sleep(1)
+
+    monkeypatch.setattr(FeatureStore, "apply", slow)
+    Storage.of(ingested).delete("flights/features/.applied.json")
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(features.apply_definitions, SPEC, ingested) for _ in range(4)]:
+            done.result(timeout=30)
+    assert len(applied) == 1
+
+
+def test_task_that_was_killed_while_applying_is_taken_over(
+    ingested: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    storage = Storage.of(ingested)
+    storage.delete("flights/features/.applied.json")
+    storage.write_json("flights/features/.applying.json", {})
+    monkeypatch.setattr(features, "APPLY_SECONDS", 0.5)
+    features.apply_definitions(SPEC, ingested)
+    assert storage.exists("flights/features/.applied.json")
+    assert not storage.exists("flights/features/.applying.json")
+
+
+def test_partitions_in_force_are_listed_oldest_first(ingested: Settings, empty: Settings):
+    found = features.published_partitions(SPEC, Storage.of(ingested))
+    assert [batch.partition for batch in found] == list(WEEKS)
+    assert all(isinstance(batch, BatchRef) for batch in found)
+
+
+def test_validated_files_alone_are_not_in_force(empty: Settings):
+    validate(SPEC, empty, WEEKS[0])
+    assert features.published_partitions(SPEC, Storage.of(empty)) == []
+
+
+# --- what a row may look like and still be joined -------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        pytest.param("hour", None, id="no-hour"),
+        pytest.param("minute", None, id="no-minute"),
+        pytest.param("year", None, id="no-year"),
+        pytest.param("year", 999_999, id="absurd-year"),
+        pytest.param("day", 31, id="maybe-no-such-day"),
+        pytest.param("dest", "???", id="unseen-destination"),
+        pytest.param("carrier", "??", id="unseen-carrier"),
+        pytest.param("arr_delay", None, id="no-label"),
+        pytest.param("dep_delay", None, id="no-delay"),
+    ],
+)
+def test_row_that_validation_lets_pass_can_be_joined(ingested: Settings, column, value):
+    flights = flights_feed.flights_of(SPEC.batch_ref(WEEKS[1])).copy()
+    flights[column] = flights[column].astype("object")
+    flights.iloc[[3, 4], flights.columns.get_loc(column)] = value
+    if column not in {"dest", "carrier"}:
+        flights[column] = pd.to_numeric(flights[column])
+    assert ingest(SPEC, ingested, WEEKS[1], flights).rows == len(flights)
+
+
+def test_join_tells_which_feature_the_service_does_not_give(shared: Settings):
+    spec = SPEC.model_copy(
+        update={"features": SPEC.features.model_copy(update={"numeric": ("temp", "moon_phase")})}
+    )
+    report = features.require_published(SPEC, Storage.of(shared), WEEKS[0])
+    rows = Storage.of(shared).read_table(report.files["batch"]).slice(0, 5)
+    with pytest.raises(DataError, match="gives no moon_phase; add it to the service"):
+        features.join(spec, shared, rows)
+
+
+def test_home_with_a_space_works_throughout(tmp_path: Path):
+    # a percent sign in the address made Feast read an empty folder, and every feature was missing
+    settings = Settings(home=tmp_path / "a home")
+    ingest(SPEC, settings, WEEKS[0])
+    assert joined(settings, WEEKS[0])["temp"].notna().mean() > 0.97
+
+
+@pytest.mark.parametrize("path", ["nowhere:build", "feature_repo.flights_tables:nope", "x", ":"])
+def test_function_that_is_not_there_is_a_spec_error(path):
+    with pytest.raises(SpecError, match="must be module:function"):
+        features.load_function(path)
+
+
+def test_service_that_is_not_defined_is_a_spec_error():
+    spec = SPEC.model_copy(
+        update={"features": SPEC.features.model_copy(update={"service": "flights_v9"})}
+    )
+    with pytest.raises(SpecError, match="defines no 'flights_v9'"):
+        features.service_of(spec)
+
+
+def test_first_batch_has_rates_of_its_own_settled_flights_only():
+    batch = SPEC.batch_ref(WEEKS[0])
+    inputs = {"batch": flights_feed.flights_of(batch), "weather": flights_feed.weather_of(batch)}
+    nothing = {name: frame.iloc[:0] for name, frame in inputs.items()}
+    made = flights_tables.build(inputs, nothing, batch)
+    assert set(made) == set(TABLES)
+    rates = made["origin_delays"]
+    assert set(rates["event_timestamp"]) == {pd.Timestamp(batch.end)}
+    settled = inputs["batch"][inputs["batch"]["sched_dep"] < pd.Timestamp(batch.end) - DAY]
+    known = settled[settled["arr_delay"].notna() & (settled["origin"] == "JFK")]
+    rate = rates.set_index("origin").loc["JFK", "origin_delay_rate"]
+    assert rate == pytest.approx((known["arr_delay"] >= 15).mean())
+
+
+def test_feature_set_record_survives_its_storage(shared: Settings):
+    storage = Storage.of(shared)
+    found = features.feature_set(SPEC, storage, SPEC.batch_ref(WEEKS[0]))
+    key = f"flights/reports/partition={WEEKS[0]}/features.json"
+    assert storage.read_record(key, FeatureSet) == found
+
+
+def test_suite_that_changed_puts_the_batch_in_force_anew(ingested: Settings, tmp_path: Path):
+    suites = tmp_path / "suites"
+    suites.mkdir()
+    for path in validation.SUITES.glob("flights*.json"):
+        (suites / path.name).write_text(path.read_text() + "\n")
+    batch, storage = SPEC.batch_ref(WEEKS[1]), Storage.of(ingested)
+    report = validation.validate_batch(SPEC, storage, batch, suites=suites)
+    assert features.publish_batch(SPEC, storage, report)
+
+
+def test_batches_are_published_and_joined_on_s3_as_on_files(
+    shared: Settings, s3_environment: dict[str, str], tmp_path: Path
+):
+    settings = Settings(home=tmp_path, storage_url=f"s3://retraining/{tmp_path.name}")
+    for week in (WEEKS[1], WEEKS[0]):  # in the wrong order
+        ingest(SPEC, settings, week)
+    for week in WEEKS[:2]:
+        pd.testing.assert_frame_equal(joined(settings, week), joined(shared, week))
+    report = skew.check_skew(SPEC, settings, SPEC.batch_ref(WEEKS[1]))
+    assert report.problems == ()

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from include.retraining.monitor import measuring as monitoring
+from include.retraining.records import Candidate, GateDecision, RetrainRequest
+from include.retraining.registry import succession as registry
+from include.retraining.retrain import gate
+from include.retraining.settings import Settings
+from include.retraining.telling import model_card
+from tests.unit.pipeline import small_spec, train
+
+SPEC = small_spec()
+AT = dt.datetime(2013, 2, 4, 9, 30, tzinfo=dt.UTC)
+
+
+def described(settings: Settings, number: int) -> str:
+    return str(registry.client(settings).get_model_version("flights", str(number)).description)
+
+
+def logged(settings: Settings, number: int) -> str:
+    found = registry.version(SPEC, settings, number)
+    path = mlflow.artifacts.download_artifacts(
+        run_id=found.run_id, artifact_path=model_card.CARD_ARTIFACT
+    )
+    return Path(path).read_text()
+
+
+def duel(settings: Settings, partition: str) -> tuple[RetrainRequest, Candidate, GateDecision]:
+    request, candidate = train(SPEC, settings, partition)
+    return request, candidate, gate.run_duel(SPEC, settings, request, candidate)
+
+
+@pytest.fixture
+def promoted(ingested: Settings) -> Settings:
+    decision = duel(ingested, "2013-01-21")[2]
+    registry.promote(SPEC, ingested, decision, actor="ada", at=AT)
+    return ingested
+
+
+def test_candidate_has_a_card_before_it_is_judged(ingested):
+    _, candidate = train(SPEC, ingested, "2013-01-21")
+    card = described(ingested, 1)
+    assert card == logged(ingested, 1)
+    assert card.startswith("# flights, version 1\n")
+    assert "## In production\n\nNever so far." in card
+    assert "## How it did\n\nNot judged yet." in card
+    rows = candidate.training_set
+    assert f"{rows.training_rows:,} rows from 2013-01-07 to 2013-01-20 (window: expanding)" in card
+    assert f"{rows.unlabelled_rows:,} rows left out" in card
+    assert "manual, about 2013-01-21: a test" in card
+    assert "on time-ordered folds" in card
+    assert "most important: " in card
+    for limit in SPEC.limitations:
+        assert f"* {limit}" in card
+    assert "Drift of weekday raises no alarm" in card
+    assert rows.sha256 in card
+    assert "python -m include.retraining reproduce flights --version 1" in card
+
+
+def test_card_of_a_champion_has_its_duel_and_who_let_it_in(promoted):
+    card = described(promoted, 1)
+    assert card == logged(promoted, 1)
+    assert "* 2013-02-04 09:30 UTC: promotion, by **ada**. " in card
+    assert "On rows later than any it learned from: 2013-01-20 to 2013-01-27" in card
+    promise = registry.version(SPEC, promoted, 1).promise
+    assert promise is not None
+    assert f"{promise.value:.4f} ({promise.low:.4f} to {promise.high:.4f})" in card
+
+
+def test_card_of_a_challenger_has_the_drift_that_called_for_it_and_the_comparison(promoted):
+    report = monitoring.measure_drift(SPEC, promoted, SPEC.batch_ref("2013-01-28"))
+    decision = duel(promoted, "2013-01-28")[2]
+    card = described(promoted, 2)
+    assert f"That batch against version 1 ({report.state}):" in card
+    drifted = [feature for feature in report.features if feature.drifted]
+    assert drifted
+    for feature in drifted[: model_card.DRIFTED_SHOWN]:
+        assert f"* {feature.name}: distance {feature.distance:.3f}, threshold" in card
+    assert decision.slices
+    for name in decision.slices:
+        assert name in card
+    assert "**may" in card
+
+
+def test_card_written_twice_is_the_same_and_a_rollback_is_in_it(promoted):
+    before = described(promoted, 1)
+    assert model_card.publish(SPEC, promoted, 1) == before
+    decision = duel(promoted, "2013-01-28")[2]
+    passed = decision.model_copy(update={"passed": True})
+    registry.promote(SPEC, promoted, passed, actor="bob", at=AT)
+    registry.rollback(SPEC, promoted, reason="it is worse", actor="eve", request_id="r", at=AT)
+    assert "by **bob**" in described(promoted, 2)
+    card = described(promoted, 1)
+    assert "promotion, by **ada**" in card
+    assert "rollback, by **eve**. it is worse" in card
+
+
+def test_tags_of_a_version_lead_to_what_it_was_made_of(promoted):
+    version = registry.client(promoted).get_model_version("flights", "1")
+    run = registry.client(promoted).get_run(version.run_id)
+    tags = {name.removeprefix("retraining."): value for name, value in version.tags.items()}
+    for name in ("data_sha256", "spec_sha256", "git_commit", "feature_service"):
+        assert tags[name] == run.data.tags[f"retraining.{name}"] != ""
+    assert tags["drift_report"] == "flights/reports/partition=2013-01-21/drift.json"
+    assert tags["approver"] == "ada"
+    assert len(tags["digest"]) == len(tags["model_sha256"]) == 64
+
+
+def test_long_card_is_whole_in_the_run_and_cut_in_the_registry(ingested):
+    train(SPEC, ingested, "2013-01-21")
+    spec = SPEC.model_copy(
+        update={"limitations": tuple(f"limit {n} " + "x" * 80 for n in range(90))}
+    )
+    card = model_card.publish(spec, ingested, 1)
+    short = described(ingested, 1)
+    assert card == logged(ingested, 1)
+    assert len(card) > 5000 >= len(short)
+    assert short.endswith("... the rest is in model_card.md of the run")
