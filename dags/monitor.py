@@ -66,31 +66,35 @@ def monitor(spec: ModelSpec) -> DAG:
         def measure_drift() -> object:
             from include.retraining.monitor.measuring import measure_drift
             from include.retraining.registry.succession import notice_hand_move
+            from include.retraining.retrain.incident import last_training
+            from include.retraining.storage import Storage
 
             anew = get_current_context()["params"]["measure_anew"]
-            settings = RetrainingHook().settings()
+            settings, batch = RetrainingHook().settings(), current_batch(spec)
             notice_hand_move(spec, settings, at=dt.datetime.now(dt.UTC))
-            return measure_drift(spec, settings, current_batch(spec), anew=anew).model_dump(
-                mode="json"
-            )
+            learned = last_training(spec, Storage.of(settings), batch)
+            found = measure_drift(spec, settings, batch, learned=learned, anew=anew)
+            return found.model_dump(mode="json")
 
         @task
         def judge_batch(report: object) -> object:
             from include.retraining.monitor.measuring import judge_batch
             from include.retraining.records import DriftReport
+            from include.retraining.retrain.incident import hold_reason
+            from include.retraining.storage import Storage
 
             anew = get_current_context()["params"]["measure_anew"]
-            found = DriftReport.model_validate(report)
-            return judge_batch(spec, RetrainingHook().settings(), found, anew=anew).model_dump(
-                mode="json"
-            )
+            settings, found = RetrainingHook().settings(), DriftReport.model_validate(report)
+            hold = hold_reason(spec, Storage.of(settings), found.batch)
+            verdict = judge_batch(spec, settings, found, hold=hold, anew=anew)
+            return verdict.model_dump(mode="json")
 
         @task
         def publish_report(report: object, verdict: object) -> object:
             import os
 
-            from include.retraining.monitor.measuring import publish_report
             from include.retraining.records import DriftReport, Verdict
+            from include.retraining.telling.drift_report import publish_report
 
             os.nice(10)  # nobody waits for a page; the retrain that runs beside it goes first
 

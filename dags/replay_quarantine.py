@@ -68,14 +68,14 @@ def replay_quarantine(spec: ModelSpec) -> DAG:
         @task
         def revalidate_batch() -> object:
             from include.retraining.data.quarantine import revalidate_batch
-            from include.retraining.records import Mapping
+            from include.retraining.records import DeliveryMapping
             from include.retraining.storage import Storage
 
             context = get_current_context()
             params = context["params"]
             mapping = None
             if params["renames"] or params["replacements"]:
-                mapping = Mapping(
+                mapping = DeliveryMapping(
                     input=params["input"],
                     renames=params["renames"],
                     replacements=params["replacements"],

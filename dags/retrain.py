@@ -27,12 +27,13 @@ from retraining_provider.hooks.retraining import RetrainingHook
 from retraining_provider.links import ModelVersionLink
 from retraining_provider.operators.alert import QUESTION_TASK, AlertOperator
 from retraining_provider.operators.approval import PromotionApprovalOperator
+from retraining_provider.operators.card import ModelCardOperator
 
 from include.retraining.names import asset_name, dag_id
 from include.retraining.spec import ModelSpec, load_specs
 
 
-def retrain(spec: ModelSpec) -> DAG:  # noqa: C901 - counts the tasks, which are defined inside
+def retrain(spec: ModelSpec) -> DAG:  # noqa: C901, PLR0915 - count the tasks
     """Give the retrain DAG of one model."""
     champion = Asset(asset_name(spec.model, "champion"))
     parts = spec.partitions
@@ -104,7 +105,7 @@ def retrain(spec: ModelSpec) -> DAG:  # noqa: C901 - counts the tasks, which are
         @task
         def build_training_set(request: object) -> object:
             from include.retraining.records import RetrainRequest
-            from include.retraining.retrain.candidate import build_training_set
+            from include.retraining.retrain.training_set import build_training_set
 
             found = RetrainRequest.model_validate(request)
             return build_training_set(spec, RetrainingHook().settings(), found).model_dump(
@@ -126,9 +127,9 @@ def retrain(spec: ModelSpec) -> DAG:  # noqa: C901 - counts the tasks, which are
         @task
         def run_duel(request: object, candidate: object) -> object:
             from include.retraining.records import Candidate, RetrainRequest
-            from include.retraining.retrain.gate import run_duel
+            from include.retraining.retrain.gate import decide
 
-            return run_duel(
+            return decide(
                 spec,
                 RetrainingHook().settings(),
                 RetrainRequest.model_validate(request),
@@ -183,7 +184,14 @@ def retrain(spec: ModelSpec) -> DAG:  # noqa: C901 - counts the tasks, which are
             )
             decide_promotion >> [approve_promotion, alert_question]
             approve_promotion >> promotion >> alert_answer
-        promotion >> alert_promotion
+        write_candidate_card = ModelCardOperator(
+            task_id="write_candidate_card", spec=spec, record=candidate
+        )
+        write_champion_card = ModelCardOperator(
+            task_id="write_champion_card", spec=spec, record=promotion
+        )
+        decision >> write_candidate_card
+        promotion >> [alert_promotion, write_champion_card]
     if parts.last:
         # set last: a task would inherit it, and a run by hand after that day would be without tasks
         dag.end_date = parts.last + parts.length

@@ -18,6 +18,7 @@ from retraining_provider.context import actor
 from retraining_provider.defaults import task_defaults
 from retraining_provider.hooks.retraining import RetrainingHook
 from retraining_provider.operators.alert import AlertOperator
+from retraining_provider.operators.card import ModelCardOperator
 
 from include.retraining.names import asset_name, dag_id
 from include.retraining.spec import ModelSpec, load_specs
@@ -51,6 +52,7 @@ def rollback(spec: ModelSpec) -> DAG:
 
         @task(outlets=[champion])
         def rollback_champion():
+            from include.retraining.features.feature_sets import is_service
             from include.retraining.registry.succession import rollback
 
             context = get_current_context()
@@ -62,6 +64,7 @@ def rollback(spec: ModelSpec) -> DAG:
                 actor=actor(context),
                 request_id=context["dag_run"].run_id,
                 at=dt.datetime.now(dt.UTC),
+                is_service=lambda name: is_service(spec, name),
             )
             yield Metadata(
                 champion, {"version": promotion.version, "incident_id": promotion.incident_id}
@@ -70,9 +73,12 @@ def rollback(spec: ModelSpec) -> DAG:
 
         promotion = rollback_champion()
 
-        promotion >> AlertOperator(
-            task_id="alert_rollback", spec=spec, subject="promotion", record=promotion
-        )
+        promotion >> [
+            AlertOperator(
+                task_id="alert_rollback", spec=spec, subject="promotion", record=promotion
+            ),
+            ModelCardOperator(task_id="write_card", spec=spec, record=promotion),
+        ]
     return dag
 
 

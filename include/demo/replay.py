@@ -10,17 +10,16 @@ import shutil
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 import pandas as pd
 
 from include.demo import flights_feed
 from include.demo.scoreboard import Timeline, build_scoreboard, render
 from include.demo.stack import Stack, StackError
-from include.retraining.monitor import measuring as monitoring
+from include.retraining import shelf
 from include.retraining.names import dag_id
-from include.retraining.records import BatchRef, ValidationReport, Verdict
-from include.retraining.retrain.incident import decision
+from include.retraining.records import BatchRef, GateDecision, Record, ValidationReport, Verdict
 from include.retraining.settings import Settings
 from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec
 from include.retraining.storage import Storage, json_bytes
@@ -30,6 +29,7 @@ FIRST = 16
 PARTITIONS = 10
 BAD_ROWS, BROKEN, TWICE = 4, 6, 5  # which week gets which mishap, counted from 0
 STEP_SECONDS = 120.0
+R = TypeVar("R", bound=Record)
 DONE = {"success", "failed"}
 
 
@@ -155,7 +155,7 @@ def _one_week(run: Replay, batch: BatchRef, started: float) -> None:
     _say(started, f"{batch.partition}: the file lands" + (f", {mishap.said}" if mishap else ""))
     flights_feed.land(run.storage, batch, mishap.flights if mishap else None)
     run.landed_at[batch.partition] = time.time()
-    report = _await_record(run, batch, "validation.json", ValidationReport)
+    report = _await_record(run, batch, ValidationReport)
     _say(
         started,
         f"{batch.partition}: {report.rows_in:,} rows, {report.rows_good:,} good, "
@@ -164,7 +164,7 @@ def _one_week(run: Replay, batch: BatchRef, started: float) -> None:
     )
     if report.status == "refused":
         return
-    verdict = _await_record(run, batch, "verdict.json", Verdict)
+    verdict = _await_record(run, batch, Verdict)
     _say(started, f"{batch.partition}: verdict {verdict.outcome}: {_short(verdict.reasons[0])}")
     if verdict.outcome == "retrain":
         _await_retrain(run, verdict, started)
@@ -181,16 +181,16 @@ def _one_week(run: Replay, batch: BatchRef, started: float) -> None:
         )
 
 
-def _await_record(run: Replay, batch: BatchRef, name: str, kind: Any) -> Any:
-    key = f"{run.spec.model}/reports/partition={batch.partition}/{name}"
+def _await_record(run: Replay, batch: BatchRef, kind: type[R]) -> R:
     until = time.monotonic() + STEP_SECONDS
     while time.monotonic() < until:
-        found = run.storage.read_record(key, kind)
+        found = shelf.find(run.storage, kind, run.spec.model, batch.partition)
         if found is not None:
             return found
         time.sleep(0.1)
     raise StackError(
-        f"{batch.partition}: no {name} after {STEP_SECONDS:.0f} s; look at {run.settings.home}/logs"
+        f"{batch.partition}: no {kind.__name__} after {STEP_SECONDS:.0f} s; look at "
+        f"{run.settings.home}/logs"
     )
 
 
@@ -199,7 +199,7 @@ def _await_retrain(run: Replay, verdict: Verdict, started: float) -> None:
     until = time.monotonic() + STEP_SECONDS
     told = False
     while time.monotonic() < until:
-        outcome = decision(run.spec, run.storage, verdict.incident_id)
+        outcome = shelf.find(run.storage, GateDecision, run.spec.model, verdict.incident_id)
         if outcome is not None and not told:
             word = "passed" if outcome.passed else "rejected"
             _say(started, f"{verdict.batch.partition}: gate {word}: {_short(outcome.reasons[0])}")
@@ -217,7 +217,7 @@ def _rollback_drill(run: Replay, started: float) -> float | None:
     champions = {
         verdict.champion_version
         for batch in run.batches
-        if (verdict := monitoring.verdict_of(run.spec, run.storage, batch.partition))
+        if (verdict := shelf.find(run.storage, Verdict, run.spec.model, batch.partition))
     }
     if len(champions - {None}) < 2:
         return None

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from include.retraining import shelf
 from include.retraining.features import feature_sets as features
 from include.retraining.learning import metrics
-from include.retraining.learning import rows as feedback
-from include.retraining.monitor import measuring as monitoring
-from include.retraining.names import dag_id, storage_key
-from include.retraining.records import BatchRef, ValidationReport
-from include.retraining.registry import ledger
-from include.retraining.retrain import incident
+from include.retraining.learning.rows import labels
+from include.retraining.names import dag_id
+from include.retraining.records import BatchRef, GateDecision, ValidationReport, Verdict
+from include.retraining.registry import ledger, versions
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
@@ -97,11 +96,12 @@ def build_scoreboard(
 def _row(
     spec: ModelSpec, settings: Settings, storage: Storage, batch: BatchRef, frozen: int | None
 ) -> dict[str, Any]:
-    key = f"{storage_key(spec.model, 'reports', batch.partition)}/validation.json"
-    report = storage.read_record(key, ValidationReport)
+    report = shelf.find(storage, ValidationReport, spec.model, batch.partition)
     assert report is not None
-    verdict = monitoring.verdict_of(spec, storage, batch.partition)
-    gate = incident.decision(spec, storage, verdict.incident_id) if verdict else None
+    verdict = shelf.find(storage, Verdict, spec.model, batch.partition)
+    gate = None
+    if verdict is not None:
+        gate = shelf.find(storage, GateDecision, spec.model, verdict.incident_id)
     champion = verdict.champion_version if verdict else None
     return {
         "partition": batch.partition,
@@ -126,9 +126,9 @@ def _auc(
     if version is None:
         return None
     rows = storage.read_table(features.feature_set(spec, storage, batch).key)
-    known = feedback.labels(spec, rows)
+    known = labels(spec, rows)
     labelled = ~np.isnan(known)
-    scores = feedback.score(spec, settings, version, rows)
+    scores = versions.score(spec, settings, version, rows)
     return round(metrics.value("roc_auc", known[labelled], scores[labelled]), 4)
 
 

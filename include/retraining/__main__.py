@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from include.retraining.cli.settings_table import settings_table
 from include.retraining.errors import RetrainingError, SpecError, Unavailable, did_you_mean
-from include.retraining.records import Mapping
+from include.retraining.records import DeliveryMapping
 from include.retraining.settings import REPOSITORY, Settings
 from include.retraining.spec import MODELS_DIR, Drift, ModelSpec, load_spec, load_specs
 
@@ -220,22 +220,26 @@ def run_replay(spec: ModelSpec, options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import track
 
-    from include.retraining.replay import past as replay
+    from include.retraining.replay.outcomes import replay
+    from include.retraining.replay.past import Past, published_windows
+    from include.retraining.replay.picture import as_picture
+    from include.retraining.replay.policies import standard_policies
+    from include.retraining.replay.table import as_json, as_table
     from include.retraining.storage import Storage
 
     settings = _existing(Settings.from_env())
     console = Console(stderr=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        past = replay.Past(
+        past = Past(
             spec,
-            replay.published_windows(spec, Storage.of(settings)),
+            published_windows(spec, Storage.of(settings)),
             first=options.first,
             ideal=options.ideal,
         )
-        outcomes = replay.replay(
+        outcomes = replay(
             past,
-            replay.standard_policies(spec, options.tried, windows=past.last - past.first),
+            standard_policies(spec, options.tried, windows=past.last - past.first),
             starts=options.starts,
             progress=lambda items, title, length: track(
                 items, title, total=length, console=console
@@ -243,8 +247,8 @@ def run_replay(spec: ModelSpec, options: argparse.Namespace) -> int:
         )
         picture = options.picture or REPOSITORY / "var" / "replay" / f"{spec.model}.png"
         picture.parent.mkdir(parents=True, exist_ok=True)
-        picture.write_bytes(replay.as_picture(past, outcomes))
-    show = replay.as_json if options.json else replay.as_table
+        picture.write_bytes(as_picture(past, outcomes))
+    show = as_json if options.json else as_table
     print(show(past, outcomes, starts=options.starts))
     print(f"picture: {picture}", file=sys.stderr)
     return 0
@@ -367,7 +371,7 @@ def run_quarantine(options: argparse.Namespace, *, replay: bool) -> int:
     return 1 if quarantine.newest_report(spec, storage, batch).quarantine_key else 0
 
 
-def _mapping(options: argparse.Namespace) -> Mapping | None:
+def _mapping(options: argparse.Namespace) -> DeliveryMapping | None:
     """Give the mapping that was asked for; raises RetrainingError."""
     if not (options.rename or options.replace):
         return None
@@ -377,7 +381,7 @@ def _mapping(options: argparse.Namespace) -> Mapping | None:
         old, _, new = _halves(values, text, "COLUMN:OLD=NEW")
         replacements.setdefault(column, {})[old] = new or None
     renames = {old: new for old, _, new in (_halves(t, t, "OLD=NEW") for t in options.rename)}
-    return Mapping(
+    return DeliveryMapping(
         input=options.input,
         renames=renames,
         replacements=replacements,
@@ -415,8 +419,9 @@ def run_audit_pack(spec: ModelSpec, options: argparse.Namespace) -> int:
 
 def run_rollback(spec: ModelSpec, options: argparse.Namespace) -> int:
     """Move the champion alias back; a second call goes one further back. Slack is not told."""
-    from include.retraining.registry import succession as registry
-    from include.retraining.telling import alerts
+    from include.retraining.features.feature_sets import is_service
+    from include.retraining.registry import succession
+    from include.retraining.telling import alerts, model_card
 
     if len(options.reason.strip()) < 3:
         raise RetrainingError(f"--reason: must say why, got {options.reason!r}")
@@ -424,7 +429,7 @@ def run_rollback(spec: ModelSpec, options: argparse.Namespace) -> int:
     now = dt.datetime.now(dt.UTC)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        promotion = registry.rollback(
+        promotion = succession.rollback(
             spec,
             settings,
             reason=options.reason,
@@ -432,7 +437,9 @@ def run_rollback(spec: ModelSpec, options: argparse.Namespace) -> int:
             request_id=f"command line {now.isoformat()}",
             at=now,
             to_version=options.to_version,
+            is_service=lambda name: is_service(spec, name),
         )
+        model_card.try_publish(spec, settings, promotion.version)
     print(f"{alerts.of_promotion(promotion).title} (ledger entry {promotion.ledger_sequence})")
     return 0
 

@@ -60,7 +60,7 @@ class Finding(Record):
     detail: str
 
 
-class Mapping(Record):
+class DeliveryMapping(Record):
     """How a delivery is to be read that cannot be used as it landed, and who said so."""
 
     input: str = Field(default="batch", description="the input it is about")
@@ -86,7 +86,9 @@ class ValidationReport(Record):
     source_sha256: str = Field(
         default="", description="of the source section of the model file it was held against"
     )
-    mapping: Mapping | None = Field(default=None, description="applied before it was held against")
+    mapping: DeliveryMapping | None = Field(
+        default=None, description="applied before it was held against"
+    )
     quarantine_key: str | None = Field(default=None, description="storage folder of the rows")
     files: dict[str, str] = Field(default={}, description="input name -> key of its good rows")
     page_key: str | None = Field(default=None, description="storage key of the page for people")
@@ -352,10 +354,18 @@ class RetrainRequest(Record):
     force: bool = False
 
 
+class RetrainClaim(Record):
+    """Which run handles an incident: only one can."""
+
+    run_id: str
+    request: RetrainRequest
+
+
 class TrainingSet(Record):
     """Point-in-time correct rows: what the candidate learns from, and later ones for the duel."""
 
     incident_id: str
+    model: str
     training_key: str
     training_rows: Count
     training_start: AwareDatetime

@@ -11,9 +11,9 @@ import posixpath
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from include.retraining import shelf
 from include.retraining.errors import DataError
-from include.retraining.names import storage_key
-from include.retraining.records import Mapping
+from include.retraining.records import DeliveryMapping
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage, sha256
 
@@ -28,13 +28,13 @@ class Delivery:
     ----------
     files : dict of str to dict of str to bytes
         Input name (``batch`` first) to file name to content.
-    mapping : Mapping or None
+    mapping : DeliveryMapping or None
         How this content is to be read, if not as it is.
     """
 
     partition: str
     files: dict[str, dict[str, bytes]]
-    mapping: Mapping | None = None
+    mapping: DeliveryMapping | None = None
 
     @property
     def sha256(self) -> str:
@@ -85,9 +85,7 @@ def landed(spec: ModelSpec, storage: Storage, partition: str) -> Delivery:
                 )
         files[name] = {posixpath.basename(key): storage.read(key) for key in keys}
     found = Delivery(partition, files)
-    mapping = storage.read_record(
-        f"{kept_key(spec, partition, found.sha256)}/mapping.json", Mapping
-    )
+    mapping = shelf.find_mapping(storage, spec.model, partition, found.sha256)
     return Delivery(partition, files, mapping)
 
 
@@ -99,14 +97,16 @@ def kept(spec: ModelSpec, storage: Storage, partition: str, content_sha256: str)
     DataError
         Nothing of that content is kept.
     """
-    folder = kept_key(spec, partition, content_sha256)
+    folder = shelf.delivery_folder(spec.model, partition, content_sha256)
     files: dict[str, dict[str, bytes]] = {}
     for name in input_paths(spec, partition):
         keys = storage.list(f"{folder}/{name}")
         files[name] = {posixpath.basename(key): storage.read(key) for key in keys}
     if not all(files.values()):
         raise DataError(f"{spec.model} {partition}: no delivery is kept in {folder}")
-    found = Delivery(partition, files, storage.read_record(f"{folder}/mapping.json", Mapping))
+    found = Delivery(
+        partition, files, shelf.find_mapping(storage, spec.model, partition, content_sha256)
+    )
     if found.sha256 != content_sha256:
         raise DataError(
             f"{folder} is damaged: its content is {found.sha256[:12]}; deliver the files again"
@@ -116,18 +116,7 @@ def kept(spec: ModelSpec, storage: Storage, partition: str, content_sha256: str)
 
 def keep(spec: ModelSpec, storage: Storage, delivery: Delivery) -> None:
     """Keep a delivery as it landed; keeping it again changes nothing."""
-    folder = kept_key(spec, delivery.partition, delivery.sha256)
+    folder = shelf.delivery_folder(spec.model, delivery.partition, delivery.sha256)
     for name, files in delivery.files.items():
         for file, content in files.items():
             storage.write(f"{folder}/{name}/{file}", content)
-
-
-def map_delivery(spec: ModelSpec, storage: Storage, delivery: Delivery, mapping: Mapping) -> None:
-    """Say how a kept delivery is to be read from now on."""
-    folder = kept_key(spec, delivery.partition, delivery.sha256)
-    storage.write_json(f"{folder}/mapping.json", mapping)
-
-
-def kept_key(spec: ModelSpec, partition: str, content_sha256: str) -> str:
-    """Give the folder in quarantine that keeps a delivery as it landed."""
-    return f"{storage_key(spec.model, 'quarantine', partition)}/delivery-{content_sha256[:12]}"

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from include.retraining.data.delivery import kept, map_delivery
+from include.retraining import shelf
+from include.retraining.data.delivery import kept
 from include.retraining.data.validation import (
     BROKEN,
     SUITES,
@@ -19,8 +20,7 @@ from include.retraining.data.validation import (
     validate_delivery,
 )
 from include.retraining.errors import NotPublished
-from include.retraining.names import storage_key
-from include.retraining.records import BatchRef, Mapping, ValidationReport
+from include.retraining.records import BatchRef, DeliveryMapping, ValidationReport
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
 
@@ -30,14 +30,14 @@ def revalidate_batch(
     storage: Storage,
     batch: BatchRef,
     *,
-    mapping: Mapping | None = None,
+    mapping: DeliveryMapping | None = None,
     suites: Path = SUITES,
 ) -> ValidationReport:
     """Validate the newest delivery of a batch again, from what quarantine keeps of it.
 
     Parameters
     ----------
-    mapping : Mapping, optional
+    mapping : DeliveryMapping, optional
         How to read it from now on; without one, as before, against the suite of today.
 
     Raises
@@ -52,15 +52,14 @@ def revalidate_batch(
     )
     if mapping is not None:
         check_mapping(spec, mapping)
-        map_delivery(spec, storage, delivery, mapping)
+        shelf.keep_mapping(storage, spec.model, batch.partition, delivery.sha256, mapping)
         delivery = kept(spec, storage, batch.partition, delivery.sha256)
     return validate_delivery(spec, storage, batch, delivery, suites)
 
 
 def newest_report(spec: ModelSpec, storage: Storage, batch: BatchRef) -> ValidationReport:
     """Give the report of a batch's newest delivery; raises NotPublished."""
-    key = f"{storage_key(spec.model, 'reports', batch.partition)}/validation.json"
-    report = storage.read_record(key, ValidationReport)
+    report = shelf.find(storage, ValidationReport, spec.model, batch.partition)
     if report is None:
         raise NotPublished(
             f"{spec.model} {batch.partition} was never validated; run {spec.model}__ingest for it"

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from include.retraining import shelf
 from include.retraining.data.delivery import input_paths
 from include.retraining.errors import DataError
-from include.retraining.names import storage_key
 from include.retraining.records import BatchRef, Snapshot
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage, sha256
@@ -102,17 +102,16 @@ def _land(
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     content = buffer.getvalue()
-    folder = storage_key(spec.model, "snapshots", batch.partition)
     digest = sha256(content)
     found = Snapshot(
         batch=batch,
         input=name,
         query_sha256=sha256(spec.source.queries[name].encode()),
         rows=table.num_rows,
-        key=f"{folder}/{name}-{digest[:12]}.parquet",
+        key=shelf.snapshot_copy_key(spec.model, batch.partition, name, digest),
         sha256=digest,
     )
     storage.create(found.key, content)
-    storage.write_json(f"{folder}/{name}.json", found)
+    storage.write_json(shelf.snapshot_key(found), found)
     storage.write(input_paths(spec, batch.partition)[name], content)
     return found

@@ -26,7 +26,13 @@ import pyarrow.parquet as pq
 from include.retraining.data.delivery import Delivery, keep, landed
 from include.retraining.errors import DataError, did_you_mean
 from include.retraining.names import storage_key
-from include.retraining.records import BatchRef, Finding, Mapping, Severity, ValidationReport
+from include.retraining.records import (
+    BatchRef,
+    DeliveryMapping,
+    Finding,
+    Severity,
+    ValidationReport,
+)
 from include.retraining.settings import REPOSITORY
 from include.retraining.spec import ColumnType, ModelSpec
 from include.retraining.storage import Storage, sha256
@@ -172,7 +178,10 @@ def _suite_path(suites: Path, spec: ModelSpec, name: str) -> Path:
 
 
 def _read(
-    name: str, files: dict[str, bytes], columns: dict[str, ColumnType], mapping: Mapping | None
+    name: str,
+    files: dict[str, bytes],
+    columns: dict[str, ColumnType],
+    mapping: DeliveryMapping | None,
 ) -> _Input:
     """Read the files of an input as one table of the declared columns, or say why not."""
     parts = [_read_file(name, file, content, columns, mapping) for file, content in files.items()]
@@ -206,7 +215,7 @@ def _read_file(
     file: str,
     content: bytes,
     columns: dict[str, ColumnType],
-    mapping: Mapping | None,
+    mapping: DeliveryMapping | None,
 ) -> _Input:
     part = _Input(name)
     renamed = mapping.renames if mapping else {}
@@ -338,7 +347,7 @@ def _cast(column: pa.ChunkedArray, kind: ColumnType) -> pa.ChunkedArray:
     return column.cast(_TARGET[kind])
 
 
-def check_mapping(spec: ModelSpec, mapping: Mapping) -> None:
+def check_mapping(spec: ModelSpec, mapping: DeliveryMapping) -> None:
     """Raise DataError if a mapping names what the model file does not have."""
     declared = {"batch": spec.source.columns, **spec.source.companion_columns}
     if mapping.input not in declared:
@@ -358,7 +367,7 @@ def check_mapping(spec: ModelSpec, mapping: Mapping) -> None:
                 raise DataError(f"{name!r} must be {columns[name]}, got {value!r}") from error
 
 
-def _map_values(item: _Input, mapping: Mapping) -> None:
+def _map_values(item: _Input, mapping: DeliveryMapping) -> None:
     """Put the right values in place of the wrong ones that a mapping names."""
     assert item.table is not None
     for name, values in mapping.replacements.items():

@@ -424,6 +424,11 @@ def service_of(spec: ModelSpec) -> Any:
     return service
 
 
+def is_service(spec: ModelSpec, name: str) -> bool:
+    """Is a feature service of that name still defined?"""
+    return hasattr(_definitions(spec), name)
+
+
 def _stored_views(spec: ModelSpec) -> list[Any]:
     """Give the views of the model's service that have rows; those computed on request have none."""
     from feast import FeatureView

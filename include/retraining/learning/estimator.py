@@ -16,8 +16,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from include.retraining.errors import DataError, ScoringError, SpecError
-from include.retraining.learning import metrics
-from include.retraining.learning import rows as feedback
+from include.retraining.learning import metrics, scoring
+from include.retraining.learning.rows import feature_frame
 from include.retraining.spec import ModelSpec, Range, Search
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def fit(spec: ModelSpec, rows: pa.Table, labels: metrics.Floats) -> Fitted:
     rows : Table
         With the features, the event time, and the column of sample weights if there is one.
     labels : ndarray of shape (n_rows,)
-        As `feedback.labels` gives them, none unknown.
+        As `rows.labels` gives them, none unknown.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def fit(spec: ModelSpec, rows: pa.Table, labels: metrics.Floats) -> Fitted:
     SpecError
         The estimator cannot be made as the model file says.
     """
-    frame = feedback.feature_frame(spec, rows)
+    frame = feature_frame(spec, rows)
     weights = sample_weights(spec, rows, labels)
     times = rows.column(spec.source.event_time).to_numpy().astype("datetime64[us]")
     folds = time_folds(
@@ -107,7 +107,7 @@ def fit_once(
     started = time.monotonic()
     log.info("fitting %s on %s rows", spec.training.estimator, len(labels))
     params = spec.training.params if params is None else params
-    frame, weights = feedback.feature_frame(spec, rows), sample_weights(spec, rows, labels)
+    frame, weights = feature_frame(spec, rows), sample_weights(spec, rows, labels)
     try:
         pipeline = _fitted(spec, params, frame, labels, weights)
     except (TypeError, ValueError) as error:  # what scikit-learn makes of parameters and data
@@ -235,7 +235,7 @@ def _on_folds(
                 labels[earlier],
                 None if weights is None else weights[earlier],
             )
-            scores = feedback.predict_frame(spec, pipeline, usable.iloc[later])
+            scores = scoring.predict_frame(spec, pipeline, usable.iloc[later])
         except (TypeError, ValueError, ScoringError) as error:
             log.warning("%s: fold %s of %s says nothing: %s", name, number, len(folds), error)
             values.append(float("nan"))

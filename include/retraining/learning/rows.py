@@ -1,4 +1,4 @@
-"""How well a model version really did: labels that can no longer change, joined with its scores."""
+"""Labels that can no longer change, cuts by event time, and the frame that a model is given."""
 
 from __future__ import annotations
 
@@ -9,20 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include.retraining.errors import DataError, ScoringError
-from include.retraining.learning import metrics
-from include.retraining.records import Performance
-from include.retraining.registry import succession as registry
-from include.retraining.settings import Settings
+from include.retraining.errors import DataError
+from include.retraining.learning.metrics import Floats
+from include.retraining.records import BatchRef
 from include.retraining.spec import ModelSpec
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def labels(
-    spec: ModelSpec, rows: pa.Table, *, known_at: dt.datetime | None = None
-) -> metrics.Floats:
+def labels(spec: ModelSpec, rows: pa.Table, *, known_at: dt.datetime | None = None) -> Floats:
     """Give the label of each row, or NaN while it is unknown or could still change.
 
     Parameters
@@ -45,10 +41,8 @@ def labels(
         `label.at_least`, something else than 0 and 1.
     """
     column = rows.column(spec.label.column)
-    if spec.label.task == "multiclass":
-        values = _class_numbers(spec, column)
-    else:
-        values = column.to_numpy(zero_copy_only=False).astype("float64")
+    is_class = spec.label.task == "multiclass"
+    values = _class_numbers(spec, column) if is_class else as_floats(column)
     if spec.label.at_least is not None:
         values = np.where(
             np.isnan(values), np.nan, (values >= spec.label.at_least).astype("float64")
@@ -77,21 +71,19 @@ def labels(
     return values
 
 
-def _class_numbers(spec: ModelSpec, column: pa.ChunkedArray) -> metrics.Floats:
+def _class_numbers(spec: ModelSpec, column: pa.ChunkedArray) -> Floats:
     numbers = {str(name): float(number) for number, name in enumerate(spec.label.classes)}
-    # a column of integers with gaps has become one of floats on its way
-    names = {
-        value: f"{value:.0f}" if isinstance(value, float) else str(value)
-        for value in column.to_pandas().dropna().unique().tolist()
-    }
-    if strange := sorted(set(names.values()) - set(numbers)):
+    found = column.combine_chunks().dictionary_encode()
+    names = [
+        f"{value:.0f}" if isinstance(value, float) else str(value)
+        for value in found.dictionary.to_pylist()
+    ]
+    if strange := sorted(set(names) - set(numbers)):
         raise DataError(
             f"label.column {spec.label.column!r} holds {strange[:3]}, allowed are label.classes "
             f"{list(numbers)}; mend the source, or add the class and retrain"
         )
-    found = column.to_pandas().map({value: numbers[name] for value, name in names.items()})
-    values: metrics.Floats = found.to_numpy("float64", na_value=np.nan)
-    return values
+    return as_floats(pa.array([numbers[name] for name in names], pa.float64()).take(found.indices))
 
 
 def between(
@@ -108,78 +100,49 @@ def between(
 
 
 def feature_frame(spec: ModelSpec, rows: pa.Table) -> pd.DataFrame:
-    """Give the model's input: its features in order, numbers as float64, categories as objects."""
-    frame: pd.DataFrame = rows.select(list(spec.features.names)).to_pandas()
-    for name in spec.features.numeric:
-        frame[name] = frame[name].astype("float64")
-    for name in spec.features.categorical:
-        frame[name] = frame[name].astype("object").where(frame[name].notna(), None)
-    return frame
+    """Give the model's input: its features in order, numbers as float64, categories as objects.
 
-
-def score(spec: ModelSpec, settings: Settings, number: int, rows: pa.Table) -> metrics.Floats:
-    """Score rows with a registered version; raises ScoringError where that is not possible."""
-    found = registry.version(spec, settings, number)
-    if found.features and set(found.features) != set(spec.features.names):
-        gone = sorted(set(found.features) - set(spec.features.names))
-        new = sorted(set(spec.features.names) - set(found.features))
-        raise ScoringError(
-            f"{spec.model} version {number} was trained with other features (gone: {gone}, new: "
-            f"{new}); restore them in the model file, or retrain with force"
-        )
-    return predict(spec, registry.load_model(spec, settings, number), rows)
-
-
-def predict(spec: ModelSpec, model: Any, rows: pa.Table) -> metrics.Floats:
-    """Give the model's prediction of each row; ScoringError on anything but finite numbers.
-
-    Returns
-    -------
-    ndarray of shape (n_rows,) or (n_rows, n_classes)
-        Binary: probability of 1. Multiclass: probability of each of `label.classes`. Regression:
-        predicted value.
+    A category keeps the value it has in the table: a whole number stays one where others are
+    missing. A missing number is NaN, a missing category None.
     """
-    return predict_frame(spec, model, feature_frame(spec, rows))
+    import pandas as pd
+
+    columns = {name: as_floats(rows.column(name)) for name in spec.features.numeric}
+    columns |= {name: _as_objects(rows.column(name)) for name in spec.features.categorical}
+    return pd.DataFrame(columns, columns=list(spec.features.names))
 
 
-def predict_frame(spec: ModelSpec, model: Any, frame: pd.DataFrame) -> metrics.Floats:
-    """Give the prediction for rows of `feature_frame`, as `predict` does."""
-    several = spec.label.task == "multiclass"
-    if frame.empty:
-        return np.empty((0, len(spec.label.classes)) if several else 0)
-    try:
-        if spec.label.task == "regression":
-            scores = np.asarray(model.predict(frame), dtype=np.float64)
-        elif several:  # a class that no training row had has no column
-            scores = np.zeros((len(frame), len(spec.label.classes)))
-            scores[:, np.asarray(model.classes_, dtype=np.intp)] = model.predict_proba(frame)
-        else:
-            scores = np.asarray(model.predict_proba(frame)[:, 1], dtype=np.float64)
-    except Exception as error:  # whatever a model of another library raises
-        raise ScoringError(f"the model cannot score these rows: {error}") from error
-    finite = np.isfinite(scores).reshape(len(frame), -1).all(axis=1)
-    if not finite.all():
-        bad = int((~finite).sum())
-        raise ScoringError(f"{bad} of {len(scores)} predictions are not finite numbers")
-    return scores
+def as_floats(column: pa.ChunkedArray | pa.Array) -> Floats:
+    """Give a column of numbers as float64, NaN where one is missing."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    # not safe: a model computes in floats, and takes the nearest one to a large whole number
+    found: Floats = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return found
 
 
-def score_column(spec: ModelSpec, scores: metrics.Floats) -> pa.Array:
-    """Give predictions as one column to watch for drift: numbers, or the most probable class."""
-    if scores.ndim == 1:
-        return pa.array(scores)
-    names = np.array([str(name) for name in spec.label.classes])
-    return pa.array(names[scores.argmax(axis=1)])
+def _as_objects(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
+    """Give values as Python objects, each different one once in memory."""
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    whole = column.combine_chunks()
+    values = np.empty(len(whole.dictionary) + 1, dtype=object)
+    values[:-1] = whole.dictionary.to_pylist()
+    values[-1] = None
+    found: np.ndarray[Any, Any] = values[
+        whole.indices.fill_null(len(whole.dictionary)).to_numpy(zero_copy_only=False)
+    ]
+    return found
 
 
-def performance(
-    spec: ModelSpec, known: metrics.Floats, scores: metrics.Floats
-) -> Performance | None:
-    """Give the metric on labelled rows; None where they cannot carry it: too few, or one class."""
-    labelled = ~np.isnan(known)
-    known, scores = known[labelled], scores[labelled]
-    if len(known) < spec.gate.min_rows or len(np.unique(known)) < 2:
+def split_times(spec: ModelSpec, batch: BatchRef) -> tuple[dt.datetime, dt.datetime]:
+    """Give start and end of the duel window, the newest label-mature days; training ends before."""
+    duel_end = batch.end - dt.timedelta(days=spec.label.maturity_days)
+    return duel_end - dt.timedelta(days=spec.gate.duel_days), duel_end
+
+
+def oldest_row(spec: ModelSpec, duel_start: dt.datetime) -> dt.datetime | None:
+    """Give the moment from which on the rows of a rolling window train; None: all history."""
+    if spec.training.max_days is None:
         return None
-    return metrics.measure(
-        spec.gate.metric, known, scores, confidence=spec.gate.confidence, seed=spec.training.seed
-    )
+    return duel_start - dt.timedelta(days=spec.training.max_days)

@@ -4,7 +4,7 @@ One object per entry, created only if its number is free, so that two writers ca
 next. Each entry carries the hash of the one before it; changing or removing one breaks every later
 hash, and ``head.json`` remembers how far the ledger reached, so that the last one cannot go either.
 
-A claim per entry, made before the alias moves, makes the entry happen once: it says after which
+An intent per entry, kept before the alias moves, makes the entry happen once: it says after which
 entry it came to be, so whoever finds it looks for its entry from there on, not from the beginning.
 """
 
@@ -20,8 +20,8 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
+from include.retraining import shelf
 from include.retraining.errors import LedgerError
-from include.retraining.names import storage_key
 from include.retraining.records import Record
 from include.retraining.storage import Storage, json_bytes
 
@@ -54,13 +54,13 @@ class Entry(Record):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-class Claim(Record):
+class Intent(Record):
     """That an entry is about to be made, or was: its number, once it has one."""
 
     incident_id: str
     action: Action
     version: int
-    after: int = Field(description="number of the last entry when the claim was made")
+    after: int = Field(description="number of the last entry when it was kept")
     sequence: int | None = None
 
 
@@ -70,34 +70,34 @@ class Head(Record):
     sequence: int
 
 
-def claim(storage: Storage, draft: Entry) -> Claim:
-    """Say that an entry is about to be made; the same entry has one claim, the first one.
+def intend(storage: Storage, draft: Entry) -> Intent:
+    """Say that an entry is about to be made; the same entry has one intent, the first one.
 
-    It is also the ledger's `intent`: what a killed process was about to do.
+    It is also what is `unfinished`: what a killed process was about to do.
     """
     after = last(storage, draft.model)
-    made = Claim(
+    made = Intent(
         incident_id=draft.incident_id,
         action=draft.action,
         version=draft.version,
         after=after.sequence if after else 0,
     )
-    key = _claim_key(draft.model, draft.incident_id, draft.action)
+    key = shelf.ledger_intent_key(draft.model, draft.incident_id, draft.action)
     if not storage.create(key, json_bytes(made)):
-        made = Claim.model_validate_json(storage.read(key))
+        made = Intent.model_validate_json(storage.read(key))
     if made.sequence is None:
-        storage.write_json(_intent_key(draft.model), made)
+        storage.write_json(shelf.ledger_unfinished_key(draft.model), made)
     return made
 
 
-def claimed(storage: Storage, model: str, incident_id: str, action: Action) -> Claim | None:
-    """Give the claim of an incident's action, or None."""
-    return storage.read_record(_claim_key(model, incident_id, action), Claim)
+def intended(storage: Storage, model: str, incident_id: str, action: Action) -> Intent | None:
+    """Give the intent of an incident's action, or None."""
+    return storage.read_record(shelf.ledger_intent_key(model, incident_id, action), Intent)
 
 
-def intent(storage: Storage, model: str) -> Claim | None:
-    """Give the newest claim, if its entry is not there yet: a move that is under way, or died."""
-    found = storage.read_record(_intent_key(model), Claim)
+def unfinished(storage: Storage, model: str) -> Intent | None:
+    """Give the newest intent, if its entry is not there yet: a move that is under way, or died."""
+    found = storage.read_record(shelf.ledger_unfinished_key(model), Intent)
     if found is None or made(storage, model, found.incident_id, found.action):
         return None
     return found
@@ -105,7 +105,7 @@ def intent(storage: Storage, model: str) -> Claim | None:
 
 def made(storage: Storage, model: str, incident_id: str, action: Action) -> Entry | None:
     """Give the entry that an incident's action made, or None."""
-    found = claimed(storage, model, incident_id, action)
+    found = intended(storage, model, incident_id, action)
     if found is None:
         return None
     if found.sequence is not None:
@@ -131,7 +131,7 @@ def append(storage: Storage, draft: Entry) -> Entry:
     LedgerError
         The last entry is gone, or other writers were always first.
     """
-    mine = claim(storage, draft)
+    mine = intend(storage, draft)
     if mine.sequence is not None and (entry := _read(storage, draft.model, mine.sequence)):
         return entry
     previous = _require(storage, draft.model, mine.after) if mine.after else None
@@ -147,7 +147,7 @@ def append(storage: Storage, draft: Entry) -> Entry:
                 }
             )
             entry = entry.model_copy(update={"hash": entry.digest()})
-            if not storage.create(_key(draft.model, number), json_bytes(entry)):
+            if not storage.create(shelf.ledger_entry_key(draft.model, number), json_bytes(entry)):
                 time.sleep(0.01 * min(lost, 20))
                 lost += 1
                 continue
@@ -164,17 +164,17 @@ def append(storage: Storage, draft: Entry) -> Entry:
 
 def _settle(storage: Storage, entry: Entry) -> None:
     """Note where an entry is, for those who come next; each note only saves them a walk."""
-    key = _claim_key(entry.model, entry.incident_id, entry.action)
-    found = Claim.model_validate_json(storage.read(key))
+    key = shelf.ledger_intent_key(entry.model, entry.incident_id, entry.action)
+    found = Intent.model_validate_json(storage.read(key))
     storage.write_json(key, found.model_copy(update={"sequence": entry.sequence}))
-    head = storage.read_record(_head_key(entry.model), Head)
+    head = storage.read_record(shelf.ledger_head_key(entry.model), Head)
     if head is None or head.sequence < entry.sequence:
-        storage.write_json(_head_key(entry.model), Head(sequence=entry.sequence))
+        storage.write_json(shelf.ledger_head_key(entry.model), Head(sequence=entry.sequence))
 
 
 def last(storage: Storage, model: str) -> Entry | None:
     """Give the newest entry, or None; LedgerError if one that was there is gone."""
-    head = storage.read_record(_head_key(model), Head)
+    head = storage.read_record(shelf.ledger_head_key(model), Head)
     if head is None:
         entries = read(storage, model)
         return entries[-1] if entries else None
@@ -195,18 +195,18 @@ def _require(storage: Storage, model: str, number: int) -> Entry:
     if found is None:
         raise LedgerError(
             f"{model}: ledger entry {number} was there and is gone; restore "
-            f"{_key(model, number)} from a backup of the storage"
+            f"{shelf.ledger_entry_key(model, number)} from a backup of the storage"
         )
     return found
 
 
 def _read(storage: Storage, model: str, number: int) -> Entry | None:
-    return storage.read_record(_key(model, number), Entry)
+    return storage.read_record(shelf.ledger_entry_key(model, number), Entry)
 
 
 def read(storage: Storage, model: str) -> list[Entry]:
     """Give all entries, oldest first."""
-    keys = storage.list(storage_key(model, "ledger"))
+    keys = storage.list(shelf.ledger_folder(model))
     entries = [key for key in keys if re.fullmatch(r"\d{6,}\.json", key.rpartition("/")[2])]
     return [Entry.model_validate_json(storage.read(key)) for key in entries]
 
@@ -226,7 +226,7 @@ def verify(storage: Storage, model: str) -> list[str]:
             problems.append(f"entry {entry.sequence} was changed after it was written")
         previous = entry.hash
         last_number = entry.sequence
-    head = storage.read_record(_head_key(model), Head)
+    head = storage.read_record(shelf.ledger_head_key(model), Head)
     if head is not None and head.sequence > last_number:
         problems.append(f"entry {head.sequence} was the last one and is missing")
     return problems
@@ -255,20 +255,3 @@ def reign(entries: list[Entry], at: dt.datetime | None = None) -> list[Entry]:
                 line = line[: versions.index(entry.version)]
         line.append(entry)
     return line
-
-
-def _head_key(model: str) -> str:
-    return f"{storage_key(model, 'ledger')}/head.json"
-
-
-def _intent_key(model: str) -> str:
-    return f"{storage_key(model, 'ledger')}/intent.json"
-
-
-def _claim_key(model: str, incident_id: str, action: Action) -> str:
-    name = hashlib.sha256(f"{action}|{incident_id}".encode()).hexdigest()[:32]
-    return f"{storage_key(model, 'ledger')}/claims/{name}.json"
-
-
-def _key(model: str, sequence: int) -> str:
-    return f"{storage_key(model, 'ledger')}/{sequence:06d}.json"

@@ -1,4 +1,4 @@
-"""The model registry: which version is champion, and moving that alias, never undefined.
+"""Who is champion: moving that alias, never leaving it undefined.
 
 MLflow keeps versions, aliases and stages; the ledger keeps why they moved. Every step looks before
 it leaps, so that running it again finishes what a killed run left half-done.
@@ -6,286 +6,24 @@ it leaps, so that running it again finishes what a killed run left half-done.
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import logging
-import os
-import re
-import time
-import warnings
-from collections.abc import Iterator
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
 
-from include.retraining.errors import RegistryError, ScoringError, SpecError, Unavailable
-from include.retraining.learning import artifact as model_file
-from include.retraining.names import (
-    CHALLENGER,
-    CHAMPION,
-    INCIDENT_TAG,
-    PREVIOUS_CHAMPION,
-    experiment_name,
-)
-from include.retraining.records import GateDecision, Performance, Promotion
-from include.retraining.registry import ledger
+from include.retraining.errors import RegistryError
+from include.retraining.names import CHALLENGER, CHAMPION, PREVIOUS_CHAMPION
+from include.retraining.records import GateDecision, Promotion
+from include.retraining.registry import ledger, server, versions
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
-
 log = logging.getLogger(__name__)
 
-PROMISE_TAG = "retraining.promise"
-TRAINED_UNTIL_TAG = "retraining.trained_until"
-FEATURES_TAG = "retraining.features"
-FORMAT_TAG = "retraining.model_format"
 APPROVER_TAG = "retraining.approver"
-ANSWER_SECONDS = 10
-ANSWER_HOLDS_SECONDS = 10
-DIGEST_TAG = "retraining.digest"
-SHA256_TAG = "retraining.model_sha256"
-QUARANTINE_TAG = "retraining.quarantined"
-SERVICE_TAG = "retraining.feature_service"
-PROFILE_ARTIFACT = "drift_profile.bin"
 
 
-class Version(NamedTuple):
-    """One registered version, with what its tags say about it."""
-
-    number: int
-    run_id: str
-    stage: str
-    incident_id: str
-    features: tuple[str, ...]
-    trained_until: dt.datetime | None
-    promise: Performance | None
-    model_format: str
-    model_sha256: str
-    digest: str
-
-
-def client(settings: Settings) -> MlflowClient:
-    """Give a client of the tracking server and registry that the settings name.
-
-    Raises
-    ------
-    Unavailable
-        It is a server, and does not answer.
-    """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    # MLflow's own: 7 retries of up to 120 s each. The task is retried anyway
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
-    import mlflow
-
-    mlflow.set_tracking_uri(settings.mlflow_tracking_uri)
-    _require_answer(settings.mlflow_tracking_uri)
-    return mlflow.MlflowClient(settings.mlflow_tracking_uri)
-
-
-_answered: dict[str, float] = {}
-
-
-def _require_answer(uri: str) -> None:
-    """Ask a server whether it is there, every `ANSWER_HOLDS_SECONDS`; any answer will do."""
-    if not uri.startswith(("http://", "https://")):
-        return
-    if time.monotonic() - _answered.get(uri, float("-inf")) < ANSWER_HOLDS_SECONDS:
-        return
-    from mlflow.utils.credentials import get_default_host_creds
-    from mlflow.utils.rest_utils import http_request
-
-    try:
-        http_request(
-            get_default_host_creds(uri),
-            "/health",
-            "GET",
-            max_retries=0,
-            timeout=ANSWER_SECONDS,
-            raise_on_status=False,
-        )
-    except Exception as error:  # of MLflow, requests or urllib3, by what went wrong
-        where = re.sub(r"//.*@", "//", uri)  # no password in a message
-        raise Unavailable(
-            f"MLflow at {where} does not answer within {ANSWER_SECONDS} s. Nothing was changed "
-            "there and the champion stays. Start the server, or mend its address in the connection "
-            "mlflow_default or RETRAINING_MLFLOW_TRACKING_URI; then clear the task"
-        ) from error
-    _answered[uri] = time.monotonic()
-
-
-@contextlib.contextmanager
-def writing(what: str) -> Iterator[None]:
-    """Turn MLflow's refusal to take something into `Unavailable`, with what to do."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        why = " ".join(error.message.split())[:300]
-        raise Unavailable(
-            f"MLflow did not take {what}: {why}. See that its database "
-            "and artifact store can be written to and are not full, then clear the task: it goes "
-            "on where it stopped"
-        ) from error
-
-
-def experiment_id(spec: ModelSpec, settings: Settings) -> str:
-    """Give the id of the model's experiment, creating it at first."""
-    from mlflow.exceptions import MlflowException
-
-    api = client(settings)
-    name = experiment_name(spec.model)
-    found = api.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
-    location = (
-        f"{settings.mlflow_artifact_uri}/{spec.model}" if settings.mlflow_artifact_uri else None
-    )
-    try:
-        return str(api.create_experiment(name, artifact_location=location))
-    except MlflowException:  # another process was first
-        found = api.get_experiment_by_name(name)
-        if found is None:
-            raise
-        return str(found.experiment_id)
-
-
-def champion(spec: ModelSpec, settings: Settings) -> Version | None:
-    """Give the version in production, or None before the first promotion."""
-    number = aliases(spec, settings).get(CHAMPION)
-    return None if number is None else version(spec, settings, number)
-
-
-def aliases(spec: ModelSpec, settings: Settings) -> dict[str, int]:
-    """Give all aliases of the model; empty before its first version."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        found = client(settings).get_registered_model(spec.model).aliases
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return {}
-        raise
-    return {name: int(number) for name, number in found.items()}
-
-
-def version(spec: ModelSpec, settings: Settings, number: int) -> Version:
-    """Give one version; raises RegistryError where the registry has none of that number."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        found = client(settings).get_model_version(spec.model, str(number))
-    except MlflowException as error:
-        raise RegistryError(f"{spec.model} has no version {number}: {error.message}") from error
-    return _describe(found)
-
-
-def version_of_incident(spec: ModelSpec, settings: Settings, incident_id: str) -> Version | None:
-    """Give the version an incident made, or None."""
-    where = f"name = '{spec.model}' and tags.`{INCIDENT_TAG}` = '{incident_id}'"
-    found = client(settings).search_model_versions(where)
-    return _describe(found[0]) if found else None
-
-
-def _describe(found: ModelVersion) -> Version:
-    tags = found.tags
-    until, promise = tags.get(TRAINED_UNTIL_TAG), tags.get(PROMISE_TAG)
-    return Version(
-        number=int(found.version),
-        run_id=found.run_id or "",
-        stage=found.current_stage or "None",
-        incident_id=tags.get(INCIDENT_TAG, ""),
-        features=tuple(filter(None, tags.get(FEATURES_TAG, "").split(","))),
-        trained_until=dt.datetime.fromisoformat(until) if until else None,
-        promise=Performance.model_validate_json(promise) if promise else None,
-        model_format=tags.get(FORMAT_TAG, ""),
-        model_sha256=tags.get(SHA256_TAG, ""),
-        digest=tags.get(DIGEST_TAG, ""),
-    )
-
-
-def load_model(spec: ModelSpec, settings: Settings, number: int) -> Any:
-    """Load the fitted pipeline of a version.
-
-    Raises
-    ------
-    ScoringError
-        Its artifact is gone, damaged, or not trusted.
-    Unavailable
-        Nothing is known of its artifact: whoever keeps it does not answer.
-    """
-    found = version(spec, settings, number)
-    try:
-        if found.model_format not in model_file.FILE_NAMES:
-            raise ScoringError(  # noqa: TRY301 - told like any other model that cannot be loaded
-                f"it has no tag {SHA256_TAG}: no retrain of ours registered it"
-            )
-        return _load(
-            settings.mlflow_tracking_uri,
-            spec.model,
-            number,
-            kind=found.model_format,
-            sha256=found.model_sha256,
-            allowed=spec.training.model_format,
-            trusted=tuple(model_file.trusted_types(spec)),
-        )
-    except Exception as error:
-        if _is_silence(error):  # a duel must not be lost to a broken line
-            raise Unavailable(
-                f"{spec.model} version {number} cannot be fetched, its artifact store does not "
-                f"answer: {error}. The champion stays; see to the store, then clear the task"
-            ) from error
-        raise ScoringError(
-            f"{spec.model} version {number} cannot be loaded: {error}. Restore its artifact, or "
-            f"roll back to another version with {spec.model}__rollback"
-        ) from error
-
-
-def _is_silence(error: BaseException | None) -> bool:
-    """Is a connection that failed the cause of an error? Requests, boto and urllib3 name it so."""
-    while error is not None:
-        if {"ConnectionError", "TimeoutError", "HTTPClientError"} & {
-            kind.__name__ for kind in type(error).__mro__
-        }:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-@lru_cache(maxsize=4)
-def _load(tracking_uri: str, model: str, number: int, **rules: Any) -> Any:
-    import mlflow
-
-    mlflow.set_tracking_uri(tracking_uri)
-    content = model_file.read(f"models:/{model}/{number}", rules["kind"])
-    return model_file.load(content, **rules)
-
-
-def profile_bytes(spec: ModelSpec, settings: Settings, found: Version) -> bytes:
-    """Give the drift profile that was stored with a version; raises RegistryError."""
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    client(settings)
-    try:
-        path = mlflow.artifacts.download_artifacts(
-            run_id=found.run_id, artifact_path=PROFILE_ARTIFACT
-        )
-        with open(path, "rb") as file:
-            return file.read()
-    except (MlflowException, OSError) as error:
-        raise RegistryError(
-            f"{spec.model} version {found.number} has no drift profile: {error}. Retrain the model "
-            "by hand"
-        ) from error
-
-
-@writing("the promotion")
+@server.writing("the promotion")
 def promote(
     spec: ModelSpec, settings: Settings, decision: GateDecision, *, actor: str, at: dt.datetime
 ) -> Promotion:
@@ -306,7 +44,7 @@ def promote(
     storage = Storage.of(settings)
     _refuse_if_superseded(spec, storage, decision.incident_id, "promotion")
     notice_hand_move(spec, settings, at=at)
-    current = aliases(spec, settings).get(CHAMPION)
+    current = server.aliases(spec, settings).get(CHAMPION)
     if current not in {decision.champion_version, decision.candidate_version}:
         raise RegistryError(
             f"{spec.model}: the duel was against version {decision.champion_version}, but version "
@@ -326,14 +64,10 @@ def promote(
         at=at,
         previous_hash=ledger.GENESIS,
     )
-    ledger.claim(storage, draft)
+    ledger.intend(storage, draft)
     if decision.candidate is not None:
-        client(settings).set_model_version_tag(
-            spec.model,
-            str(decision.candidate_version),
-            PROMISE_TAG,
-            decision.candidate.model_dump_json(),
-        )
+        promise = {versions.PROMISE_TAG: decision.candidate.model_dump_json()}
+        server.set_tags(spec, settings, decision.candidate_version, promise)
     _crown(spec, settings, version=decision.candidate_version, previous=previous, retired=previous)
     return _enter(spec, settings, draft)
 
@@ -353,7 +87,7 @@ def notice_hand_move(
     """
     storage = Storage.of(settings)
     entry = ledger.last(storage, spec.model)
-    alias = aliases(spec, settings).get(CHAMPION)
+    alias = server.aliases(spec, settings).get(CHAMPION)
     if entry is None or alias == entry.version:
         return None
     if alias is None:
@@ -361,7 +95,7 @@ def notice_hand_move(
             f"{spec.model}: somebody removed the alias {CHAMPION!r}; by the ledger version "
             f"{entry.version} is champion. Do: {spec.model}__rollback with that version"
         )
-    under_way = ledger.intent(storage, spec.model)
+    under_way = ledger.unfinished(storage, spec.model)
     if under_way is not None and under_way.version == alias:
         return None
     log.warning("%s: somebody made version %s champion by hand", spec.model, alias)
@@ -383,7 +117,7 @@ def notice_hand_move(
     )
 
 
-@writing("the rollback")
+@server.writing("the rollback")
 def rollback(
     spec: ModelSpec,
     settings: Settings,
@@ -393,11 +127,13 @@ def rollback(
     request_id: str,
     at: dt.datetime,
     to_version: int | None = None,
+    is_service: Callable[[str], bool] = lambda _: True,
 ) -> Promotion:
     """Return to an earlier champion: the one before the current, or the version asked for.
 
     From a champion that the ledger does not know, it returns to the one the ledger knows.
-    `request_id` makes it happen once: the same request again changes nothing.
+    `request_id` makes it happen once: the same request again changes nothing. `is_service` says
+    whether a feature service is still defined.
 
     Raises
     ------
@@ -410,8 +146,8 @@ def rollback(
     """
     storage = Storage.of(settings)
     _refuse_if_superseded(spec, storage, request_id, "rollback")
-    started = ledger.claimed(storage, spec.model, request_id, "rollback")
-    if started is None and aliases(spec, settings).get(CHAMPION) is not None:
+    started = ledger.intended(storage, spec.model, request_id, "rollback")
+    if started is None and server.aliases(spec, settings).get(CHAMPION) is not None:
         notice_hand_move(spec, settings, at=at)
     entries = ledger.read(storage, spec.model)
     done = ledger.made(storage, spec.model, request_id, "rollback")
@@ -419,7 +155,7 @@ def rollback(
     if done is not None:
         target, current = done.version, done.previous_version
     else:
-        alias = aliases(spec, settings).get(CHAMPION)
+        alias = server.aliases(spec, settings).get(CHAMPION)
         crowned = {entry.version for entry in entries}
         # a champion that the ledger does not know yet: its promotion was killed halfway
         current = alias if alias not in crowned or not line else line[-1].version
@@ -428,7 +164,7 @@ def rollback(
             if started is not None
             else _choose_target(spec, settings, entries, current=current, asked=to_version)
         )
-        refuse_unusable(spec, settings, target)
+        refuse_unusable(spec, settings, target, is_service=is_service)
     draft = ledger.Entry(
         sequence=0,
         model=spec.model,
@@ -442,7 +178,7 @@ def rollback(
         at=at,
         previous_hash=ledger.GENESIS,
     )
-    ledger.claim(storage, draft)
+    ledger.intend(storage, draft)
     after = ledger.reign([*entries, draft] if done is None else entries)
     before = after[-2].version if len(after) > 1 else None
     _crown(spec, settings, version=target, previous=before, retired=current)
@@ -451,11 +187,10 @@ def rollback(
 
 def turn_down(spec: ModelSpec, settings: Settings, decision: GateDecision, *, by: str) -> None:
     """Archive a candidate that passed the gate but that a person, or their silence, turned down."""
-    number = str(decision.candidate_version)
-    api = client(settings)
-    api.set_model_version_tag(spec.model, number, APPROVER_TAG, f"turned down by {by}")
-    if aliases(spec, settings).get(CHAMPION) != decision.candidate_version:
-        set_stage(spec, settings, decision.candidate_version, "Archived")
+    number = decision.candidate_version
+    server.set_tags(spec, settings, number, {APPROVER_TAG: f"turned down by {by}"})
+    if server.aliases(spec, settings).get(CHAMPION) != number:
+        server.set_stage(spec, settings, number, "Archived")
 
 
 def _choose_target(
@@ -474,7 +209,7 @@ def _choose_target(
     if asked is not None:
         if asked not in crowned:
             raise RegistryError(f"version {asked} never was champion; allowed: {crowned}")
-        if asked == current and aliases(spec, settings).get(CHAMPION) == asked:
+        if asked == current and server.aliases(spec, settings).get(CHAMPION) == asked:
             raise RegistryError(f"version {asked} is champion already: there is nothing to do")
         return asked
     standing = [entry.version for entry in line if entry.version != current]
@@ -489,18 +224,19 @@ def _choose_target(
 
 def quarantine_reason(spec: ModelSpec, settings: Settings, number: int) -> str:
     """Give why a version must not come back: what its tag says; empty if it may."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        tags = client(settings).get_model_version(spec.model, str(number)).tags
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return "it was deleted from the registry"
-        raise
-    return str(tags.get(QUARANTINE_TAG, ""))
+    found = server.find_version(spec, settings, number)
+    if found is None:
+        return "it was deleted from the registry"
+    return str(found.tags.get(versions.QUARANTINE_TAG, ""))
 
 
-def refuse_unusable(spec: ModelSpec, settings: Settings, number: int) -> None:
+def refuse_unusable(
+    spec: ModelSpec,
+    settings: Settings,
+    number: int,
+    *,
+    is_service: Callable[[str], bool] = lambda _: True,
+) -> None:
     """Refuse a version that could not do a champion's work now.
 
     Raises
@@ -511,30 +247,25 @@ def refuse_unusable(spec: ModelSpec, settings: Settings, number: int) -> None:
     ScoringError
         Its artifact cannot be loaded.
     """
-    from include.retraining.features import feature_sets as features
-
     if why := quarantine_reason(spec, settings, number):
         raise RegistryError(
             f"{spec.model} version {number} is quarantined: {why}. Name another version, or remove "
-            f"its tag {QUARANTINE_TAG} in MLflow"
+            f"its tag {versions.QUARANTINE_TAG} in MLflow"
         )
-    found = version(spec, settings, number)
+    found = versions.version(spec, settings, number)
     if found.features and set(found.features) != set(spec.features.names):
         raise RegistryError(
             f"{spec.model} version {number} was trained with other features than the model file "
             f"has: {', '.join(sorted(set(found.features) ^ set(spec.features.names)))}; restore "
             "that model file, or name another version"
         )
-    service = client(settings).get_run(found.run_id).data.tags.get(SERVICE_TAG)
-    if service:
-        try:
-            features.load_function(f"feature_repo.{spec.model}_views:{service}")
-        except SpecError as error:
-            raise RegistryError(
-                f"{spec.model} version {number} was trained with feature service {service!r}, "
-                f"which is gone from feature_repo/; restore it, or name another version"
-            ) from error
-    load_model(spec, settings, number)
+    service = versions.run_data(settings, found).tags.get(versions.SERVICE_TAG)
+    if service and not is_service(service):
+        raise RegistryError(
+            f"{spec.model} version {number} was trained with feature service {service!r}, "
+            f"which is gone from feature_repo/; restore it, or name another version"
+        )
+    versions.load_model(spec, settings, number)
 
 
 def _refuse_if_superseded(
@@ -551,7 +282,7 @@ def _refuse_if_superseded(
             f"{done.sequence}), and entry {last.sequence} made version {last.version} champion "
             "since; nothing was changed"
         )
-    started = ledger.claimed(storage, spec.model, incident_id, action)
+    started = ledger.intended(storage, spec.model, incident_id, action)
     if started is not None and last.sequence > started.after:
         raise RegistryError(
             f"{spec.model}: the {action} to version {started.version} was begun before ledger "
@@ -563,42 +294,19 @@ def _crown(
     spec: ModelSpec, settings: Settings, *, version: int, previous: int | None, retired: int | None
 ) -> None:
     """Move aliases and stages; the champion alias points at a whole version at every instant."""
-    api = client(settings)
-    api.set_registered_model_alias(spec.model, CHAMPION, str(version))
-    if previous is None:
-        api.delete_registered_model_alias(spec.model, PREVIOUS_CHAMPION)
-    else:
-        api.set_registered_model_alias(spec.model, PREVIOUS_CHAMPION, str(previous))
-    if aliases(spec, settings).get(CHALLENGER) == version:
-        api.delete_registered_model_alias(spec.model, CHALLENGER)
-    set_stage(spec, settings, version, "Production")
+    server.set_alias(spec, settings, CHAMPION, version)
+    server.set_alias(spec, settings, PREVIOUS_CHAMPION, previous)
+    if server.aliases(spec, settings).get(CHALLENGER) == version:
+        server.set_alias(spec, settings, CHALLENGER, None)
+    server.set_stage(spec, settings, version, "Production")
     if retired is not None and retired != version:
-        set_stage(spec, settings, retired, "Archived")
-
-
-def set_stage(spec: ModelSpec, settings: Settings, number: int, stage: str) -> None:
-    """Make the stage of a version follow its alias."""
-    with _deprecated_stages():
-        client(settings).transition_model_version_stage(spec.model, str(number), stage)
-
-
-@contextlib.contextmanager
-def _deprecated_stages() -> Iterator[None]:
-    # stages are deprecated in MLflow, but they are what its UI and many readers still show
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*[Ss]tage", category=FutureWarning)
-        yield
+        server.set_stage(spec, settings, retired, "Archived")
 
 
 def _enter(spec: ModelSpec, settings: Settings, draft: ledger.Entry) -> Promotion:
     entry = ledger.append(Storage.of(settings), draft)
     log.info("%s: version %s is champion (%s)", spec.model, entry.version, entry.reason)
-    from include.retraining.telling import model_card
-
-    client(settings).set_model_version_tag(
-        spec.model, str(entry.version), APPROVER_TAG, entry.actor
-    )
-    model_card.publish(spec, settings, entry.version)
+    server.set_tags(spec, settings, entry.version, {APPROVER_TAG: entry.actor})
     return Promotion(
         incident_id=entry.incident_id,
         model=entry.model,

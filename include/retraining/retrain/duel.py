@@ -9,15 +9,15 @@ from __future__ import annotations
 import logging
 import math
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from include.retraining import shelf
 from include.retraining.errors import RegistryError, ScoringError
 from include.retraining.learning import metrics
-from include.retraining.learning import rows as feedback
-from include.retraining.names import incident_key
+from include.retraining.learning.scoring import performance, predict
 from include.retraining.records import (
     Candidate,
     Gain,
@@ -26,9 +26,8 @@ from include.retraining.records import (
     TrainingSet,
     Traits,
 )
-from include.retraining.registry import ledger
-from include.retraining.registry import succession as registry
-from include.retraining.retrain.candidate import LABEL
+from include.retraining.registry import ledger, server, versions
+from include.retraining.retrain.training_set import LABEL, duel_rows
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
@@ -74,18 +73,18 @@ def hold_duel(
     the candidate scores the rows alone.
     """
     storage = Storage.of(settings)
-    rows = storage.read_table(candidate.training_set.duel_key)
+    rows = duel_rows(storage, candidate.training_set)
     known: metrics.Floats = rows.column(LABEL).to_numpy()
     trouble = _window_trouble(spec, candidate.training_set, known)
     try:
-        scores = feedback.score(spec, settings, candidate.version, rows)
+        scores = versions.score(spec, settings, candidate.version, rows)
         traits = _traits(spec, settings, candidate.version, rows=rows, known=known, scores=scores)
     except ScoringError as error:
         return Duel(
             candidate=None,
             unscorable=f"the candidate, version {candidate.version}, cannot score: {error}",
         )
-    own = None if trouble else feedback.performance(spec, known, scores)
+    own = None if trouble else performance(spec, known, scores)
 
     def against(number: int | None) -> Comparison | None:
         if number is None or own is None or spec.gate.mode == "disabled":
@@ -130,9 +129,9 @@ def _compare(
 ) -> Comparison:
     storage = Storage.of(settings)
     try:
-        opponent = registry.version(spec, settings, number)
+        opponent = versions.version(spec, settings, number)
         leaked = _leaked_into(spec, storage, candidate, opponent, rows)
-        theirs = feedback.score(spec, settings, number, rows)
+        theirs = versions.score(spec, settings, number, rows)
         traits = _traits(spec, settings, number, rows=rows, known=known, scores=theirs)
     except (RegistryError, ScoringError) as error:
         return Comparison(number, trouble=str(error))
@@ -173,7 +172,7 @@ def compare_scores(
             return Comparison(number, trouble="a class has one row in the window: gain unknown")
     return Comparison(
         number,
-        performance=feedback.performance(spec, known, theirs),
+        performance=performance(spec, known, theirs),
         gain=_paired(spec, known, scores, theirs),
         delong=delong,
         slices=_slice_gains(spec, rows, known, scores, theirs),
@@ -184,7 +183,7 @@ def _leaked_into(
     spec: ModelSpec,
     storage: Storage,
     candidate: Candidate,
-    opponent: registry.Version,
+    opponent: versions.Version,
     rows: pa.Table,
 ) -> int | None:
     """Give how many of the duel's rows an opponent was trained on; ScoringError if nobody knows."""
@@ -194,14 +193,15 @@ def _leaked_into(
             f"it was trained on rows up to {opponent.trained_until:%Y-%m-%d}, inside the duel "
             "window; retrain on a later batch"
         )
-    key = f"{incident_key(spec.model, opponent.incident_id)}/training_set.json"
-    found = storage.read_record(key, TrainingSet) if opponent.incident_id else None
+    found = None
+    if opponent.incident_id:
+        found = shelf.find(storage, TrainingSet, spec.model, opponent.incident_id)
     leaked = _leaked_rows(spec, storage, rows, found.training_key) if found else None
     if leaked is None and opponent.trained_until is None:
         raise ScoringError(
             f"nobody knows what it was trained on: its version has neither the tag "
-            f"{registry.TRAINED_UNTIL_TAG} nor a training set at {key}; set the tag, or restore "
-            "the training set"
+            f"{versions.TRAINED_UNTIL_TAG} nor a kept training set; set the tag, "
+            "or restore the training set"
         )
     return leaked
 
@@ -276,7 +276,7 @@ def _traits(
         if is_probability and len(known)
         else None,
         scoring_ms_per_1000_rows=_scoring_time(spec, settings, number, rows),
-        size_bytes=_size(spec, settings, number),
+        size_bytes=server.model_size(settings, spec.model, number),
     )
 
 
@@ -285,25 +285,11 @@ def _scoring_time(spec: ModelSpec, settings: Settings, number: int, rows: pa.Tab
     some = rows.slice(0, TIMED_ROWS)
     if not some.num_rows:
         return None
-    model = registry.load_model(spec, settings, number)
+    model = versions.load_model(spec, settings, number)
     taken = []
     for _ in range(TIMED_RUNS):
         started = time.perf_counter()
-        feedback.predict(spec, model, some)
+        predict(spec, model, some)
         taken.append(time.perf_counter() - started)
     milliseconds = 1000 * float(np.median(taken))
     return milliseconds * 1000 / int(some.num_rows)
-
-
-def _size(spec: ModelSpec, settings: Settings, number: int) -> int | None:
-    """Give the size of a version's artifact in bytes, as MLflow recorded it."""
-    from mlflow.exceptions import MlflowException
-    from mlflow.models import Model
-
-    registry.client(settings)
-    try:
-        found: Any = Model.load(f"models:/{spec.model}/{number}").model_size_bytes
-    except (MlflowException, OSError) as error:
-        log.warning("%s version %s: size unknown: %s", spec.model, number, error)
-        return None
-    return None if found is None else int(found)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from include.retraining.names import incident_key
+from include.retraining import shelf
 from include.retraining.records import (
     Candidate,
     Gain,
@@ -16,19 +16,15 @@ from include.retraining.records import (
     GateDecision,
     RetrainRequest,
 )
-from include.retraining.registry import ledger
-from include.retraining.registry import succession as registry
+from include.retraining.registry import ledger, server, versions
 from include.retraining.retrain.duel import Comparison, Duel, hold_duel
 from include.retraining.retrain.policies import check_policies
 from include.retraining.settings import Settings
 from include.retraining.spec import Gate, ModelSpec
 from include.retraining.storage import Storage
-from include.retraining.telling import duel_table, model_card
-
-TABLE_ARTIFACT = "duel.md"
 
 
-def run_duel(
+def decide(
     spec: ModelSpec, settings: Settings, request: RetrainRequest, candidate: Candidate
 ) -> GateDecision:
     """Let the candidate meet the champion on rows neither was trained on; the gate decides.
@@ -36,12 +32,11 @@ def run_duel(
     What a promotion was made on is not decided again.
     """
     storage = Storage.of(settings)
-    key = f"{incident_key(spec.model, request.incident_id)}/gate.json"
-    done = storage.read_record(key, GateDecision)
+    done = shelf.find(storage, GateDecision, spec.model, request.incident_id)
     if done is not None and ledger.made(storage, spec.model, request.incident_id, "promotion"):
         return done
     duel = hold_duel(spec, settings, request, candidate)
-    version = registry.version(spec, settings, candidate.version)
+    version = versions.version(spec, settings, candidate.version)
     slices = duel.champion.slices if duel.champion else {}
     checks = (
         *check_duel(spec.gate, duel),
@@ -74,9 +69,8 @@ def run_duel(
         candidate_traits=duel.traits,
         champion_traits=champion.traits if champion else None,
     )
-    storage.write_json(key, decision)
-    _log(spec, settings, candidate, decision)
-    model_card.publish(spec, settings, candidate.version)
+    shelf.keep(storage, decision)
+    _stage(spec, settings, decision)
     return decision
 
 
@@ -226,31 +220,11 @@ def _win(gate: Gate, duel: Duel) -> str:
     )
 
 
-@registry.writing("the duel")
-def _log(spec: ModelSpec, settings: Settings, candidate: Candidate, decision: GateDecision) -> None:
-    """Keep the decision with the candidate's MLflow run and version."""
-    api = registry.client(settings)
-    traits = decision.candidate_traits
-    found = {
-        f"duel.candidate.{spec.gate.metric}": decision.candidate and decision.candidate.value,
-        f"duel.champion.{spec.gate.metric}": decision.champion and decision.champion.value,
-        f"duel.gain.{spec.gate.metric}": decision.gain and decision.gain.value,
-        "duel.calibration_error": traits.calibration_error,
-        "duel.scoring_ms_per_1000_rows": traits.scoring_ms_per_1000_rows,
-    }
-    for name, number in found.items():
-        if number is not None:
-            api.log_metric(candidate.run_id, name, number)
-    api.log_text(candidate.run_id, duel_table.as_markdown(decision), TABLE_ARTIFACT)
-    outcome = "passed" if decision.passed else "rejected"
-    api.set_model_version_tag(spec.model, str(candidate.version), "retraining.gate", outcome)
-    reasons = "; ".join(decision.reasons)[:4000]
-    api.set_model_version_tag(
-        spec.model, str(candidate.version), "retraining.gate_reasons", reasons
-    )
-    champion = registry.champion(spec, settings)
-    if (
-        champion is None or champion.number != candidate.version
-    ):  # not when a finished retrain is run again
-        stage = "Staging" if decision.passed else "Archived"
-        registry.set_stage(spec, settings, candidate.version, stage)
+@server.writing("the duel")
+def _stage(spec: ModelSpec, settings: Settings, decision: GateDecision) -> None:
+    """Make the candidate's stage follow the decision."""
+    champion = versions.champion(spec, settings)
+    number = decision.candidate_version
+    # not when a finished retrain is run again
+    if champion is None or champion.number != number:
+        server.set_stage(spec, settings, number, "Staging" if decision.passed else "Archived")

@@ -9,17 +9,14 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from include.retraining import names
+from include.retraining import names, shelf
 from include.retraining.errors import RetrainingError
-from include.retraining.records import BatchRef, GateDecision, Record, RetrainRequest, Trigger
+from include.retraining.records import BatchRef, RetrainClaim, RetrainRequest, TrainingSet, Trigger
+from include.retraining.registry import versions
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage, json_bytes
-
-if TYPE_CHECKING:
-    from include.retraining.registry.succession import Version
 
 BUDGET_DAYS = 30
 
@@ -30,13 +27,6 @@ class NotDue(RetrainingError):
 
 class Storm(RetrainingError):
     """So many retrains at once that one cause, such as a broken feed, is likelier than drift."""
-
-
-class Claim(Record):
-    """Which run handles an incident."""
-
-    run_id: str
-    request: RetrainRequest
 
 
 def open_incident(
@@ -76,28 +66,63 @@ def open_incident(
     Storm
         All models together were retrained too often within the last hour.
     """
-    from include.retraining.registry import succession as registry
-
     storage = Storage.of(settings)
-    claimed = storage.read_record(_run_key(spec.model, run_id), RetrainRequest)
-    if claimed is None:  # a run killed right after its claim finds it by its name
-        own = (claim for claim in claims(spec, storage) if claim.run_id == run_id)
-        claimed = next((claim.request for claim in own), None)
-    if claimed is not None:
-        return claimed
-    champion = registry.champion(spec, settings)
+    request = _asked_before(spec, storage, run_id) or _request(
+        spec, settings, batch=batch, trigger=trigger, reason=reason, run_id=run_id, force=force
+    )
+    # before the claim: a run killed right after it finds the claim by this
+    storage.write_json(shelf.run_key(spec.model, run_id), request)
+    mine = RetrainClaim(run_id=run_id, request=request)
+    claim = shelf.find(storage, RetrainClaim, spec.model, request.incident_id)
+    if claim is None:
+        if at is not None:
+            if not force:
+                _refuse_storm(storage, settings.max_retrains_per_hour, at)
+            key = shelf.hour_key(at, spec.model, request.incident_id)
+            storage.write_json(key, {"at": at.isoformat()})
+        claim = shelf.keep_first(storage, mine)
+    if claim.run_id != run_id:
+        raise NotDue(
+            f"incident {request.incident_id} is handled by run {claim.run_id}; use force for one "
+            "more"
+        )
+    key = shelf.claimed_key(spec.model, claim.request.batch.end, request.incident_id)
+    storage.create(key, json_bytes(claim))
+    return claim.request
+
+
+def _asked_before(spec: ModelSpec, storage: Storage, run_id: str) -> RetrainRequest | None:
+    """Give what this very run asked for before it was cleared, if it did."""
+    found = storage.read_record(shelf.run_key(spec.model, run_id), RetrainRequest)
+    if found is None:
+        return None
+    claim = shelf.find(storage, RetrainClaim, spec.model, found.incident_id)
+    return found if claim is not None and claim.run_id == run_id else None
+
+
+def _request(
+    spec: ModelSpec,
+    settings: Settings,
+    *,
+    batch: BatchRef,
+    trigger: Trigger,
+    reason: str,
+    run_id: str,
+    force: bool,
+) -> RetrainRequest:
+    """Say what a run asks for, unless there is nothing to ask for now."""
+    champion = versions.champion(spec, settings)
     number = champion.number if champion else None
     if trigger == "schedule":
         _require_old(spec, champion, batch)
     cause = f"{trigger}-{hashlib.sha256(run_id.encode()).hexdigest()[:6]}" if force else trigger
     incident_id = names.incident_id(spec.model, cause, batch.partition, number)
     if trigger == "monitor":
-        incident_id = (
-            run_id  # judged against the champion of that moment; it may have changed since
-        )
-    elif not force and (hold := hold_reason(spec, storage, batch)):
+        # judged against the champion of that moment; it may have changed since
+        incident_id = run_id
+    elif not force and (hold := hold_reason(spec, Storage.of(settings), batch)):
         raise NotDue(hold)
-    request = RetrainRequest(
+    return RetrainRequest(
         incident_id=incident_id,
         batch=batch,
         trigger=trigger,
@@ -105,25 +130,12 @@ def open_incident(
         champion_version=number,
         force=force,
     )
-    key = f"{names.incident_key(spec.model, incident_id)}/request.json"
-    if at is not None:
-        if not force:
-            _refuse_storm(storage, settings.max_retrains_per_hour, at)
-        storage.write_json(_hour_key(at, spec.model, incident_id), {"at": at.isoformat()})
-    storage.create(key, json_bytes(Claim(run_id=run_id, request=request)))
-    claim = Claim.model_validate_json(storage.read(key))
-    if claim.run_id != run_id:
-        raise NotDue(
-            f"incident {incident_id} is handled by run {claim.run_id}; use force for one more"
-        )
-    storage.write_json(_run_key(spec.model, run_id), claim.request)
-    return claim.request
 
 
 def _refuse_storm(storage: Storage, limit: int, at: dt.datetime) -> None:
     """Stop where all models together were retrained `limit` times within the hour before `at`."""
     hour = dt.timedelta(hours=1)
-    keys = [key for moment in (at - hour, at) for key in storage.list(_hour_folder(moment))]
+    keys = [key for moment in (at - hour, at) for key in storage.list(shelf.hour_folder(moment))]
     times = (dt.datetime.fromisoformat(storage.read_json(key)["at"]) for key in keys)
     recent = sum(at - hour < moment <= at for moment in times)
     if recent >= limit:
@@ -134,17 +146,11 @@ def _refuse_storm(storage: Storage, limit: int, at: dt.datetime) -> None:
         )
 
 
-def _hour_folder(at: dt.datetime) -> str:
-    return f"_retrains/hour={at.astimezone(dt.UTC):%Y-%m-%dT%H}"
-
-
-def _hour_key(at: dt.datetime, model: str, incident_id: str) -> str:
-    return f"{_hour_folder(at)}/{model}--{incident_id}.json"
-
-
 def hold_reason(spec: ModelSpec, storage: Storage, batch: BatchRef) -> str | None:
     """Say why a retrain about this batch has to wait, in data time; None if it need not."""
-    return hold_after(spec, [claim.request.batch.end for claim in claims(spec, storage)], batch)
+    reach = max(spec.retrain.cool_down_days, BUDGET_DAYS)
+    since = batch.end - dt.timedelta(days=reach)
+    return hold_after(spec, [end for end, _ in claimed(spec, storage, since, batch.end)], batch)
 
 
 def hold_after(spec: ModelSpec, ends: Sequence[dt.datetime], batch: BatchRef) -> str | None:
@@ -168,25 +174,34 @@ def hold_after(spec: ModelSpec, ends: Sequence[dt.datetime], batch: BatchRef) ->
     return None
 
 
-def claims(spec: ModelSpec, storage: Storage) -> list[Claim]:
-    """Give all retrains ever claimed, by batch."""
-    keys = storage.list(names.storage_key(spec.model, "retrain"))
-    found = [
-        Claim.model_validate_json(storage.read(key))
-        for key in keys
-        if key.endswith("/request.json")
-    ]
-    return sorted(found, key=lambda claim: claim.request.batch.end)
+def claimed(
+    spec: ModelSpec, storage: Storage, since: dt.datetime, until: dt.datetime
+) -> list[tuple[dt.datetime, str]]:
+    """Give the retrains about batches that ended in ``[since, until]``: end and incident, by end.
+
+    Takes a request a year, however many retrains there were before.
+    """
+    folders = [shelf.claimed_folder(spec.model, year) for year in range(since.year, until.year + 1)]
+    found = (shelf.claimed_at(key) for folder in folders for key in storage.list(folder))
+    return sorted(one for one in found if since <= one[0] <= until)
 
 
-def decision(spec: ModelSpec, storage: Storage, incident_id: str) -> GateDecision | None:
-    """Give what the gate said of an incident, or None while it has not."""
-    return storage.read_record(
-        f"{names.incident_key(spec.model, incident_id)}/gate.json", GateDecision
-    )
+def last_training(spec: ModelSpec, storage: Storage, batch: BatchRef) -> TrainingSet | None:
+    """Give what the newest retrain up to a batch learned from, promoted or not.
+
+    One that has not come to a training set is passed over.
+    """
+    for year in range(batch.end.year, spec.partitions.first.year - 1, -1):
+        start = dt.datetime(year, 1, 1, tzinfo=dt.UTC)
+        until = min(batch.end, start.replace(year=year + 1) - dt.timedelta(hours=1))
+        for _, incident_id in reversed(claimed(spec, storage, start, until)):
+            found = shelf.find(storage, TrainingSet, spec.model, incident_id)
+            if found is not None:
+                return found
+    return None
 
 
-def _require_old(spec: ModelSpec, champion: Version | None, batch: BatchRef) -> None:
+def _require_old(spec: ModelSpec, champion: versions.Version | None, batch: BatchRef) -> None:
     limit = spec.retrain.max_age_days
     if limit is None:
         raise NotDue("retrain.max_age_days is not set: age alone asks for no retrain")
@@ -197,8 +212,3 @@ def _require_old(spec: ModelSpec, champion: Version | None, batch: BatchRef) -> 
         raise NotDue(
             f"version {champion.number} is {age:.0f} days old, retrain.max_age_days is {limit:g}"
         )
-
-
-def _run_key(model: str, run_id: str) -> str:
-    run = hashlib.sha256(run_id.encode()).hexdigest()[:16]
-    return f"{names.storage_key(model, 'retrain')}/runs/{run}.json"

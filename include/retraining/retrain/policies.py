@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from include.retraining.drift.measure import measure_columns
 from include.retraining.drift.profile import ReferenceProfile
 from include.retraining.records import GateCheck, RetrainRequest, TrainingSet
+from include.retraining.retrain.training_set import duel_rows, training_rows
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
 
@@ -82,10 +83,7 @@ def _distances(
 ) -> tuple[bool, str]:
     """Hold the duel window against the training data; a feature nobody can measure breaks it."""
     names = [name for name in spec.features.names if name not in spec.drift.expected]
-    training, duel = (
-        storage.read_table(key, columns=names)
-        for key in (training_set.training_key, training_set.duel_key)
-    )
+    training, duel = training_rows(storage, training_set), duel_rows(storage, training_set)
     profile = ReferenceProfile.build(
         [training],
         numeric=[name for name in names if name in spec.features.numeric],

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
 
+from include.retraining import shelf
 from include.retraining.errors import DataError, RegistryError, ScoringError
-from include.retraining.learning import estimator
-from include.retraining.learning import rows as feedback
-from include.retraining.names import incident_key
+from include.retraining.learning import estimator, scoring
 from include.retraining.records import Record, TrainingSet
-from include.retraining.registry import succession as registry
-from include.retraining.retrain import candidate as training
+from include.retraining.registry import versions
+from include.retraining.retrain import candidate
+from include.retraining.retrain.training_set import LABEL, duel_rows, training_rows
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage, sha256
@@ -69,20 +68,20 @@ def reproduce(
         What the retrain kept is gone, or cannot be read by this release.
     """
     tell(f"[1/4] what {spec.model} version {number} was made of")
-    found = registry.version(spec, settings, number)
+    found = versions.version(spec, settings, number)
     storage = Storage.of(settings)
-    kept = storage.read_record(
-        f"{incident_key(spec.model, found.incident_id)}/training_set.json", TrainingSet
-    )
+    kept = shelf.find(storage, TrainingSet, spec.model, found.incident_id)
     if not found.digest or kept is None:
         raise RegistryError(
             f"{spec.model} version {number} cannot be reproduced: no digest or no training set of "
             "a retrain is kept for it"
         )
-    run = registry.client(settings).get_run(found.run_id)
-    then = _spec_of(found)
-    changed = _changed_settings(then, spec) + _changed_packages(_artifact(found, "environment.txt"))
-    commit, now = run.data.tags.get("retraining.git_commit", ""), training.git_commit(settings)
+    tags = versions.run_data(settings, found).tags
+    then = _spec_of(settings, found)
+    changed = _changed_settings(then, spec) + _changed_packages(
+        _artifact(settings, found, shelf.ENVIRONMENT_ARTIFACT)
+    )
+    commit, now = tags.get("retraining.git_commit", ""), candidate.git_commit(settings)
     if commit != now:
         changed.append(f"commit: {commit[:12]} then, {now[:12]} now")
 
@@ -91,7 +90,7 @@ def reproduce(
         _stored(storage, key) for key in (kept.training_key, kept.duel_key)
     )
     differences = []
-    logged = run.data.tags.get("retraining.data_sha256", "")
+    logged = tags.get("retraining.data_sha256", "")
     held = sha256(*(sha256(content).encode() for content in (training_bytes, duel_bytes)))
     if held != logged:
         differences.append(
@@ -100,8 +99,8 @@ def reproduce(
         )
 
     tell(f"[3/4] training {then.training.estimator}")
-    rows = storage.read_table(kept.training_key)
-    labels = rows.column(training.LABEL).to_numpy()
+    rows = training_rows(storage, kept)
+    labels = rows.column(LABEL).to_numpy()
     labelled, labels = rows.filter(pa.array(~np.isnan(labels))), labels[~np.isnan(labels)]
     if then.training.search:
         pipeline = estimator.fit(then, labelled, labels).pipeline
@@ -109,9 +108,9 @@ def reproduce(
         pipeline = estimator.fit_once(then, labelled, labels)
 
     tell("[4/4] comparing predictions")
-    duel = storage.read_table(kept.duel_key)
-    scores = feedback.predict(then, pipeline, duel)
-    digest = training.digest(scores)
+    duel = duel_rows(storage, kept)
+    scores = scoring.predict(then, pipeline, duel)
+    digest = candidate.digest(scores)
     if digest != found.digest:
         differences.append(_difference(then, settings, number, duel, scores))
     return Reproduction(
@@ -142,7 +141,7 @@ def _difference(
     spec: ModelSpec, settings: Settings, number: int, duel: pa.Table, scores: Any
 ) -> str:
     try:
-        registered = feedback.score(spec, settings, number, duel)
+        registered = versions.score(spec, settings, number, duel)
     except ScoringError as error:
         return f"predictions: another digest, and {error}"
     gap = np.abs(registered - scores)
@@ -155,8 +154,8 @@ def _difference(
     )
 
 
-def _spec_of(found: registry.Version) -> ModelSpec:
-    text = _artifact(found, training.SPEC_ARTIFACT)
+def _spec_of(settings: Settings, found: versions.Version) -> ModelSpec:
+    text = _artifact(settings, found, shelf.SPEC_ARTIFACT)
     try:
         return ModelSpec.model_validate_json(text)
     except ValidationError as error:
@@ -168,17 +167,12 @@ def _spec_of(found: registry.Version) -> ModelSpec:
         ) from error
 
 
-def _artifact(found: registry.Version, name: str) -> str:
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
+def _artifact(settings: Settings, found: versions.Version, name: str) -> str:
     try:
-        path = mlflow.artifacts.download_artifacts(run_id=found.run_id, artifact_path=name)
-        return Path(path).read_text()
-    except (MlflowException, OSError) as error:
+        return versions.run_artifact(settings, found, name).decode()
+    except RegistryError as error:
         raise DataError(
-            f"MLflow run {found.run_id} has no {name}: {error}; without it version {found.number} "
-            "cannot be reproduced"
+            f"{error}; without it version {found.number} cannot be reproduced"
         ) from error
 
 
@@ -213,7 +207,7 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _changed_packages(then: str) -> list[str]:
     before, after = (
         dict(line.split("==", 1) for line in lines if "==" in line)
-        for lines in (then.splitlines(), training.environment())
+        for lines in (then.splitlines(), candidate.environment())
     )
     return [
         f"{name}: {before.get(name, 'not installed')} then, {after.get(name, 'not installed')} now"

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 from pydantic import Field
 
-from include.retraining.names import storage_key
+from include.retraining import shelf
 from include.retraining.records import (
     GateDecision,
     Promotion,
@@ -113,7 +113,7 @@ def deliver(alert: Alert, storage: Storage, channel: Channel) -> bool:
     bool
         False if it had been sent.
     """
-    folder = f"{storage_key(alert.model, 'alerts')}/thread={alert.thread}"
+    folder = shelf.thread_folder(alert.model, alert.thread)
     sent_key = f"{folder}/{alert.alert_id}.json"
     if storage.exists(sent_key):
         return False

@@ -7,23 +7,31 @@ same state gives the same bytes.
 from __future__ import annotations
 
 import io
+import posixpath
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
+from include.retraining import shelf
+from include.retraining.errors import RegistryError
 from include.retraining.features import feature_sets as features
-from include.retraining.names import incident_key, storage_key
-from include.retraining.records import Record, TrainingSet
-from include.retraining.registry import ledger
-from include.retraining.registry import succession as registry
+from include.retraining.records import (
+    DriftReport,
+    FeatureSet,
+    Record,
+    TrainingSet,
+    ValidationReport,
+    Verdict,
+)
+from include.retraining.registry import ledger, server, versions
 from include.retraining.settings import REPOSITORY, Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage, json_bytes, sha256
 
-RUN_ARTIFACTS = ("model_card.md", "duel.md", "importances.json")
+REPORTS = (ValidationReport, FeatureSet, DriftReport, Verdict)
+READERS = 16
+RUN_ARTIFACTS = (shelf.CARD_ARTIFACT, shelf.DUEL_ARTIFACT, shelf.IMPORTANCES_ARTIFACT)
 MODEL_FILES = ("MLmodel", "requirements.txt", "python_env.yaml", "conda.yaml")
-RECORDS = ("request", "training_set", "candidate", "gate")
-REPORTS = ("validation", "features", "drift", "verdict")
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the zip format's first moment: packing twice gives the same bytes
 
 
@@ -51,7 +59,7 @@ def audit_pack(spec: ModelSpec, settings: Settings, number: int) -> tuple[bytes,
         There is no such version.
     """
     storage = Storage.of(settings)
-    version = registry.version(spec, settings, number)
+    version = versions.version(spec, settings, number)
     found: dict[str, bytes] = {}
     missing: list[str] = []
 
@@ -61,9 +69,7 @@ def audit_pack(spec: ModelSpec, settings: Settings, number: int) -> tuple[bytes,
         else:
             found[name] = content
 
-    api = registry.client(settings)
-    run = api.get_run(version.run_id)
-    entry = api.get_model_version(spec.model, str(number))
+    run = versions.run_data(settings, version)
     add(
         "version.json",
         json_bytes(
@@ -72,27 +78,32 @@ def audit_pack(spec: ModelSpec, settings: Settings, number: int) -> tuple[bytes,
                 "version": number,
                 "run_id": version.run_id,
                 "stage": version.stage,
-                "aliases": sorted(entry.aliases),
-                "tags": dict(entry.tags),
-                "run": {"tags": run.data.tags, "params": run.data.params}
-                | {"metrics": run.data.metrics},
+                "aliases": list(version.aliases),
+                "tags": version.tags,
+                "run": run._asdict(),
             }
         ),
     )
     for name in RUN_ARTIFACTS:
-        add(name, _artifact(f"runs:/{version.run_id}/{name}"))
+        add(name, _artifact(settings, server.run_uri(version.run_id, name)))
     for name in MODEL_FILES:
-        add(f"environment/model/{name}", _artifact(f"models:/{spec.model}/{number}/{name}"))
+        uri = server.version_uri(spec.model, number, name)
+        add(f"environment/model/{name}", _artifact(settings, uri))
     lock = REPOSITORY / "requirements.txt"
     add("environment/requirements.txt", lock.read_bytes() if lock.exists() else None)
-    folder = incident_key(spec.model, version.incident_id)
-    for name in RECORDS:
-        add(f"incident/{name}.json", _stored(storage, f"{folder}/{name}.json"))
-    training_set = storage.read_record(f"{folder}/training_set.json", TrainingSet)
+    incident = version.incident_id
+    training_set = shelf.find(storage, TrainingSet, spec.model, incident)
+    keys = {
+        f"incident/{posixpath.basename(key)}": key
+        for key in (shelf.key_of(kind, spec.model, incident) for kind in shelf.INCIDENT_RECORDS)
+    }
     for partition in _partitions(spec, storage, training_set):
-        for name in REPORTS:
-            key = f"{storage_key(spec.model, 'reports', partition)}/{name}.json"
-            add(f"reports/{partition}/{name}.json", _stored(storage, key))
+        found_keys = (shelf.key_of(kind, spec.model, partition) for kind in REPORTS)
+        keys |= {f"reports/{partition}/{posixpath.basename(key)}": key for key in found_keys}
+    with ThreadPoolExecutor(READERS) as threads:  # on S3 every record is a round trip
+        stored = threads.map(lambda key: _stored(storage, key), keys.values())
+        for name, content in zip(keys, stored, strict=True):
+            add(name, content)
     for one in ledger.read(storage, spec.model):
         add(f"ledger/{one.sequence:06d}.json", json_bytes(one))
     add("model_file.json", json_bytes(spec))
@@ -124,13 +135,10 @@ def _stored(storage: Storage, key: str) -> bytes | None:
         return None
 
 
-def _artifact(uri: str) -> bytes | None:
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
+def _artifact(settings: Settings, uri: str) -> bytes | None:
     try:
-        return Path(mlflow.artifacts.download_artifacts(uri)).read_bytes()
-    except (MlflowException, OSError):
+        return server.read_artifact(settings, uri)
+    except RegistryError:
         return None
 
 

@@ -1,8 +1,12 @@
-"""Shows a `GateDecision` to people: as Markdown, and as the lines of a message."""
+"""Shows a `GateDecision` to people: as Markdown, as the lines of a message, in MLflow."""
 
 from __future__ import annotations
 
+from include.retraining import shelf
 from include.retraining.records import Gain, GateDecision, Performance
+from include.retraining.registry import server
+from include.retraining.settings import Settings
+from include.retraining.spec import ModelSpec
 
 SYMBOL = {True: "ok", False: "FAILED"}
 
@@ -26,6 +30,29 @@ def as_markdown(decision: GateDecision) -> str:
             for check in decision.checks
         ]
     return "\n".join(lines) + "\n"
+
+
+def publish(spec: ModelSpec, settings: Settings, decision: GateDecision, *, run_id: str) -> None:
+    """Keep the decision with the candidate's MLflow run and version."""
+    number = decision.candidate_version
+    metric, traits = spec.gate.metric, decision.candidate_traits
+    server.log_to_run(
+        settings,
+        run_id,
+        metrics={
+            f"duel.candidate.{metric}": _value(decision.candidate),
+            f"duel.champion.{metric}": _value(decision.champion),
+            f"duel.gain.{metric}": _value(decision.gain),
+            "duel.calibration_error": traits.calibration_error,
+            "duel.scoring_ms_per_1000_rows": traits.scoring_ms_per_1000_rows,
+        },
+        texts={shelf.DUEL_ARTIFACT: as_markdown(decision)},
+    )
+    tags = {
+        "retraining.gate": "passed" if decision.passed else "rejected",
+        "retraining.gate_reasons": "; ".join(decision.reasons)[:4000],
+    }
+    server.set_tags(spec, settings, number, tags)
 
 
 def as_lines(decision: GateDecision) -> tuple[str, ...]:
@@ -82,3 +109,7 @@ def _performance(found: Performance | None) -> str:
 
 def _gain(found: Gain | None) -> str:
     return "" if found is None else f"{found.value:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
+
+
+def _value(found: Performance | Gain | None) -> float | None:
+    return None if found is None else found.value

@@ -1,6 +1,6 @@
 """Makes the model card of a version: what it is, how it did, what it learned from, who let it in.
 
-Written again whenever more is known: after training, after the duel, after a promotion or rollback.
+Written again whenever more is known: after the duel, after a promotion or rollback.
 Everything in it comes from records that are kept anyway, so writing it twice gives the same card.
 
 References
@@ -10,19 +10,25 @@ Mitchell et al. (2019), "Model Cards for Model Reporting", FAT* '19.
 
 from __future__ import annotations
 
+import logging
 from typing import NamedTuple
 
-from include.retraining.names import incident_key, storage_key
-from include.retraining.records import DriftReport, FeatureDrift, GateDecision, TrainingSet
-from include.retraining.registry import ledger
-from include.retraining.registry import succession as registry
-from include.retraining.retrain.incident import Claim, decision
+from include.retraining import shelf
+from include.retraining.records import (
+    DriftReport,
+    FeatureDrift,
+    GateDecision,
+    RetrainClaim,
+    TrainingSet,
+)
+from include.retraining.registry import ledger, server, versions
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
 from include.retraining.telling import duel_table
 
-CARD_ARTIFACT = "model_card.md"
+log = logging.getLogger(__name__)
+
 DESCRIPTION_CHARACTERS = 5000  # what MLflow's registry can keep on PostgreSQL
 DRIFTED_SHOWN = 10
 
@@ -30,8 +36,8 @@ DRIFTED_SHOWN = 10
 class Evidence(NamedTuple):
     """What is known of a version; None where it has not come to that, or is not kept."""
 
-    version: registry.Version
-    claim: Claim | None
+    version: versions.Version
+    claim: RetrainClaim | None
     training: TrainingSet | None
     duel: GateDecision | None
     drift: DriftReport | None
@@ -43,45 +49,46 @@ class Evidence(NamedTuple):
 
 def publish(spec: ModelSpec, settings: Settings, number: int) -> str:
     """Write the card of a version to its MLflow run and its description; give the card."""
-    api = registry.client(settings)
     evidence = gather(spec, settings, number)
+    if evidence.duel is not None:
+        duel_table.publish(spec, settings, evidence.duel, run_id=evidence.version.run_id)
     card = render(spec, evidence)
-    api.log_text(evidence.version.run_id, card, CARD_ARTIFACT)
+    server.log_to_run(settings, evidence.version.run_id, texts={shelf.CARD_ARTIFACT: card})
     description = card
     if len(card) > DESCRIPTION_CHARACTERS:
-        more = f"\n\n... the rest is in {CARD_ARTIFACT} of the run"
+        more = f"\n\n... the rest is in {shelf.CARD_ARTIFACT} of the run"
         description = card[: DESCRIPTION_CHARACTERS - len(more)].rsplit("\n", 1)[0] + more
-    api.update_model_version(spec.model, str(number), description=description)
+    server.describe_version(spec, settings, number, description)
     return card
+
+
+def try_publish(spec: ModelSpec, settings: Settings, number: int) -> None:
+    """Publish the card; one that cannot be made is only logged: what it is about stands."""
+    try:
+        publish(spec, settings, number)
+    except Exception:  # of MLflow, storage or rendering: none is worth a failure
+        log.warning("%s version %s: no model card", spec.model, number, exc_info=True)
 
 
 def gather(spec: ModelSpec, settings: Settings, number: int) -> Evidence:
     """Read what is known of a version; raises RegistryError where there is none of that number."""
     storage = Storage.of(settings)
-    version = registry.version(spec, settings, number)
-    folder = incident_key(spec.model, version.incident_id)
-    claim = storage.read_record(f"{folder}/request.json", Claim)
-    run = registry.client(settings).get_run(version.run_id).data
+    version = versions.version(spec, settings, number)
+    incident = version.incident_id
+    claim = shelf.find(storage, RetrainClaim, spec.model, incident)
+    partition = claim.request.batch.partition if claim else None
+    run = versions.run_data(settings, version)
     return Evidence(
         version=version,
         claim=claim,
-        training=storage.read_record(f"{folder}/training_set.json", TrainingSet),
-        duel=decision(spec, storage, version.incident_id),
-        drift=storage.read_record(
-            drift_report_key(spec, claim.request.batch.partition), DriftReport
-        )
-        if claim
-        else None,
+        training=shelf.find(storage, TrainingSet, spec.model, incident),
+        duel=shelf.find(storage, GateDecision, spec.model, incident),
+        drift=shelf.find(storage, DriftReport, spec.model, partition) if partition else None,
         entries=tuple(e for e in ledger.read(storage, spec.model) if e.version == number),
         tags=run.tags,
         params=run.params,
         metrics=run.metrics,
     )
-
-
-def drift_report_key(spec: ModelSpec, partition: str) -> str:
-    """Give the storage key of the drift report of a partition."""
-    return f"{storage_key(spec.model, 'reports', partition)}/drift.json"
 
 
 def render(spec: ModelSpec, known: Evidence) -> str:

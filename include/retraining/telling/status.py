@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 
-from include.retraining import names
+from include.retraining import shelf
 from include.retraining.features import feature_sets as features
-from include.retraining.monitor import measuring as monitoring
 from include.retraining.names import storage_key
-from include.retraining.records import Performance, Record, TrainingSet, ValidationReport, Verdict
-from include.retraining.registry import ledger
-from include.retraining.registry import succession as registry
+from include.retraining.records import (
+    DriftReport,
+    Performance,
+    Record,
+    TrainingSet,
+    ValidationReport,
+    Verdict,
+)
+from include.retraining.registry import ledger, versions
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
@@ -45,18 +50,14 @@ def status_of(spec: ModelSpec, settings: Settings) -> Status:
     storage = Storage.of(settings)
     line = ledger.reign(ledger.read(storage, spec.model))
     entry = line[-1] if line else None
-    champion = registry.champion(spec, settings)
+    champion = versions.champion(spec, settings)
     training = (
-        storage.read_record(
-            f"{names.incident_key(spec.model, champion.incident_id)}/training_set.json", TrainingSet
-        )
-        if champion
-        else None
+        shelf.find(storage, TrainingSet, spec.model, champion.incident_id) if champion else None
     )
     batches = features.published_partitions(spec, storage)
     newest = batches[-1].partition if batches else None
-    report = monitoring.report_of(spec, storage, newest) if newest else None
-    verdict = monitoring.verdict_of(spec, storage, newest) if newest else None
+    report = shelf.find(storage, DriftReport, spec.model, newest) if newest else None
+    verdict = shelf.find(storage, Verdict, spec.model, newest) if newest else None
     refused = _refused(spec, storage)
     well, advice = _advise(spec, champion, entry, verdict=verdict, refused=refused, storage=storage)
     return Status(
@@ -95,7 +96,7 @@ def _refused(spec: ModelSpec, storage: Storage) -> tuple[str, ...]:
 
 def _advise(
     spec: ModelSpec,
-    champion: registry.Version | None,
+    champion: versions.Version | None,
     entry: ledger.Entry | None,
     *,
     verdict: Verdict | None,

@@ -69,12 +69,12 @@ class AlertOperator(BaseOperator):
             case "skew":
                 return alerts.of_skew(records.SkewReport.model_validate(self.record))
             case "verdict":
-                from include.retraining.names import storage_key
+                from include.retraining import shelf
 
                 verdict = records.Verdict.model_validate(self.record)
                 before = self.spec.partition_key(verdict.batch.start - self.spec.partitions.length)
-                key = f"{storage_key(self.spec.model, 'reports', before)}/verdict.json"
-                return alerts.of_verdict(verdict, storage.read_record(key, records.Verdict))
+                earlier = shelf.find(storage, records.Verdict, self.spec.model, before)
+                return alerts.of_verdict(verdict, earlier)
             case "gate":
                 return alerts.of_gate(records.GateDecision.model_validate(self.record))
             case "question":

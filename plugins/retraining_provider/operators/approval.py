@@ -66,7 +66,7 @@ class PromotionApprovalOperator(ApprovalOperator):
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Go on where the answer is yes; else archive the candidate and skip what follows."""
         from include.retraining.records import GateDecision
-        from include.retraining.registry import succession as registry
+        from include.retraining.registry import succession
 
         if "error" not in event:
             user = event["responded_by_user"]
@@ -79,5 +79,5 @@ class PromotionApprovalOperator(ApprovalOperator):
             if not answer["approved"]:
                 decision = GateDecision.model_validate(self.record)
                 settings = RetrainingHook().settings()
-                registry.turn_down(self.spec, settings, decision, by=str(answer["by"]))
+                succession.turn_down(self.spec, settings, decision, by=str(answer["by"]))
         return super().execute_complete(context, event)

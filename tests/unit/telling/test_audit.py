@@ -15,8 +15,8 @@ from include.retraining.registry import succession as registry
 from include.retraining.settings import Settings
 from include.retraining.storage import Storage, sha256
 from include.retraining.telling import audit
-from tests.unit.retrain.test_gate import crown
 from tests.unit.registry.test_succession import SPEC, promote
+from tests.unit.retrain.test_gate import crown
 
 
 def unpacked(content: bytes) -> dict[str, bytes]:

@@ -1,0 +1,423 @@
+"""The MLflow server: the only module that talks to it.
+
+Runs, artifacts and aliases as the rest of the package needs them; what they mean is said in
+`versions` and `succession`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from include.retraining.errors import RegistryError, Unavailable
+from include.retraining.names import experiment_name
+from include.retraining.settings import Settings
+from include.retraining.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+ANSWER_SECONDS = 10
+ANSWER_HOLDS_SECONDS = 10
+
+
+class RunData(NamedTuple):
+    """What was logged to a run."""
+
+    tags: dict[str, str]
+    params: dict[str, str]
+    metrics: dict[str, float]
+
+
+class LoggedModel(NamedTuple):
+    """A fitted pipeline that a run has logged."""
+
+    uri: str
+    model_id: str
+
+
+def client(settings: Settings) -> MlflowClient:
+    """Give a client of the tracking server and registry that the settings name.
+
+    Raises
+    ------
+    Unavailable
+        It is a server, and does not answer.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # MLflow's own: 7 retries of up to 120 s each. The task is retried anyway
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+    import mlflow
+
+    mlflow.set_tracking_uri(settings.mlflow_tracking_uri)
+    _require_answer(settings.mlflow_tracking_uri)
+    return mlflow.MlflowClient(settings.mlflow_tracking_uri)
+
+
+_answered: dict[str, float] = {}
+
+
+def _require_answer(uri: str) -> None:
+    """Ask a server whether it is there, every `ANSWER_HOLDS_SECONDS`; any answer will do."""
+    if not uri.startswith(("http://", "https://")):
+        return
+    if time.monotonic() - _answered.get(uri, float("-inf")) < ANSWER_HOLDS_SECONDS:
+        return
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    try:
+        http_request(
+            get_default_host_creds(uri),
+            "/health",
+            "GET",
+            max_retries=0,
+            timeout=ANSWER_SECONDS,
+            raise_on_status=False,
+        )
+    except Exception as error:  # of MLflow, requests or urllib3, by what went wrong
+        where = re.sub(r"//.*@", "//", uri)  # no password in a message
+        raise Unavailable(
+            f"MLflow at {where} does not answer within {ANSWER_SECONDS} s. Nothing was changed "
+            "there and the champion stays. Start the server, or mend its address in the connection "
+            "mlflow_default or RETRAINING_MLFLOW_TRACKING_URI; then clear the task"
+        ) from error
+    _answered[uri] = time.monotonic()
+
+
+@contextlib.contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Turn MLflow's refusal to take something into `Unavailable`, with what to do."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        why = " ".join(error.message.split())[:300]
+        raise Unavailable(
+            f"MLflow did not take {what}: {why}. See that its database "
+            "and artifact store can be written to and are not full, then clear the task: it goes "
+            "on where it stopped"
+        ) from error
+
+
+def is_silence(error: BaseException | None) -> bool:
+    """Is a connection that failed the cause of an error? Requests, boto and urllib3 name it so."""
+    while error is not None:
+        if {"ConnectionError", "TimeoutError", "HTTPClientError"} & {
+            kind.__name__ for kind in type(error).__mro__
+        }:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+# --- runs -----------------------------------------------------------------------------------------
+
+
+def experiment_id(spec: ModelSpec, settings: Settings) -> str:
+    """Give the id of the model's experiment, creating it at first."""
+    from mlflow.exceptions import MlflowException
+
+    api = client(settings)
+    name = experiment_name(spec.model)
+    found = api.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    location = (
+        f"{settings.mlflow_artifact_uri}/{spec.model}" if settings.mlflow_artifact_uri else None
+    )
+    try:
+        return str(api.create_experiment(name, artifact_location=location))
+    except MlflowException:  # another process was first
+        found = api.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return str(found.experiment_id)
+
+
+def run_data(settings: Settings, run_id: str) -> RunData:
+    """Give what was logged to a run."""
+    data = client(settings).get_run(run_id).data
+    return RunData(dict(data.tags), dict(data.params), dict(data.metrics))
+
+
+class Run:
+    """A run that is being written. Logging the same again changes nothing."""
+
+    def __init__(self, settings: Settings, run_id: str, experiment: str) -> None:
+        self.run_id = run_id
+        self.experiment_id = experiment
+        self._api = client(settings)
+
+    def metrics(self, values: Mapping[str, float | None]) -> None:
+        """Log numbers; those that are None are left out."""
+        import mlflow
+
+        known = {name: value for name, value in values.items() if value is not None}
+        mlflow.log_metrics(known, run_id=self.run_id)
+
+    def series(self, name: str, values: Mapping[int, float]) -> None:
+        """Log one number by step."""
+        for step, value in values.items():
+            self._api.log_metric(self.run_id, name, value, step=step)
+
+    def files(self, contents: Mapping[str, bytes]) -> None:
+        """Log artifacts, by file name."""
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in contents.items():
+                Path(folder, name).write_bytes(content)
+            self._api.log_artifacts(self.run_id, folder)
+
+    def dataset(self, frame: pd.DataFrame, *, source: str, name: str, digest: str) -> None:
+        """Log what was learned from: its place and digest, not its rows."""
+        import mlflow
+
+        found = mlflow.data.from_pandas(frame, source=source, name=name, digest=digest)
+        mlflow.log_input(found, context="training")
+
+    def model(
+        self,
+        pipeline: Any,
+        *,
+        example: pd.DataFrame,
+        method: str,
+        kind: str,
+        trusted: list[str] | None,
+        requirements: list[str],
+    ) -> LoggedModel:
+        """Log a fitted scikit-learn pipeline with its signature."""
+        import mlflow
+        from mlflow.models import infer_signature
+
+        logged = mlflow.sklearn.log_model(
+            pipeline,
+            name="model",
+            signature=infer_signature(example, getattr(pipeline, method)(example)),
+            pip_requirements=requirements,
+            pyfunc_predict_fn=method,
+            serialization_format=kind,
+            skops_trusted_types=trusted,
+        )
+        return LoggedModel(logged.model_uri, logged.model_id)
+
+
+@contextlib.contextmanager
+def run_of(
+    spec: ModelSpec,
+    settings: Settings,
+    *,
+    name: str,
+    tags: Mapping[str, str],
+    same: Sequence[str],
+    params: Mapping[str, Any] | None = None,
+) -> Iterator[Run]:
+    """Write a run of the model's experiment; one that a killed attempt left is continued.
+
+    Parameters
+    ----------
+    name : str
+        Of a new run.
+    tags : mapping of str to str
+        Of the run.
+    same : sequence of str
+        The tags that say whether it is the same run.
+    params : mapping, optional
+        Its parameters. MLflow keeps the first value of a parameter for good, so a run with other
+        ones is left alone, and a new one begun.
+    """
+    import mlflow
+
+    api, experiment = client(settings), experiment_id(spec, settings)
+    where = " and ".join(f"tags.`{tag}` = '{tags[tag]}'" for tag in same)
+    found = api.search_runs([experiment], where, max_results=1)
+    wanted = {name: str(value) for name, value in (params or {}).items()}
+    if found and any(
+        wanted.get(key, value) != value for key, value in found[0].data.params.items()
+    ):
+        found = []
+    with mlflow.start_run(
+        run_id=found[0].info.run_id if found else None,
+        experiment_id=None if found else experiment,
+        run_name=None if found else name,
+        tags=dict(tags),
+    ) as run:
+        made = Run(settings, run.info.run_id, experiment)
+        mlflow.log_params(dict(params or {}), run_id=made.run_id)
+        yield made
+
+
+def finished_run(
+    spec: ModelSpec, settings: Settings, tags: Mapping[str, str]
+) -> tuple[str, str] | None:
+    """Give experiment and run id of a finished run with these tags, or None."""
+    experiment = experiment_id(spec, settings)
+    where = " and ".join(f"tags.`{tag}` = '{tags[tag]}'" for tag in tags)
+    where += " and attributes.status = 'FINISHED'"
+    found = client(settings).search_runs([experiment], where, max_results=1)
+    return (experiment, str(found[0].info.run_id)) if found else None
+
+
+def log_to_run(
+    settings: Settings,
+    run_id: str,
+    *,
+    metrics: Mapping[str, float | None] | None = None,
+    texts: Mapping[str, str] | None = None,
+) -> None:
+    """Add numbers and texts to a run that is finished."""
+    api = client(settings)
+    for name, value in (metrics or {}).items():
+        if value is not None:
+            api.log_metric(run_id, name, value)
+    for name, text in (texts or {}).items():
+        api.log_text(run_id, text, name)
+
+
+# --- artifacts ------------------------------------------------------------------------------------
+
+
+def run_uri(run_id: str, name: str) -> str:
+    """Give the address of an artifact of a run."""
+    return f"runs:/{run_id}/{name}"
+
+
+def version_uri(model: str, number: int, name: str = "") -> str:
+    """Give the address of a version's artifact, or of one file in it."""
+    return f"models:/{model}/{number}/{name}".rstrip("/")
+
+
+def read_artifact(settings: Settings, uri: str, file: str = "") -> bytes:
+    """Give the bytes of an artifact, or of one file in the folder that it is.
+
+    Raises
+    ------
+    RegistryError
+        It is not there.
+    Unavailable
+        Whoever keeps it does not answer.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client(settings)
+    try:
+        with tempfile.TemporaryDirectory() as folder:  # without one, MLflow leaves its copy behind
+            path = mlflow.artifacts.download_artifacts(uri, dst_path=folder)
+            return Path(path, file).read_bytes() if file else Path(path).read_bytes()
+    except (MlflowException, OSError) as error:
+        if is_silence(error):
+            raise Unavailable(
+                f"{uri} cannot be fetched, its artifact store does not answer: {error}. See to the "
+                "store, then clear the task"
+            ) from error
+        raise RegistryError(f"{uri} is not there: {error}") from error
+
+
+def model_size(settings: Settings, model: str, number: int) -> int | None:
+    """Give the size of a version's artifact in bytes, as MLflow recorded it; None: unknown."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import Model
+
+    client(settings)
+    try:
+        found: Any = Model.load(version_uri(model, number)).model_size_bytes
+    except (MlflowException, OSError):
+        return None
+    return None if found is None else int(found)
+
+
+# --- registered models ----------------------------------------------------------------------------
+
+
+def create_model(spec: ModelSpec, settings: Settings) -> None:
+    """Create the registered model, if it is not there."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client(settings).create_registered_model(spec.model, description=spec.description)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def create_version(
+    spec: ModelSpec, settings: Settings, logged: LoggedModel, *, run_id: str, tags: dict[str, str]
+) -> int:
+    """Register a logged model as the next version; give its number."""
+    made = client(settings).create_model_version(
+        spec.model, logged.uri, run_id=run_id, tags=tags, model_id=logged.model_id
+    )
+    return int(made.version)
+
+
+def aliases(spec: ModelSpec, settings: Settings) -> dict[str, int]:
+    """Give all aliases of the model; empty before its first version."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client(settings).get_registered_model(spec.model).aliases
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return {}
+        raise
+    return {name: int(number) for name, number in found.items()}
+
+
+def find_version(spec: ModelSpec, settings: Settings, number: int) -> ModelVersion | None:
+    """Give a version as MLflow describes it; None where the registry has none of that number."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client(settings).get_model_version(spec.model, str(number))
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def versions_with(spec: ModelSpec, settings: Settings, tags: Mapping[str, str]) -> list[Any]:
+    """Give the versions of the model that have these tags, newest first."""
+    where = [f"name = '{spec.model}'", *(f"tags.`{name}` = '{tags[name]}'" for name in tags)]
+    found = client(settings).search_model_versions(" and ".join(where))
+    return sorted(found, key=lambda version: -int(version.version))
+
+
+def set_tags(spec: ModelSpec, settings: Settings, number: int, tags: Mapping[str, str]) -> None:
+    """Set tags of a version."""
+    api = client(settings)
+    for name, value in tags.items():
+        api.set_model_version_tag(spec.model, str(number), name, value)
+
+
+def set_alias(spec: ModelSpec, settings: Settings, alias: str, number: int | None) -> None:
+    """Point an alias at a version, or at none."""
+    api = client(settings)
+    if number is None:
+        api.delete_registered_model_alias(spec.model, alias)
+    else:
+        api.set_registered_model_alias(spec.model, alias, str(number))
+
+
+def set_stage(spec: ModelSpec, settings: Settings, number: int, stage: str) -> None:
+    """Make the stage of a version follow its alias."""
+    with warnings.catch_warnings():
+        # stages are deprecated in MLflow, but they are what its UI and many readers still show
+        warnings.filterwarnings("ignore", message=".*[Ss]tage", category=FutureWarning)
+        client(settings).transition_model_version_stage(spec.model, str(number), stage)
+
+
+def describe_version(spec: ModelSpec, settings: Settings, number: int, text: str) -> None:
+    """Write the description of a version."""
+    client(settings).update_model_version(spec.model, str(number), description=text)

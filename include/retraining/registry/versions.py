@@ -1,0 +1,260 @@
+"""What a registered version is, what it was made of, and what it says of rows."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.metadata import version as installed
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow as pa
+
+from include.retraining import shelf
+from include.retraining.errors import RegistryError, ScoringError, Unavailable
+from include.retraining.learning import artifact
+from include.retraining.learning.metrics import Floats
+from include.retraining.learning.scoring import predict
+from include.retraining.names import CHALLENGER, CHAMPION, INCIDENT_TAG
+from include.retraining.records import Performance, TrainingSet
+from include.retraining.registry import server
+from include.retraining.settings import Settings
+from include.retraining.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow.entities.model_registry import ModelVersion
+
+PROMISE_TAG = "retraining.promise"
+TRAINED_UNTIL_TAG = "retraining.trained_until"
+FEATURES_TAG = "retraining.features"
+FORMAT_TAG = "retraining.model_format"
+DIGEST_TAG = "retraining.digest"
+SHA256_TAG = "retraining.model_sha256"
+QUARANTINE_TAG = "retraining.quarantined"
+SERVICE_TAG = "retraining.feature_service"
+
+
+class Version(NamedTuple):
+    """One registered version, with what its tags say about it."""
+
+    number: int
+    run_id: str
+    stage: str
+    aliases: tuple[str, ...]
+    tags: dict[str, str]
+    incident_id: str
+    features: tuple[str, ...]
+    trained_until: dt.datetime | None
+    promise: Performance | None
+    model_format: str
+    model_sha256: str
+    digest: str
+
+
+class Registration(NamedTuple):
+    """What a fitted pipeline is registered with."""
+
+    run_name: str
+    run_tags: dict[str, str]
+    version_tags: dict[str, str]
+    params: dict[str, Any]
+    metrics: dict[str, float | None]
+    series: dict[str, dict[int, float]]
+    files: dict[str, bytes]
+    data_source: str
+    data_sha256: str
+
+
+def champion(spec: ModelSpec, settings: Settings) -> Version | None:
+    """Give the version in production, or None before the first promotion."""
+    number = server.aliases(spec, settings).get(CHAMPION)
+    return None if number is None else version(spec, settings, number)
+
+
+def version(spec: ModelSpec, settings: Settings, number: int) -> Version:
+    """Give one version; raises RegistryError where the registry has none of that number."""
+    found = server.find_version(spec, settings, number)
+    if found is None:
+        raise RegistryError(f"{spec.model} has no version {number}")
+    return _describe(found)
+
+
+def version_of_incident(spec: ModelSpec, settings: Settings, incident_id: str) -> Version | None:
+    """Give the version an incident made, or None."""
+    found = server.versions_with(spec, settings, {INCIDENT_TAG: incident_id})
+    return _describe(found[0]) if found else None
+
+
+def all_versions(spec: ModelSpec, settings: Settings) -> list[Version]:
+    """Give every version of the model, newest first."""
+    return [_describe(found) for found in server.versions_with(spec, settings, {})]
+
+
+def _describe(found: ModelVersion) -> Version:
+    tags = dict(found.tags)
+    until, promise = tags.get(TRAINED_UNTIL_TAG), tags.get(PROMISE_TAG)
+    return Version(
+        number=int(found.version),
+        run_id=found.run_id or "",
+        stage=found.current_stage or "None",
+        aliases=tuple(sorted(found.aliases)),
+        tags=tags,
+        incident_id=tags.get(INCIDENT_TAG, ""),
+        features=tuple(filter(None, tags.get(FEATURES_TAG, "").split(","))),
+        trained_until=dt.datetime.fromisoformat(until) if until else None,
+        promise=Performance.model_validate_json(promise) if promise else None,
+        model_format=tags.get(FORMAT_TAG, ""),
+        model_sha256=tags.get(SHA256_TAG, ""),
+        digest=tags.get(DIGEST_TAG, ""),
+    )
+
+
+@server.writing("the candidate")
+def register(
+    spec: ModelSpec,
+    settings: Settings,
+    pipeline: Any,
+    frame: pd.DataFrame,
+    *,
+    incident_id: str,
+    training_set: TrainingSet,
+    about: Registration,
+) -> Version:
+    """Log a fitted pipeline to a run of its incident, and register it as the challenger.
+
+    A run that a killed attempt left is continued.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        Fitted.
+    frame : DataFrame of shape (n_rows, n_features)
+        What it learned from.
+    """
+    with server.run_of(
+        spec,
+        settings,
+        name=about.run_name,
+        tags={**about.run_tags, INCIDENT_TAG: incident_id},
+        same=[INCIDENT_TAG],
+        params=about.params,
+    ) as run:
+        run.metrics(about.metrics)
+        for name, values in about.series.items():
+            run.series(name, values)
+        name, digest = f"{spec.model}-{about.data_sha256[:8]}", about.data_sha256[:32]
+        run.dataset(frame, source=about.data_source, name=name, digest=digest)
+        run.files(about.files)
+        kind = spec.training.model_format
+        logged = run.model(
+            pipeline,
+            example=frame.head(100),
+            method="predict" if spec.label.task == "regression" else "predict_proba",
+            kind=kind,
+            trusted=artifact.trusted_types(spec) if kind == "skops" else None,
+            requirements=[f"{name}=={installed(name)}" for name in ("scikit-learn", "numpy", kind)],
+        )
+    content = server.read_artifact(settings, logged.uri, artifact.FILE_NAMES[kind])
+    server.create_model(spec, settings)
+    number = server.create_version(
+        spec,
+        settings,
+        logged,
+        run_id=run.run_id,
+        tags={
+            **about.version_tags,
+            INCIDENT_TAG: incident_id,
+            TRAINED_UNTIL_TAG: training_set.training_end.isoformat(),
+            FEATURES_TAG: ",".join(spec.features.names),
+            FORMAT_TAG: kind,
+            SHA256_TAG: hashlib.sha256(content).hexdigest(),
+        },
+    )
+    server.set_alias(spec, settings, CHALLENGER, number)
+    return version(spec, settings, number)
+
+
+def load_model(spec: ModelSpec, settings: Settings, number: int) -> Any:
+    """Load the fitted pipeline of a version.
+
+    Raises
+    ------
+    ScoringError
+        Its artifact is gone, damaged, or not trusted.
+    Unavailable
+        Nothing is known of its artifact: whoever keeps it does not answer.
+    """
+    found = version(spec, settings, number)
+    try:
+        if found.model_format not in artifact.FILE_NAMES:
+            raise ScoringError(  # noqa: TRY301 - told like any other model that cannot be loaded
+                f"it has no tag {SHA256_TAG}: no retrain of ours registered it"
+            )
+        return _load(
+            settings,
+            spec.model,
+            number,
+            kind=found.model_format,
+            sha256=found.model_sha256,
+            allowed=spec.training.model_format,
+            trusted=tuple(artifact.trusted_types(spec)),
+        )
+    except Unavailable as error:  # a duel must not be lost to a broken line
+        raise Unavailable(
+            f"{spec.model} version {number} cannot be fetched, its artifact store does not "
+            f"answer: {error}. The champion stays; see to the store, then clear the task"
+        ) from error
+    except Exception as error:
+        raise ScoringError(
+            f"{spec.model} version {number} cannot be loaded: {error}. Restore its artifact, or "
+            f"roll back to another version with {spec.model}__rollback"
+        ) from error
+
+
+@lru_cache(maxsize=4)
+def _load(settings: Settings, model: str, number: int, **rules: Any) -> Any:
+    uri = server.version_uri(model, number)
+    content = server.read_artifact(settings, uri, artifact.FILE_NAMES[rules["kind"]])
+    return artifact.load(content, **rules)
+
+
+def score(spec: ModelSpec, settings: Settings, number: int, rows: pa.Table) -> Floats:
+    """Score rows with a registered version; raises ScoringError where that is not possible."""
+    found = version(spec, settings, number)
+    if found.features and set(found.features) != set(spec.features.names):
+        gone = sorted(set(found.features) - set(spec.features.names))
+        new = sorted(set(spec.features.names) - set(found.features))
+        raise ScoringError(
+            f"{spec.model} version {number} was trained with other features (gone: {gone}, new: "
+            f"{new}); restore them in the model file, or retrain with force"
+        )
+    return predict(spec, load_model(spec, settings, number), rows)
+
+
+def profile_bytes(spec: ModelSpec, settings: Settings, found: Version) -> bytes:
+    """Give the drift profile that was stored with a version; raises RegistryError."""
+    uri = server.run_uri(found.run_id, shelf.PROFILE_ARTIFACT)
+    try:
+        return server.read_artifact(settings, uri)
+    except RegistryError as error:
+        raise RegistryError(
+            f"{spec.model} version {found.number} has no drift profile: {error}. Retrain the model "
+            "by hand"
+        ) from error
+
+
+def run_artifact(settings: Settings, found: Version, name: str) -> bytes:
+    """Give an artifact of the run that made a version; raises RegistryError."""
+    return server.read_artifact(settings, server.run_uri(found.run_id, name))
+
+
+def run_data(settings: Settings, found: Version) -> server.RunData:
+    """Give what was logged to the run that made a version."""
+    return server.run_data(settings, found.run_id)
+
+
+def tag(spec: ModelSpec, settings: Settings, number: int, tags: Mapping[str, str]) -> None:
+    """Set tags of a version."""
+    server.set_tags(spec, settings, number, tags)

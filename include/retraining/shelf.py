@@ -1,0 +1,287 @@
+"""Where every record and every artifact is kept: one reader and one writer for each.
+
+The only place that spells a key of the storage, or the name of an MLflow artifact. A record is kept
+as JSON under a key that follows from itself::
+
+    keep(storage, verdict)
+    find(storage, Verdict, "flights", "2013-02-11")  # None where there is none
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from typing import Literal, TypeVar
+
+from include.retraining.records import (
+    Candidate,
+    DeliveryMapping,
+    DriftReport,
+    FeatureSet,
+    GateDecision,
+    Record,
+    RetrainClaim,
+    SkewReport,
+    Snapshot,
+    TrainingSet,
+    ValidationReport,
+    Verdict,
+)
+from include.retraining.storage import Storage, json_bytes
+
+R = TypeVar("R", bound=Record)
+
+_OF_BATCH: dict[type[Record], str] = {
+    ValidationReport: "validation",
+    FeatureSet: "features",
+    SkewReport: "skew",
+    DriftReport: "drift",
+    Verdict: "verdict",
+}
+_OF_INCIDENT: dict[type[Record], str] = {
+    RetrainClaim: "request",
+    TrainingSet: "training_set",
+    Candidate: "candidate",
+    GateDecision: "gate",
+}
+BATCH_RECORDS = tuple(_OF_BATCH)
+INCIDENT_RECORDS = tuple(_OF_INCIDENT)
+
+# artifacts of an MLflow run
+PROFILE_ARTIFACT = "drift_profile.bin"
+IMPORTANCES_ARTIFACT = "importances.json"
+SPEC_ARTIFACT = "model_spec.json"
+ENVIRONMENT_ARTIFACT = "environment.txt"
+SEARCH_ARTIFACT = "search.json"
+TRAINING_SET_ARTIFACT = "training_set.json"
+CARD_ARTIFACT = "model_card.md"
+DUEL_ARTIFACT = "duel.md"
+DRIFT_REPORT_ARTIFACT = "drift_report.json"
+PICTURE_ARTIFACT = "drift.png"
+
+
+def find(storage: Storage, kind: type[R], model: str, of: str) -> R | None:
+    """Give a kept record, or None.
+
+    Parameters
+    ----------
+    kind : type
+        One of `BATCH_RECORDS` or `INCIDENT_RECORDS`.
+    of : str
+        The partition, or the incident's id, that it is about.
+    """
+    return storage.read_record(key_of(kind, model, of), kind)
+
+
+def keep(storage: Storage, record: Record) -> str:
+    """Write a record in place of the one before it; give its key."""
+    key = key_of(type(record), *_subject(record))
+    storage.write_json(key, record)
+    return key
+
+
+def keep_first(storage: Storage, record: R) -> R:
+    """Write a record unless there is one; give the one that is there now."""
+    kind = type(record)
+    key = key_of(kind, *_subject(record))
+    if storage.create(key, json_bytes(record)):
+        return record
+    return kind.model_validate_json(storage.read(key))
+
+
+def key_of(kind: type[Record], model: str, of: str) -> str:
+    """Give the storage key of a record."""
+    if kind in _OF_BATCH:
+        return f"{report_folder(model, of)}/{_OF_BATCH[kind]}.json"
+    return f"{incident_folder(model, of)}/{_OF_INCIDENT[kind]}.json"
+
+
+def _subject(record: Record) -> tuple[str, str]:
+    match record:
+        case RetrainClaim():
+            return record.request.batch.model, record.request.incident_id
+        case TrainingSet():
+            return record.model, record.incident_id
+        case Candidate() | GateDecision():
+            return record.model, record.incident_id
+        case ValidationReport() | FeatureSet() | SkewReport() | DriftReport() | Verdict():
+            return record.batch.model, record.batch.partition
+    raise TypeError(f"no place is known for a {type(record).__name__}")
+
+
+# --- what belongs to a batch ----------------------------------------------------------------------
+
+
+def report_folder(model: str, partition: str) -> str:
+    """Give the folder of what was found out about a batch."""
+    return f"{model}/reports/partition={partition}"
+
+
+def validation_page_key(model: str, partition: str) -> str:
+    """Give the key of the page about a validated batch."""
+    return f"{report_folder(model, partition)}/validation.html"
+
+
+def drift_page_key(model: str, partition: str) -> str:
+    """Give the key of Evidently's page about a batch."""
+    return f"{report_folder(model, partition)}/drift.html"
+
+
+def shared_script_key(name: str) -> str:
+    """Give the key of a script that the pages of all models share."""
+    return f"_assets/{name}"
+
+
+def shared_script_url(name: str) -> str:
+    """Give its address as a batch's page sees it."""
+    return f"../../../{shared_script_key(name)}"
+
+
+def snapshot_folder(model: str, partition: str) -> str:
+    """Give the folder of what a batch's queries gave."""
+    return f"{model}/snapshots/partition={partition}"
+
+
+def snapshot_key(found: Snapshot) -> str:
+    """Give the key of the record of a query's result."""
+    return f"{snapshot_folder(found.batch.model, found.batch.partition)}/{found.input}.json"
+
+
+def snapshot_copy_key(model: str, partition: str, name: str, content_sha256: str) -> str:
+    """Give the key of the copy of a query's result that nothing overwrites."""
+    return f"{snapshot_folder(model, partition)}/{name}-{content_sha256[:12]}.parquet"
+
+
+def quarantine_folder(model: str, partition: str) -> str:
+    """Give the folder of what a batch left behind."""
+    return f"{model}/quarantine/partition={partition}"
+
+
+def delivery_folder(model: str, partition: str, content_sha256: str) -> str:
+    """Give the folder that keeps a delivery as it landed."""
+    return f"{quarantine_folder(model, partition)}/delivery-{content_sha256[:12]}"
+
+
+def find_mapping(
+    storage: Storage, model: str, partition: str, content_sha256: str
+) -> DeliveryMapping | None:
+    """Give how a delivery is to be read, if somebody has said so."""
+    folder = delivery_folder(model, partition, content_sha256)
+    return storage.read_record(f"{folder}/mapping.json", DeliveryMapping)
+
+
+def keep_mapping(
+    storage: Storage, model: str, partition: str, content_sha256: str, mapping: DeliveryMapping
+) -> None:
+    """Say how a delivery is to be read from now on."""
+    folder = delivery_folder(model, partition, content_sha256)
+    storage.write_json(f"{folder}/mapping.json", mapping)
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+TableKind = Literal["rows", "quarantine", "features"]
+
+
+def table_key(model: str, kind: TableKind, name: str) -> str:
+    """Give the folder of a table.
+
+    Parameters
+    ----------
+    kind : str
+        ``rows`` and ``quarantine``, by input; ``features``, by table.
+    """
+    return f"{model}/tables/{kind}/{name}"
+
+
+def joined_key(model: str) -> str:
+    """Give the folder of the table of rows with their features."""
+    return f"{model}/tables/joined"
+
+
+# --- what belongs to a retrain --------------------------------------------------------------------
+
+
+def incident_folder(model: str, incident_id: str) -> str:
+    """Give the folder of what one retrain made."""
+    return f"{model}/retrain/incident={incident_id}"
+
+
+def run_key(model: str, run_id: str) -> str:
+    """Give the key that says which incident a run is about."""
+    return f"{model}/retrain/runs/{_short(run_id)}.json"
+
+
+def claimed_folder(model: str, year: int) -> str:
+    """Give the folder that lists the retrains about batches that ended in a year."""
+    return f"{model}/retrain/claimed/year={year}"
+
+
+def claimed_key(model: str, end: dt.datetime, incident_id: str) -> str:
+    """Give the key that lists a retrain by the end of its batch; `claimed_at` reads it."""
+    moment = end.astimezone(dt.UTC)
+    return f"{claimed_folder(model, moment.year)}/{moment:%Y-%m-%dT%H}--{incident_id}.json"
+
+
+def claimed_at(key: str) -> tuple[dt.datetime, str]:
+    """Give the end of the batch, and the incident, that a `claimed_key` is about."""
+    moment, _, incident_id = key.rpartition("/")[2].removesuffix(".json").partition("--")
+    return dt.datetime.strptime(moment, "%Y-%m-%dT%H").replace(tzinfo=dt.UTC), incident_id
+
+
+def hour_folder(at: dt.datetime) -> str:
+    """Give the folder that lists the retrains of all models within an hour."""
+    return f"_retrains/hour={at.astimezone(dt.UTC):%Y-%m-%dT%H}"
+
+
+def hour_key(at: dt.datetime, model: str, incident_id: str) -> str:
+    """Give the key that lists a retrain by the hour it was claimed in."""
+    return f"{hour_folder(at)}/{model}--{incident_id}.json"
+
+
+# --- ledger, alerts, definitions ------------------------------------------------------------------
+
+
+def ledger_folder(model: str) -> str:
+    """Give the folder of a model's ledger."""
+    return f"{model}/ledger"
+
+
+def ledger_entry_key(model: str, sequence: int) -> str:
+    """Give the key of one entry."""
+    return f"{ledger_folder(model)}/{sequence:06d}.json"
+
+
+def ledger_head_key(model: str) -> str:
+    """Give the key that says how far a ledger reached."""
+    return f"{ledger_folder(model)}/head.json"
+
+
+def ledger_unfinished_key(model: str) -> str:
+    """Give the key of the entry that was to be made last."""
+    return f"{ledger_folder(model)}/intent.json"
+
+
+def ledger_intent_key(model: str, incident_id: str, action: str) -> str:
+    """Give the key that says that an entry is about to be made, or was."""
+    name = hashlib.sha256(f"{action}|{incident_id}".encode()).hexdigest()[:32]
+    return f"{ledger_folder(model)}/claims/{name}.json"
+
+
+def thread_folder(model: str, thread: str) -> str:
+    """Give the folder of what was told in a thread."""
+    return f"{model}/alerts/thread={thread}"
+
+
+def definitions_key(model: str) -> str:
+    """Give the key that says which feature definitions are registered."""
+    return f"{model}/definitions/applied.json"
+
+
+def definitions_lock_key(model: str) -> str:
+    """Give the key that says who is about to register feature definitions."""
+    return f"{model}/definitions/applying.json"
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
