@@ -28,9 +28,10 @@ down: $(VENV)/.installed  ## stop them
 test: $(VENV)/.installed-dev  ## run all tests
 	$(PY) -m pytest
 
-lint: $(VENV)/.installed-dev  ## ruff, and every model file
+lint: $(VENV)/.installed-dev  ## ruff, which wing imports which, and every model file
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	PYTHONPATH=. $(VENV)/bin/lint-imports --no-logo --cache-dir .ruff_cache/imports
 	$(PY) -m include.retraining lint
 
 types: $(VENV)/.installed-dev  ## mypy

@@ -52,7 +52,7 @@ def rollback(spec: ModelSpec) -> DAG:
 
         @task(outlets=[champion])
         def rollback_champion():
-            from include.retraining.features.feature_sets import is_service
+            from include.retraining.features.definitions import is_service
             from include.retraining.registry.succession import rollback
 
             context = get_current_context()

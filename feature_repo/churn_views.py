@@ -22,7 +22,7 @@ recent = FeatureView(
     ttl=dt.timedelta(0),  # for ever: a customer who falls silent gets a row that says so
     source=FileSource(
         name="churn_recent",
-        path="churn/features/recent",
+        path="churn/tables/features/recent",
         file_format=ParquetFormat(),
         timestamp_field="event_timestamp",
     ),

@@ -20,7 +20,7 @@ origin = Entity(name="origin", join_keys=["origin"], value_type=ValueType.STRING
 def _source(table: str) -> FileSource:
     return FileSource(
         name=f"flights_{table}",
-        path=f"flights/features/{table}",
+        path=f"flights/tables/features/{table}",
         file_format=ParquetFormat(),
         timestamp_field="event_timestamp",
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from include.retraining import shelf
-from include.retraining.features import feature_sets as features
+from include.retraining.features import feature_sets
 from include.retraining.learning import metrics
 from include.retraining.learning.rows import labels
 from include.retraining.names import dag_id
@@ -125,7 +125,8 @@ def _auc(
     """Give the AUC of a version on a batch, all its labels being in by now."""
     if version is None:
         return None
-    rows = storage.read_table(features.feature_set(spec, storage, batch).key)
+    found = feature_sets.feature_set(spec, storage, batch)
+    rows = feature_sets.rows_of(spec, storage, found)
     known = labels(spec, rows)
     labelled = ~np.isnan(known)
     scores = versions.score(spec, settings, version, rows)

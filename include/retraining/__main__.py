@@ -201,7 +201,7 @@ def run_reproduce(spec: ModelSpec, *, version: int) -> int:
 
 def run_drift(options: argparse.Namespace) -> int:
     """Print what drifted between files; give 0 whatever the verdict."""
-    from include.retraining.drift.files import as_table, compare_files
+    from include.retraining.monitor.files import as_table, compare_files
 
     try:
         settings = {name: getattr(options, name) for name in DRIFT_SETTINGS}
@@ -303,7 +303,7 @@ def _add_skew(commands: Any) -> None:
 
 def run_skew(spec: ModelSpec, *, at: dt.datetime | None) -> int:
     """Compare online with offline features for the newest batch's keys; 1 if something is wrong."""
-    from include.retraining.features.feature_sets import published_partitions
+    from include.retraining.data.publication import published_partitions
     from include.retraining.features.skew import check_skew
     from include.retraining.storage import Storage
 
@@ -353,7 +353,8 @@ def _add_quarantine(commands: Any) -> None:
 def run_quarantine(options: argparse.Namespace, *, replay: bool) -> int:
     """Print what of a batch is in quarantine, after a replay if one is asked for; 1 if any is."""
     from include.retraining.data import quarantine
-    from include.retraining.features import feature_sets as features
+    from include.retraining.data.publication import publish_batch
+    from include.retraining.features.feature_sets import materialize, refresh_later
     from include.retraining.storage import Storage
 
     spec, settings = _spec(options.model), _existing(Settings.from_env())
@@ -363,9 +364,9 @@ def run_quarantine(options: argparse.Namespace, *, replay: bool) -> int:
             warnings.simplefilter("ignore")  # third parties' deprecations
             mapping = _mapping(options)
             report = quarantine.revalidate_batch(spec, storage, batch, mapping=mapping)
-            if report.status == "accepted" and features.publish_batch(spec, storage, report):
-                features.materialize(spec, settings, batch)
-                features.refresh_later(spec, settings, batch)
+            if report.status == "accepted" and publish_batch(spec, storage, report):
+                materialize(spec, settings, batch)
+                refresh_later(spec, settings, batch)
                 print(f"published; to have it judged, trigger {spec.model}__monitor for it")
     print(quarantine.describe(spec, storage, batch))
     return 1 if quarantine.newest_report(spec, storage, batch).quarantine_key else 0
@@ -419,7 +420,7 @@ def run_audit_pack(spec: ModelSpec, options: argparse.Namespace) -> int:
 
 def run_rollback(spec: ModelSpec, options: argparse.Namespace) -> int:
     """Move the champion alias back; a second call goes one further back. Slack is not told."""
-    from include.retraining.features.feature_sets import is_service
+    from include.retraining.features.definitions import is_service
     from include.retraining.registry import succession
     from include.retraining.telling import alerts, model_card
 

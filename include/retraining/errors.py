@@ -7,6 +7,7 @@
     ├── DataError            data or state is wrong; a retry cannot help
     │   ├── BatchRefused     a batch broke a critical expectation
     │   ├── NotPublished     a partition that is not there (yet)
+    │   ├── Superseded       a newer delivery is in force; an older one never replaces it
     │   └── ScoringError     a model version cannot score rows
     ├── RegistryError        the model registry is in a state no step may act on
     └── LedgerError          the ledger is broken, or two writers disagree
@@ -47,6 +48,10 @@ class BatchRefused(DataError):
 
 class NotPublished(DataError):
     """A partition has no published data."""
+
+
+class Superseded(DataError):
+    """What is in force is newer than what was to replace it."""
 
 
 class ScoringError(DataError):

@@ -90,7 +90,15 @@ class ValidationReport(Record):
         default=None, description="applied before it was held against"
     )
     quarantine_key: str | None = Field(default=None, description="storage folder of the rows")
-    files: dict[str, str] = Field(default={}, description="input name -> key of its good rows")
+    files: dict[str, str] = Field(
+        default={}, description="input name -> key of its good rows, until they are published"
+    )
+    quarantined_files: dict[str, str] = Field(
+        default={}, description="input name -> key of its bad rows, until they are published"
+    )
+    delivery: Count = Field(
+        default=0, description="number of the delivery among those of its partition, from 1"
+    )
     page_key: str | None = Field(default=None, description="storage key of the page for people")
 
     @property
@@ -116,7 +124,7 @@ class FeatureSet(Record):
     batch: BatchRef
     service: str
     rows: Count
-    key: str = Field(description="storage key of the joined Parquet file")
+    table_version: Count = Field(description="of the table of joined rows")
     seen_from: AwareDatetime | None = Field(
         default=None, description="feature rows older than this are seen by no row; None: all are"
     )
@@ -366,18 +374,18 @@ class TrainingSet(Record):
 
     incident_id: str
     model: str
-    training_key: str
+    partition: str = Field(description="the newest batch that was read")
+    table_version: Count = Field(description="of the table of joined rows; pinned by its version")
     training_rows: Count
     training_start: AwareDatetime
     training_end: AwareDatetime
-    duel_key: str
     duel_rows: Count
     duel_start: AwareDatetime
     duel_end: AwareDatetime
     unlabelled_rows: Count = Field(
         description="left out: the label is unknown or could still change"
     )
-    sha256: str
+    sha256: str = Field(description="of all that makes these rows what they are")
 
 
 class Candidate(Record):

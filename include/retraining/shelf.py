@@ -152,6 +152,21 @@ def snapshot_copy_key(model: str, partition: str, name: str, content_sha256: str
     return f"{snapshot_folder(model, partition)}/{name}-{content_sha256[:12]}.parquet"
 
 
+def staged_key(model: str, partition: str, name: str, content: str) -> str:
+    """Give the key of validated rows that wait to be published."""
+    return f"{model}/staged/partition={partition}/{name}-{content}.parquet"
+
+
+def deliveries_folder(model: str, partition: str) -> str:
+    """Give the folder that numbers the deliveries of a partition."""
+    return f"{report_folder(model, partition)}/deliveries"
+
+
+def delivery_key(model: str, partition: str, number: int) -> str:
+    """Give the key that says what the delivery of a number was."""
+    return f"{deliveries_folder(model, partition)}/{number:06d}.json"
+
+
 def quarantine_folder(model: str, partition: str) -> str:
     """Give the folder of what a batch left behind."""
     return f"{model}/quarantine/partition={partition}"
@@ -160,6 +175,16 @@ def quarantine_folder(model: str, partition: str) -> str:
 def delivery_folder(model: str, partition: str, content_sha256: str) -> str:
     """Give the folder that keeps a delivery as it landed."""
     return f"{quarantine_folder(model, partition)}/delivery-{content_sha256[:12]}"
+
+
+def delivery_manifest_key(folder: str) -> str:
+    """Give the key that says which files a kept delivery has."""
+    return f"{folder}/delivery.json"
+
+
+def delivery_copy_key(folder: str, name: str, file: str) -> str:
+    """Give the key of the copy of one of its files."""
+    return f"{folder}/{name}/{file}"
 
 
 def find_mapping(
@@ -281,6 +306,11 @@ def definitions_key(model: str) -> str:
 def definitions_lock_key(model: str) -> str:
     """Give the key that says who is about to register feature definitions."""
     return f"{model}/definitions/applying.json"
+
+
+def online_key(model: str) -> str:
+    """Give the key that says up to when the online store knows the features."""
+    return f"{model}/definitions/online.json"
 
 
 def _short(text: str) -> str:

@@ -6,12 +6,13 @@ rename, on S3 because a put is atomic.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -25,6 +26,9 @@ from include.retraining.records import Record
 from include.retraining.settings import Settings
 
 R = TypeVar("R", bound=Record)
+
+ROWS_AT_ONCE = 128 * 1024  # of a stream
+WHOLE_BYTES = 8 * 2**20  # a smaller object is fetched in one request
 
 
 class Storage:
@@ -148,10 +152,27 @@ class Storage:
             return None
 
     def read_table(self, key: str, columns: Iterable[str] | None = None) -> pa.Table:
-        """Read a Parquet object."""
-        return pq.read_table(
-            pa.BufferReader(self.read(key)), columns=list(columns) if columns is not None else None
-        )
+        """Read a Parquet object; of a large one, only what its columns need."""
+        with self._open(key) as source:
+            return pq.ParquetFile(source).read(None if columns is None else list(columns))
+
+    @contextlib.contextmanager
+    def read_batches(self, key: str) -> Iterator[pa.RecordBatchReader]:
+        """Read a Parquet object as a stream; raises FileNotFoundError."""
+        with self._open(key) as source:
+            file = pq.ParquetFile(source)
+            yield pa.RecordBatchReader.from_batches(
+                file.schema_arrow, file.iter_batches(ROWS_AT_ONCE)
+            )
+
+    def _open(self, key: str) -> Any:
+        path = self._path(key)
+        if self.is_local:
+            return pa.OSFile(path)
+        size = self.filesystem.size(path)
+        if size <= WHOLE_BYTES:
+            return pa.BufferReader(self.read(key))
+        return self.filesystem.open(path, "rb", size=size, cache_type="none")
 
     def write_table(self, key: str, table: pa.Table) -> str:
         """Write a Parquet object with microsecond timestamps; give its SHA-256."""

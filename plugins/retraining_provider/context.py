@@ -58,8 +58,8 @@ def retrain_cause(spec: ModelSpec, settings: Any, context: Any) -> dict[str, Any
 
     :raises DataError: a run by hand gives no reason, or no batch has been published yet.
     """
+    from include.retraining.data.publication import published_partitions
     from include.retraining.errors import DataError
-    from include.retraining.features.feature_sets import published_partitions
     from include.retraining.storage import Storage
 
     params, dag_run = context["params"], context["dag_run"]

@@ -27,12 +27,14 @@ def publish_validated(spec: ModelSpec, report: Any) -> None:
 
     @task(outlets=[validated_batch])
     def publish_batch(report: Any, *, outlet_events: Any = None) -> Any:
-        from include.retraining.features.feature_sets import publish_batch
+        from include.retraining.data.publication import publish_batch
+        from include.retraining.features.feature_sets import is_current
         from include.retraining.records import ValidationReport
         from include.retraining.storage import Storage
 
         found = ValidationReport.model_validate(report)
-        if not publish_batch(spec, Storage.of(RetrainingHook().settings()), found):
+        storage = Storage.of(RetrainingHook().settings())
+        if not publish_batch(spec, storage, found) and is_current(spec, storage, found.batch):
             raise AirflowSkipException("this very content is in force already: nothing to do")
         outlet_events[validated_batch].add_partitions(found.batch.partition)
         yield Metadata(

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from include.demo import flights_feed
+from include.retraining import shelf
 from include.retraining.features import feature_sets as features
-from include.retraining.monitor import measuring as monitoring
-from include.retraining.records import ValidationReport
-from include.retraining.registry import ledger
-from include.retraining.registry import succession as registry
+from include.retraining.records import ValidationReport, Verdict
+from include.retraining.registry import ledger, server, versions
 from include.retraining.settings import Settings
 from include.retraining.spec import MODELS_DIR, load_spec
 from include.retraining.storage import Storage
@@ -50,7 +49,7 @@ def home(tmp_path_factory, bag):
         flights_feed.land(Storage.of(settings), SPEC.batch_ref(week))
         assert run(bag, "ingest", partition=week).state == "success"
         assert run(bag, "monitor", partition=week).state == "success"
-    verdict = monitoring.verdict_of(SPEC, Storage.of(settings), WEEKS[3])
+    verdict = shelf.find(Storage.of(settings), Verdict, SPEC.model, WEEKS[3])
     assert verdict.outcome == "retrain"
     first = run(bag, "retrain", partition=WEEKS[3], reason="no model yet")
     assert first.state == "success", states(first)
@@ -184,7 +183,7 @@ def test_the_monitor_holds_back_a_retrain_while_the_last_one_is_fresh(bag, setti
     flights_feed.land(Storage.of(settings), SPEC.batch_ref(WEEKS[4]))
     run(bag, "ingest", partition=WEEKS[4])
     done = states(run(bag, "monitor", partition=WEEKS[4]))
-    verdict = monitoring.verdict_of(SPEC, Storage.of(settings), WEEKS[4])
+    verdict = shelf.find(Storage.of(settings), Verdict, SPEC.model, WEEKS[4])
     assert verdict.outcome == "blocked"
     assert "new labelled rows" in verdict.reasons[0]
     assert "cooling down until 2013-02-18" in verdict.reasons[-1]
@@ -193,23 +192,23 @@ def test_the_monitor_holds_back_a_retrain_while_the_last_one_is_fresh(bag, setti
     assert done["request_retrain"] == "skipped"
     assert done["alert_verdict"] == "success"
     assert Storage.of(settings).exists(f"flights/reports/partition={WEEKS[4]}/drift.html")
-    runs = registry.client(settings).search_runs(
-        [registry.experiment_id(SPEC, settings)], f"tags.`retraining.partition` = '{WEEKS[4]}'"
+    runs = server.client(settings).search_runs(
+        [server.experiment_id(SPEC, settings)], f"tags.`retraining.partition` = '{WEEKS[4]}'"
     )
     assert "distance.temp" in runs[0].data.metrics
     assert "threshold.temp" in runs[0].data.metrics
 
 
 def test_the_monitor_judges_the_same_content_once(bag, settings):
-    before = monitoring.verdict_of(SPEC, Storage.of(settings), WEEKS[3])
+    before = shelf.find(Storage.of(settings), Verdict, SPEC.model, WEEKS[3])
     done = states(run(bag, "monitor", partition=WEEKS[3]))
-    assert monitoring.verdict_of(SPEC, Storage.of(settings), WEEKS[3]) == before
+    assert shelf.find(Storage.of(settings), Verdict, SPEC.model, WEEKS[3]) == before
     assert before.champion_version is None
     assert done["measure_drift"] == "success"
 
 
 def test_the_first_model_is_in_production_with_ledger_stage_and_message(settings):
-    champion = registry.champion(SPEC, settings)
+    champion = versions.champion(SPEC, settings)
     assert (champion.number, champion.stage) == (1, "Production")
     assert [entry.version for entry in ledger.read(Storage.of(settings), "flights")] == [1]
     assert any("Version 1 is in production, the first model" in text for text in messages(settings))
@@ -218,21 +217,21 @@ def test_the_first_model_is_in_production_with_ledger_stage_and_message(settings
 def test_a_retrain_by_hand_during_the_cool_down_is_skipped_and_with_force_is_not(bag, settings):
     held = run(bag, "retrain", partition=WEEKS[3], reason="curious")
     assert states(held)["claim_retrain"] == "skipped"
-    assert registry.aliases(SPEC, settings) == {"champion": 1}
+    assert server.aliases(SPEC, settings) == {"champion": 1}
 
     forced = run(bag, "retrain", partition=WEEKS[3], reason="curious", force=True)
     assert states(forced)["run_duel"] == "success"
     # trained on the same rows, it can only tie, and ties do not promote
     assert states(forced)["promote_candidate"] == "skipped"
     assert states(forced)["alert_gate"] == "success"
-    assert registry.champion(SPEC, settings).number == 1
-    assert registry.version(SPEC, settings, 2).stage == "Archived"
+    assert versions.champion(SPEC, settings).number == 1
+    assert versions.version(SPEC, settings, 2).stage == "Archived"
 
 
 def test_an_alias_moved_by_hand_is_noticed_by_the_monitor_and_can_be_rolled_back(bag, settings):
     forced = run(bag, "retrain", partition=WEEKS[3], reason="curious", force=True)
     assert states(forced)["run_duel"] == "success"
-    registry.client(settings).set_registered_model_alias("flights", "champion", "2")
+    server.client(settings).set_registered_model_alias("flights", "champion", "2")
     assert run(bag, "monitor", partition=WEEKS[3]).state == "success"
     entries = ledger.read(Storage.of(settings), "flights")
     assert [(entry.action, entry.version) for entry in entries] == [
@@ -240,7 +239,7 @@ def test_an_alias_moved_by_hand_is_noticed_by_the_monitor_and_can_be_rolled_back
         ("by_hand", 2),
     ]
     assert run(bag, "rollback", reason="not by hand").state == "success"
-    assert registry.champion(SPEC, settings).number == 1
+    assert versions.champion(SPEC, settings).number == 1
     assert any("Rolled back: version 1 is in production" in text for text in messages(settings))
 
 
@@ -253,7 +252,7 @@ def test_a_retrain_by_hand_needs_a_reason(bag, settings):
 def test_a_rollback_without_an_earlier_champion_fails_and_changes_nothing(bag, settings):
     failed = run(bag, "rollback", reason="just to see")
     assert failed.state == "failed"
-    assert registry.champion(SPEC, settings).number == 1
+    assert versions.champion(SPEC, settings).number == 1
     assert any("there is nothing to return to" in text for text in messages(settings))
 
 

@@ -17,9 +17,7 @@ import yaml
 
 from include.demo import stack as demo
 from include.retraining.records import Candidate
-from include.retraining.registry import ledger
-from include.retraining.registry import succession as registry
-from include.retraining.retrain import incident
+from include.retraining.registry import ledger, server, versions
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec, load_spec
 from include.retraining.storage import Storage
@@ -169,9 +167,9 @@ def messages(stack: demo.Stack) -> str:
 def made(stack: demo.Stack, spec: ModelSpec) -> tuple[int, int, int, list[str]]:
     """Give how many runs, versions and ledger entries there are, and the candidates' digests."""
     settings, storage = stack.settings, Storage.of(stack.settings)
-    api = registry.client(settings)
+    api = server.client(settings)
     runs = api.search_runs(
-        [registry.experiment_id(spec, settings)], "tags.`retraining.kind` = 'retrain'"
+        [server.experiment_id(spec, settings)], "tags.`retraining.kind` = 'retrain'"
     )
     versions = api.search_model_versions("name = 'flights'")
     keys = [key for key in storage.list("flights/retrain") if key.endswith("/candidate.json")]
@@ -190,7 +188,7 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         while not self.ended.wait(0.1):
-            self.seen.append(registry.aliases(self.spec, self.settings).get("champion"))
+            self.seen.append(server.aliases(self.spec, self.settings).get("champion"))
 
 
 def test_event_delivered_twice_to_two_schedulers_is_one_retrain(airflow, spec):
@@ -226,7 +224,7 @@ def test_event_delivered_twice_to_two_schedulers_is_one_retrain(airflow, spec):
     assert finished(airflow, second)["claim_retrain"] == "skipped"
     runs, versions, entries, digests = made(airflow, spec)
     assert (runs, versions, entries, len(digests)) == (1, 1, 1, 1)
-    assert len(incident.claims(spec, Storage.of(airflow.settings))) == 1
+    assert len(pipeline.claims(spec, Storage.of(airflow.settings))) == 1
     (entry,) = ledger.read(Storage.of(airflow.settings), "flights")
     assert entry.actor == "admin, who approved"
     both = airflow.get("jobs", job_type="SchedulerJob", is_alive=True)["jobs"]
@@ -236,7 +234,7 @@ def test_event_delivered_twice_to_two_schedulers_is_one_retrain(airflow, spec):
 def test_every_task_of_a_finished_retrain_run_again_changes_nothing(airflow, spec):
     before = made(airflow, spec)
     (entry,) = ledger.read(Storage.of(airflow.settings), "flights")
-    (claim,) = incident.claims(spec, Storage.of(airflow.settings))
+    (claim,) = pipeline.claims(spec, Storage.of(airflow.settings))
     watch = Watch(spec, airflow.settings)
     watch.start()
     airflow.post(
@@ -261,8 +259,8 @@ def test_no_archives_the_candidate_and_is_told(airflow, spec):
     done = finished(airflow, "refused")
     assert (done["approve_promotion"], done["promote_candidate"]) == ("success", "skipped")
     assert done["alert_answer"] == "success"
-    assert registry.aliases(spec, airflow.settings)["champion"] == 1
-    assert registry.version(spec, airflow.settings, 2).stage == "Archived"
+    assert server.aliases(spec, airflow.settings)["champion"] == 1
+    assert versions.version(spec, airflow.settings, 2).stage == "Archived"
     assert "Candidate version 2 is not promoted: admin said no" in messages(airflow)
 
 
@@ -271,7 +269,7 @@ def test_silence_is_a_no(airflow, spec):
     question(airflow, "unanswered")
     done = finished(airflow, "unanswered")
     assert (done["approve_promotion"], done["promote_candidate"]) == ("success", "skipped")
-    assert registry.aliases(spec, airflow.settings)["champion"] == 1
-    assert registry.version(spec, airflow.settings, 3).stage == "Archived"
+    assert server.aliases(spec, airflow.settings)["champion"] == 1
+    assert versions.version(spec, airflow.settings, 3).stage == "Archived"
     assert "Candidate version 3 is not promoted: nobody answered in time" in messages(airflow)
     assert len(ledger.read(Storage.of(airflow.settings), "flights")) == 1

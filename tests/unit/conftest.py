@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from include.retraining.registry import succession as registry
+from include.retraining.registry import server
 from include.retraining.settings import Settings
 from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec
 from include.retraining.storage import Storage
@@ -123,7 +123,7 @@ def _empty_home(_make_once: Callable[..., Path]) -> Path:
     """A home whose MLflow database is made: that alone takes seconds."""
 
     def fill(home: Path) -> None:
-        registry.aliases(pipeline.small_spec(), Settings(home=home))
+        server.aliases(pipeline.small_spec(), Settings(home=home))
 
     return _make_once("empty", fill)
 

@@ -14,10 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from include.retraining.registry import ledger
+from include.retraining.registry import ledger, succession
 from include.retraining.registry import succession as registry
-from include.retraining.retrain import candidate as training
+from include.retraining.retrain import candidate as candidates
 from include.retraining.retrain import gate, incident
+from include.retraining.retrain.training_set import build_training_set
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
@@ -95,10 +96,10 @@ def main(home: str, stage: str) -> None:
         run_id="the run",
         force=True,
     )
-    training_set = training.build_training_set(model, settings, request)
-    candidate = training.train_candidate(model, settings, request, training_set)
-    decision = gate.run_duel(model, settings, request, candidate)
-    registry.promote(model, settings, decision, actor="test", at=AT)
+    training_set = build_training_set(model, settings, request)
+    candidate = candidates.train_candidate(model, settings, request, training_set)
+    decision = gate.decide(model, settings, request, candidate)
+    succession.promote(model, settings, decision, actor="test", at=AT)
     sys.stdout.write(f"digest {candidate.digest}\n")
 
 

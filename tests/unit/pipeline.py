@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import shutil
 import sqlite3
 from pathlib import Path
@@ -9,11 +10,19 @@ from pathlib import Path
 import pandas as pd
 
 from include.demo import flights_feed
-from include.retraining.data import validation
-from include.retraining.features import feature_sets as features
-from include.retraining.records import Candidate, FeatureSet, RetrainRequest, ValidationReport
-from include.retraining.retrain import candidate as training
+from include.retraining import shelf
+from include.retraining.data import publication, validation
+from include.retraining.features import feature_sets
+from include.retraining.records import (
+    Candidate,
+    FeatureSet,
+    RetrainClaim,
+    RetrainRequest,
+    ValidationReport,
+)
+from include.retraining.retrain import candidate as candidates
 from include.retraining.retrain import incident
+from include.retraining.retrain.training_set import build_training_set
 from include.retraining.settings import Settings
 from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec
 from include.retraining.storage import Storage
@@ -68,9 +77,9 @@ def ingest(
 ) -> FeatureSet:
     """Land, validate, publish and materialize a batch, as the ingest DAG does."""
     report = validate(spec, settings, partition, flights)
-    features.publish_batch(spec, Storage.of(settings), report)
-    found = features.materialize(spec, settings, report.batch)
-    features.refresh_later(spec, settings, report.batch)
+    publication.publish_batch(spec, Storage.of(settings), report)
+    found = feature_sets.materialize(spec, settings, report.batch)
+    feature_sets.refresh_later(spec, settings, report.batch)
     return found
 
 
@@ -90,5 +99,12 @@ def request_retrain(spec: ModelSpec, settings: Settings, partition: str) -> Retr
 def train(spec: ModelSpec, settings: Settings, partition: str) -> tuple[RetrainRequest, Candidate]:
     """Train and register a candidate."""
     request = request_retrain(spec, settings, partition)
-    training_set = training.build_training_set(spec, settings, request)
-    return request, training.train_candidate(spec, settings, request, training_set)
+    training_set = build_training_set(spec, settings, request)
+    return request, candidates.train_candidate(spec, settings, request, training_set)
+
+
+def claims(spec: ModelSpec, storage: Storage) -> list[RetrainClaim]:
+    """Give every retrain that was claimed, by the end of its batch."""
+    past, future = (dt.datetime(year, 1, 1, tzinfo=dt.UTC) for year in (1990, 2030))
+    found = incident.claimed(spec, storage, past, future)
+    return [shelf.find(storage, RetrainClaim, spec.model, one) for _, one in found]

@@ -16,13 +16,13 @@ from include.demo.__main__ import main as demo
 from include.retraining.data import validation
 from include.retraining.features import feature_sets as features
 from include.retraining.features import skew
-from include.retraining.learning import rows as feedback
-from include.retraining.monitor import measuring as monitoring
+from include.retraining.learning import rows as rows_of
+from include.retraining.monitor import measuring
 from include.retraining.monitor.verdict import judge
 from include.retraining.records import DriftReport, Verdict
-from include.retraining.registry import succession as registry
-from include.retraining.retrain import candidate as training
-from include.retraining.retrain import gate, incident
+from include.retraining.registry import succession, versions
+from include.retraining.retrain import candidate as candidates
+from include.retraining.retrain import gate, incident, training_set
 from include.retraining.settings import Settings
 from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec
 from include.retraining.storage import Storage
@@ -81,8 +81,8 @@ def lived(spec, tmp_path_factory) -> tuple[Settings, list[DriftReport], list[Ver
         assert (report.status, report.rows_quarantined) == ("accepted", 0)
         features.publish_batch(spec, storage, report)
         features.materialize(spec, settings, batch)
-        reports.append(monitoring.measure_drift(spec, settings, batch))
-        verdicts.append(monitoring.judge_batch(spec, settings, reports[-1]))
+        reports.append(measuring.measure_drift(spec, settings, batch))
+        verdicts.append(measuring.judge_batch(spec, settings, reports[-1]))
         if verdicts[-1].outcome != "retrain":
             continue
         request = incident.open_incident(
@@ -93,19 +93,19 @@ def lived(spec, tmp_path_factory) -> tuple[Settings, list[DriftReport], list[Ver
             reason="; ".join(verdicts[-1].reasons),
             run_id=verdicts[-1].incident_id,
         )
-        rows = training.build_training_set(spec, settings, request)
-        candidate = training.train_candidate(spec, settings, request, rows)
-        decision = gate.run_duel(spec, settings, request, candidate)
+        rows = training_set.build_training_set(spec, settings, request)
+        candidate = candidates.train_candidate(spec, settings, request, rows)
+        decision = gate.decide(spec, settings, request, candidate)
         trained.append(batch.partition)
         if decision.passed:
-            registry.promote(spec, settings, decision, actor="test", at=dt.datetime.now(dt.UTC))
+            succession.promote(spec, settings, decision, actor="test", at=dt.datetime.now(dt.UTC))
     return settings, reports, verdicts, trained
 
 
 def test_first_model_waits_for_labels_that_can_no_longer_change(spec, lived):
     settings, reports, _, trained = lived
     assert trained[0] == week(spec, FIRST_MODEL)
-    champion = registry.champion(spec, settings)
+    champion = versions.champion(spec, settings)
     assert champion is not None
     assert champion.promise is not None
     assert champion.promise.value > -0.62  # the share alone gives -0.66
@@ -114,7 +114,7 @@ def test_first_model_waits_for_labels_that_can_no_longer_change(spec, lived):
     folder = f"churn/retrain/incident={champion.incident_id}"
     learnt = storage.read_table(f"{folder}/training.parquet").to_pandas()
     duel = storage.read_table(f"{folder}/duel.parquet").to_pandas()
-    labelled = learnt[learnt[training.LABEL].notna()]
+    labelled = learnt[learnt[training_set.LABEL].notna()]
     assert champion.trained_until == batch.end - 58 * DAY
     assert labelled["ordered_at"].max() < champion.trained_until - 30 * DAY
     assert duel["ordered_at"].max() < batch.end - 30 * DAY
@@ -150,8 +150,8 @@ def test_champion_is_judged_on_the_labels_that_have_matured_meanwhile(spec, live
     ]
     rows = pd.concat(tables)
     rows = rows[(rows["ordered_at"] >= start) & (rows["ordered_at"] < end)]
-    frame = feedback.feature_frame(spec, pa.Table.from_pandas(rows))
-    scores = registry.load_model(spec, settings, 1).predict_proba(frame)
+    frame = rows_of.feature_frame(spec, pa.Table.from_pandas(rows))
+    scores = versions.load_model(spec, settings, 1).predict_proba(frame)
     assert report.performance.value == pytest.approx(-log_loss(rows["reordered"], scores))
     assert [r.performance is None for r in reports[: FIRST_MODEL + 1]] == [True] * (FIRST_MODEL + 1)
 

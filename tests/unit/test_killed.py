@@ -10,8 +10,7 @@ import threading
 import pytest
 
 from include.retraining.names import INCIDENT_TAG
-from include.retraining.registry import ledger
-from include.retraining.registry import succession as registry
+from include.retraining.registry import ledger, server, versions
 from include.retraining.settings import REPOSITORY, Settings
 from include.retraining.storage import Storage
 from tests.unit import pipeline
@@ -45,9 +44,9 @@ class Client(threading.Thread):
         self.ended = threading.Event()
 
     def run(self) -> None:
-        api = registry.client(self.settings)
+        api = server.client(self.settings)
         while not self.ended.wait(0.05):
-            number = registry.aliases(spec(), self.settings).get("champion")
+            number = server.aliases(spec(), self.settings).get("champion")
             self.seen.append(number)
             if number is None:
                 self.troubles.append("no champion")
@@ -87,13 +86,13 @@ def test_retrain_killed_at_every_stage_is_one_retrain(champion: Settings, tmp_pa
     ]
     assert moves == [1, 4]
 
-    api = registry.client(champion)
-    incident = registry.version(spec(), champion, 4).incident_id
+    api = server.client(champion)
+    incident = versions.version(spec(), champion, 4).incident_id
     where = f"tags.`{INCIDENT_TAG}` = '{incident}'"
-    assert len(api.search_runs([registry.experiment_id(spec(), champion)], where)) == 1
+    assert len(api.search_runs([server.experiment_id(spec(), champion)], where)) == 1
     assert len(api.search_model_versions(f"name = 'flights' and {where}")) == 1
     entries = ledger.read(Storage.of(champion), "flights")
     assert [entry.version for entry in entries] == [1, 4]
     assert ledger.verify(Storage.of(champion), "flights") == []
-    stages = {number: registry.version(spec(), champion, number).stage for number in (1, 4)}
+    stages = {number: versions.version(spec(), champion, number).stage for number in (1, 4)}
     assert stages == {1: "Archived", 4: "Production"}

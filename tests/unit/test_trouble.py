@@ -21,14 +21,13 @@ from include.retraining.errors import (
     Unavailable,
 )
 from include.retraining.learning import artifact as model_file
-from include.retraining.learning import rows as feedback
-from include.retraining.monitor import measuring as monitoring
+from include.retraining.monitor import measuring
 from include.retraining.names import CHAMPION
 from include.retraining.records import Candidate, GateDecision, Performance
-from include.retraining.registry import ledger
+from include.retraining.registry import ledger, server, succession, versions
 from include.retraining.registry import succession as registry
-from include.retraining.retrain import candidate as training
-from include.retraining.retrain import gate, incident
+from include.retraining.retrain import candidate as candidates
+from include.retraining.retrain import gate, incident, training_set
 from include.retraining.settings import Settings
 from include.retraining.storage import Storage
 from tests.unit.pipeline import request_retrain, small_spec, train
@@ -54,13 +53,11 @@ def decision(version: int, champion: int | None) -> GateDecision:
 @pytest.fixture
 def champion(trained: Settings) -> Iterator[Settings]:
     """Version 1 is champion, and whatever a test does, it still is afterwards."""
-    registry.promote(SPEC, trained, decision(1, None), actor="test", at=AT)
-    registry._load.cache_clear()
+    succession.promote(SPEC, trained, decision(1, None), actor="test", at=AT)
+    versions._load.cache_clear()
 
     def state() -> object:
-        return registry.aliases(SPEC, trained)[CHAMPION], ledger.read(
-            Storage.of(trained), "flights"
-        )
+        return server.aliases(SPEC, trained)[CHAMPION], ledger.read(Storage.of(trained), "flights")
 
     before = state()
     yield trained
@@ -88,7 +85,7 @@ def silent(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 def test_mlflow_that_does_not_answer_is_said_at_once_without_its_password(champion, silent):
     started = time.monotonic()
     with pytest.raises(Unavailable) as caught:
-        registry.champion(SPEC, at(champion, silent))
+        versions.champion(SPEC, at(champion, silent))
     assert time.monotonic() - started < 8
     said = str(caught.value)
     assert "does not answer within 1 s" in said
@@ -98,7 +95,7 @@ def test_mlflow_that_does_not_answer_is_said_at_once_without_its_password(champi
 
 def test_every_step_stops_where_mlflow_does_not_answer_and_a_retry_may_help(champion, silent):
     request = request_retrain(SPEC, champion, "2013-01-28")
-    rows = training.build_training_set(SPEC, champion, request)
+    rows = training_set.build_training_set(SPEC, champion, request)
     gone = at(champion, silent)
     batch = SPEC.batch_ref("2013-01-28")
     candidate = Candidate(
@@ -110,13 +107,13 @@ def test_every_step_stops_where_mlflow_does_not_answer_and_a_retry_may_help(cham
         digest="d",
     )
     steps = [
-        lambda: monitoring.measure_drift(SPEC, gone, batch),
+        lambda: measuring.measure_drift(SPEC, gone, batch),
         lambda: incident.open_incident(
             SPEC, gone, batch=batch, trigger="manual", reason="a test", run_id="new"
         ),
-        lambda: training.train_candidate(SPEC, gone, request, rows),
-        lambda: gate.run_duel(SPEC, gone, request, candidate),
-        lambda: registry.promote(SPEC, gone, decision(2, 1), actor="test", at=AT),
+        lambda: candidates.train_candidate(SPEC, gone, request, rows),
+        lambda: gate.decide(SPEC, gone, request, candidate),
+        lambda: succession.promote(SPEC, gone, decision(2, 1), actor="test", at=AT),
     ]
     for step in steps:
         with pytest.raises(Unavailable, match="does not answer") as caught:
@@ -143,13 +140,13 @@ def test_artifact_store_that_does_not_answer_loses_no_duel(champion, monkeypatch
             raise MlflowException("The following failures occurred while downloading") from error
 
     rows = Storage.of(champion).read_table(
-        f"flights/retrain/incident={registry.version(SPEC, champion, 1).incident_id}/duel.parquet"
+        f"flights/retrain/incident={versions.version(SPEC, champion, 1).incident_id}/duel.parquet"
     )
     with monkeypatch.context() as patch:
         patch.setattr(model_file, "read", fetch)
         with pytest.raises(Unavailable, match="its artifact store does not answer"):
-            feedback.score(SPEC, champion, 1, rows)
-    assert len(feedback.score(SPEC, champion, 1, rows)) == rows.num_rows
+            versions.score(SPEC, champion, 1, rows)
+    assert len(versions.score(SPEC, champion, 1, rows)) == rows.num_rows
 
 
 # --- read-only ------------------------------------------------------------------------------------
@@ -164,15 +161,15 @@ def read_only(champion: Settings) -> Settings:
 
 def test_nothing_is_half_written_where_mlflow_takes_nothing(champion, read_only):
     request = request_retrain(SPEC, champion, "2013-01-28")
-    rows = training.build_training_set(SPEC, champion, request)
-    before = len(registry.client(champion).search_model_versions("name = 'flights'"))
+    rows = training_set.build_training_set(SPEC, champion, request)
+    before = len(server.client(champion).search_model_versions("name = 'flights'"))
     with pytest.raises(Unavailable, match=r"did not take the candidate: .*readonly") as caught:
-        training.train_candidate(SPEC, read_only, request, rows)
+        candidates.train_candidate(SPEC, read_only, request, rows)
     assert "can be written to and are not full, then clear the task" in str(caught.value)
-    assert len(registry.client(champion).search_model_versions("name = 'flights'")) == before
+    assert len(server.client(champion).search_model_versions("name = 'flights'")) == before
     with pytest.raises(Unavailable, match=r"did not take the promotion: .*readonly"):
-        registry.promote(SPEC, read_only, decision(2, 1), actor="test", at=AT)
-    assert training.train_candidate(SPEC, champion, request, rows).version == before + 1
+        succession.promote(SPEC, read_only, decision(2, 1), actor="test", at=AT)
+    assert candidates.train_candidate(SPEC, champion, request, rows).version == before + 1
 
 
 # --- models ---------------------------------------------------------------------------------------
@@ -184,13 +181,13 @@ def test_champion_without_its_artifact_stops_the_monitor_with_what_to_do(champio
     with pytest.raises(
         ScoringError, match=r"version 1 cannot be loaded: .*Restore its artifact, or"
     ):
-        monitoring.measure_drift(SPEC, champion, SPEC.batch_ref("2013-01-28"))
+        measuring.measure_drift(SPEC, champion, SPEC.batch_ref("2013-01-28"))
 
 
 def test_champion_of_other_features_stops_the_monitor_with_what_to_do(champion):
     spec = small_spec(features={"numeric": SPEC.features.numeric[1:]})
     with pytest.raises(ScoringError, match=r"gone: \['minute_of_day'\].*or retrain with force"):
-        monitoring.measure_drift(spec, champion, spec.batch_ref("2013-01-28"))
+        measuring.measure_drift(spec, champion, spec.batch_ref("2013-01-28"))
 
 
 @pytest.mark.parametrize(
@@ -223,7 +220,7 @@ def test_champion_of_other_features_stops_the_monitor_with_what_to_do(champion):
     ],
 )
 def test_model_that_cannot_be_trained_is_never_registered(champion, changes, kind, says):
-    api = registry.client(champion)
+    api = server.client(champion)
     before = len(api.search_model_versions("name = 'flights'"))
     with pytest.raises(kind, match=says):
         train(small_spec(**changes), champion, "2013-01-28")

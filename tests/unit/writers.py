@@ -60,7 +60,7 @@ def replay_quarantine(home: str, partition: str, mapping: str) -> str:
 
     from include.retraining.data import quarantine
     from include.retraining.features import feature_sets as features
-    from include.retraining.records import Mapping
+    from include.retraining.records import DeliveryMapping
     from include.retraining.settings import Settings
     from tests.unit.pipeline import small_spec
 
@@ -69,7 +69,7 @@ def replay_quarantine(home: str, partition: str, mapping: str) -> str:
         spec,
         storage,
         spec.batch_ref(partition),
-        mapping=Mapping.model_validate_json(mapping),
+        mapping=DeliveryMapping.model_validate_json(mapping),
     )
     features.publish_batch(spec, storage, report)
     return report.model_dump_json()

@@ -1,8 +1,10 @@
 """Makes a `Delivery`: the files that landed for a partition, byte for byte, and how to read them.
 
-What is quarantined or refused is kept as it landed, under a name made of its content. A mapping
-kept beside it says how it is to be read; whoever validates that content again applies it, so that a
-repaired batch stays repaired when its files come a second time.
+A delivery that was refused is kept as it landed, under a name made of its content. One that was
+accepted is in the tables, good rows and bad ones; of its files only names and digests are kept, and
+they are read where they landed. A mapping kept beside them says how they are to be read; whoever
+validates that content again applies it, so that a repaired batch stays repaired when its files come
+a second time.
 """
 
 from __future__ import annotations
@@ -13,11 +15,18 @@ from fnmatch import fnmatchcase
 
 from include.retraining import shelf
 from include.retraining.errors import DataError
-from include.retraining.records import DeliveryMapping
+from include.retraining.records import DeliveryMapping, Record, ValidationReport
 from include.retraining.spec import ModelSpec
-from include.retraining.storage import Storage, sha256
+from include.retraining.storage import Storage, json_bytes, sha256
 
 COMPLETE = "_SUCCESS"
+
+
+class KeptDelivery(Record):
+    """The files of a delivery: input -> file name -> SHA-256, and whether they were copied."""
+
+    files: dict[str, dict[str, str]]
+    copied: bool
 
 
 @dataclass(frozen=True)
@@ -95,28 +104,71 @@ def kept(spec: ModelSpec, storage: Storage, partition: str, content_sha256: str)
     Raises
     ------
     DataError
-        Nothing of that content is kept.
+        Nothing of that content is kept, or it is damaged, or it was replaced where it landed.
     """
     folder = shelf.delivery_folder(spec.model, partition, content_sha256)
-    files: dict[str, dict[str, bytes]] = {}
-    for name in input_paths(spec, partition):
-        keys = storage.list(f"{folder}/{name}")
-        files[name] = {posixpath.basename(key): storage.read(key) for key in keys}
-    if not all(files.values()):
+    manifest = storage.read_record(shelf.delivery_manifest_key(folder), KeptDelivery)
+    if manifest is None:
         raise DataError(f"{spec.model} {partition}: no delivery is kept in {folder}")
-    found = Delivery(
-        partition, files, shelf.find_mapping(storage, spec.model, partition, content_sha256)
-    )
-    if found.sha256 != content_sha256:
-        raise DataError(
-            f"{folder} is damaged: its content is {found.sha256[:12]}; deliver the files again"
-        )
-    return found
+    files: dict[str, dict[str, bytes]] = {}
+    for name, digests in manifest.files.items():
+        files[name] = {}
+        for file, digest in digests.items():
+            key = shelf.delivery_copy_key(folder, name, file)
+            if not manifest.copied:
+                key = posixpath.join(posixpath.dirname(input_paths(spec, partition)[name]), file)
+            content = _read_or_none(storage, key)
+            if content is None or sha256(content) != digest:
+                what = "is gone" if content is None else "has other content by now"
+                where = "kept" if manifest.copied else "read where it landed"
+                raise DataError(
+                    f"{spec.model} {partition}: {storage.url_of(key)} {what}, and this delivery is "
+                    f"{where}; deliver the files again"
+                )
+            files[name][file] = content
+    mapping = shelf.find_mapping(storage, spec.model, partition, content_sha256)
+    return Delivery(partition, files, mapping)
 
 
-def keep(spec: ModelSpec, storage: Storage, delivery: Delivery) -> None:
-    """Keep a delivery as it landed; keeping it again changes nothing."""
+def _read_or_none(storage: Storage, key: str) -> bytes | None:
+    try:
+        return storage.read(key)
+    except FileNotFoundError:
+        return None
+
+
+def keep(spec: ModelSpec, storage: Storage, delivery: Delivery, *, copy: bool) -> None:
+    """Keep a delivery; keeping it again changes nothing.
+
+    Parameters
+    ----------
+    copy : bool
+        Keep its bytes, too: nothing else does.
+    """
     folder = shelf.delivery_folder(spec.model, delivery.partition, delivery.sha256)
-    for name, files in delivery.files.items():
-        for file, content in files.items():
-            storage.write(f"{folder}/{name}/{file}", content)
+    digests = {
+        name: {file: sha256(content) for file, content in files.items()}
+        for name, files in delivery.files.items()
+    }
+    if copy:
+        for name, files in delivery.files.items():
+            for file, content in files.items():
+                storage.write(shelf.delivery_copy_key(folder, name, file), content)
+    manifest = KeptDelivery(files=digests, copied=copy)
+    storage.write_json(shelf.delivery_manifest_key(folder), manifest)
+
+
+def number_delivery(storage: Storage, report: ValidationReport) -> int:
+    """Give the number of a delivery among those of its partition, from 1.
+
+    The newest one, validated again, keeps its number; any other gets the next. So of two deliveries
+    the one with the larger number landed later, however long a run that holds one is delayed.
+    """
+    model, partition = report.batch.model, report.batch.partition
+    while True:
+        keys = storage.list(shelf.deliveries_folder(model, partition))
+        if keys and storage.read_json(keys[-1])["content"] == report.identity:
+            return len(keys)
+        key = shelf.delivery_key(model, partition, len(keys) + 1)
+        if storage.create(key, json_bytes({"content": report.identity})):
+            return len(keys) + 1

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from include.retraining import shelf
 from include.retraining.data.delivery import kept
+from include.retraining.data.publication import quarantined_rows
 from include.retraining.data.validation import (
     BROKEN,
     SUITES,
     check_mapping,
-    quarantined_key,
     validate_delivery,
 )
 from include.retraining.errors import NotPublished
@@ -80,13 +80,28 @@ def describe(spec: ModelSpec, storage: Storage, batch: BatchRef) -> str:
     ]
     if report.quarantine_key is None:
         return "\n".join([*lines, "nothing is in quarantine"])
-    if report.status == "accepted":
-        for name in report.files:
-            key = quarantined_key(report, name)
-            if storage.exists(key):
-                broken = storage.read_table(key, columns=[BROKEN]).column(BROKEN).to_pylist()
-                lines.append(f"{len(broken):,} rows of {name}: {storage.url_of(key)}")
-                found = Counter(reason for reasons in broken for reason in reasons)
-                lines += [f"  {count:,} broke {reason}" for reason, count in found.most_common()]
-    lines.append(f"kept in {storage.url_of(report.quarantine_key)}")
+    for name in report.quarantined_files:
+        where, broken = _broken(spec, storage, report, name)
+        lines.append(f"{len(broken):,} rows of {name}: {where}")
+        found = Counter(reason for reasons in broken for reason in reasons)
+        lines += [f"  {count:,} broke {reason}" for reason, count in found.most_common()]
+    if report.status == "refused":
+        lines.append(f"kept in {storage.url_of(report.quarantine_key)}")
     return "\n".join(lines)
+
+
+def _broken(
+    spec: ModelSpec, storage: Storage, report: ValidationReport, name: str
+) -> tuple[str, list[list[str]]]:
+    """Give where the bad rows of an input are, and what each of them broke."""
+    rows, partition = quarantined_rows(spec, storage, name), report.batch.partition
+    part = rows.parts.get(partition)
+    if part is not None and part.content == report.identity:
+        table = rows.read([partition], [BROKEN])
+        return f"table {rows.table.url}, partition {partition}", table.column(BROKEN).to_pylist()
+    key = report.quarantined_files[name]
+    try:
+        table = storage.read_table(key, columns=[BROKEN])
+    except FileNotFoundError:  # a newer delivery is in force
+        return "replaced by a newer delivery", []
+    return storage.url_of(key), table.column(BROKEN).to_pylist()

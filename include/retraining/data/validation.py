@@ -23,7 +23,8 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from include.retraining.data.delivery import Delivery, keep, landed
+from include.retraining import shelf
+from include.retraining.data.delivery import Delivery, keep, landed, number_delivery
 from include.retraining.errors import DataError, did_you_mean
 from include.retraining.names import storage_key
 from include.retraining.records import (
@@ -43,8 +44,8 @@ if TYPE_CHECKING:
 
 SUITES = REPOSITORY / "great_expectations" / "expectations"
 CONTRACT = {"key", "event_time", "columns", "companion_columns", "queries"}
-ROW = "_row"
-BROKEN = "_broken"
+ROW = "_rt_row"
+BROKEN = "_rt_broken"
 
 
 @dataclass
@@ -136,10 +137,11 @@ def validate_delivery(
         mapping=delivery.mapping,
         quarantine_key=quarantine if is_quarantined else None,
     )
+    report = report.model_copy(update={"delivery": number_delivery(storage, report)})
     if is_quarantined:
-        keep(spec, storage, delivery)
+        keep(spec, storage, delivery, copy=refused)
     if not refused:
-        report = report.model_copy(update={"files": _write_rows(spec, storage, report, inputs)})
+        report = _write_rows(spec, storage, report, inputs)
     folder = storage_key(spec.model, "reports", batch.partition)
     report = report.model_copy(update={"page_key": f"{folder}/validation.html"})
     results = {item.name: item.result for item in inputs if item.result is not None}
@@ -150,20 +152,24 @@ def validate_delivery(
 
 def quarantined_key(report: ValidationReport, name: str = "batch") -> str:
     """Give the storage key of the rows of one input that an accepted batch left behind."""
-    return f"{report.quarantine_key}/{name}-{_short(report)}.parquet"
+    return shelf.staged_key(
+        report.batch.model, report.batch.partition, f"{name}-bad", _short(report)
+    )
 
 
 def _write_rows(
     spec: ModelSpec, storage: Storage, report: ValidationReport, inputs: list[_Input]
-) -> dict[str, str]:
-    validated = storage_key(spec.model, "validated", report.batch.partition)
-    files = {}
+) -> ValidationReport:
+    """Keep good and bad rows until they are published, under names made of their content."""
+    files, quarantined = {}, {}
     for item in inputs:
-        if item.broken_rows:
-            storage.write_table(quarantined_key(report, item.name), _quarantined_rows(item))
-        files[item.name] = f"{validated}/{item.name}-{_short(report)}.parquet"
+        batch = report.batch
+        files[item.name] = shelf.staged_key(spec.model, batch.partition, item.name, _short(report))
         storage.write_table(files[item.name], _good_rows(item))
-    return files
+        if item.broken_rows:
+            quarantined[item.name] = quarantined_key(report, item.name)
+            storage.write_table(quarantined[item.name], _quarantined_rows(item))
+    return report.model_copy(update={"files": files, "quarantined_files": quarantined})
 
 
 def _short(report: ValidationReport) -> str:

@@ -24,7 +24,6 @@ a new model has no features yet; a missing ``.parquet`` file is an error.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import logging
 import os
 import re
@@ -57,7 +56,9 @@ from numpy.typing import NDArray
 from pyarrow import fs as pafs
 from pydantic import Field
 
+from include.retraining.data.tables import Table
 from include.retraining.errors import DataError
+from include.retraining.storage import Storage
 
 logger = logging.getLogger(__name__)
 
@@ -84,10 +85,9 @@ class AsofOfflineStoreConfig(FeastConfigBaseModel):
     """``http://...`` of an S3-compatible store, for sources without their own; if empty, what
     ``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL`` says. Credentials are those of ``AWS_*``."""
 
-    files_in_force: str = ""
-    """``module:function`` that says which files of a directory count: called with `storage_url` and
-    the directory as the source names it, it gives their paths below the directory. Without it, all
-    files count."""
+    table_format: Literal["parquet", "delta"] = "parquet"
+    """``parquet``: all files of a directory count. ``delta``: it is a Delta table below
+    `storage_url`, and what its newest version has counts."""
 
     duckdb_settings: dict[str, Any] = Field(default_factory=dict)
     """DuckDB settings of every join, for example ``threads`` or ``memory_limit``."""
@@ -326,15 +326,14 @@ class AsofOfflineStore(OfflineStore):
         Raises
         ------
         DataError
-            The columns are not those of the source, or the source is a glob, or something else says
-            which of its files count.
+            The columns are not those of the source, or the source is a glob or a Delta table.
         """
         source = _file_source(feature_view.batch_source)
         filesystem, path = _locate(config, source)
-        if config.offline_store.files_in_force:
+        if config.offline_store.table_format == "delta":
             raise DataError(
-                f"source {source.name!r}: {config.offline_store.files_in_force} says which files "
-                "count, and would not count this one; publish a batch instead"
+                f"source {source.name!r}: a Delta table is written by publishing a batch; publish "
+                "one instead"
             )
         if _is_glob(path):
             raise DataError(
@@ -501,7 +500,9 @@ def _read(
     pyarrow.Table or None
         None if there are no files. One chunk: Feast sends only the first to the online store.
     """
-    dataset = _open(*_locate(config, source), in_force=_in_force(config, source))
+    if config.offline_store.table_format == "delta":
+        return _read_table(config, source, columns, time=time, first=first, last=last)
+    dataset = _open(*_locate(config, source))
     if dataset is None:
         if source.path.endswith(".parquet") and not _is_glob(source.path):
             raise DataError(
@@ -545,18 +546,35 @@ def _file_source(source: DataSource | None) -> FileSource:
     raise DataError(f"source must be a FileSource of Parquet files, got {source!r}")
 
 
-def _in_force(config: RepoConfig, source: FileSource) -> set[str] | None:
-    """Give the paths below a source's directory that count, or None if all do."""
-    store = config.offline_store
-    if not store.files_in_force or source.path.endswith(".parquet") or _is_glob(source.path):
+def _read_table(
+    config: RepoConfig,
+    source: FileSource,
+    columns: dict[str, str] | None,
+    *,
+    time: str,
+    first: int | None,
+    last: int | None,
+) -> pa.Table | None:
+    """Do what `_read` does for a Delta table; partitions outside of the time range are not read."""
+    snapshot = Table(Storage(config.offline_store.storage_url), source.path).snapshot()
+    if snapshot.version < 0:
+        logger.warning("source %s has no table yet: %s", source.name, source.path)
         return None
-    module, _, name = store.files_in_force.partition(":")
-    return set(getattr(importlib.import_module(module), name)(store.storage_url, source.path))
+    columns = columns or {name: name for name in snapshot.schema.names}
+    start, end = (None if at is None else _EPOCH + at * _MICROSECOND for at in (first, last))
+    partitions = snapshot.between(columns[time], start, end)
+    rows = snapshot.read(partitions, list(dict.fromkeys(columns.values())))
+    instants = _instants(rows[columns[time]], null=_AFTER_ALL)
+    inside = np.ones(len(instants), dtype=bool)
+    if first is not None:
+        inside &= instants >= first
+    if last is not None:
+        inside &= instants <= last
+    found = pa.table({name: rows[column] for name, column in columns.items()})
+    return found.filter(pa.array(inside)).combine_chunks()
 
 
-def _open(
-    filesystem: pafs.FileSystem, path: str, *, in_force: set[str] | None = None
-) -> pads.FileSystemDataset | None:
+def _open(filesystem: pafs.FileSystem, path: str) -> pads.FileSystemDataset | None:
     """Open Parquet files with the union of their schemas, or give None if there are none.
 
     A column that one file lacks, or has only nulls in, takes its type from the other files.
@@ -565,7 +583,6 @@ def _open(
     fragments = [
         parquet.make_fragment(file.path, filesystem, file_size=file.size)
         for file in _list_files(filesystem, path)
-        if in_force is None or file.path.removeprefix(f"{path}/") in in_force
     ]
     if not fragments:
         return None

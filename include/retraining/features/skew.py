@@ -12,15 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from include.retraining.features.feature_sets import (
-    feature_set_or_none,
-    feature_store,
-    in_force,
-    require_published,
-    service_of,
-    sources_of,
-)
-from include.retraining.names import storage_key
+from include.retraining import shelf
+from include.retraining.data.publication import read_rows, require_published
+from include.retraining.features.definitions import feature_store, service_of, sources_of
+from include.retraining.features.online import online_until
 from include.retraining.records import BatchRef, FeatureSkew, SkewReport
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
@@ -59,20 +54,14 @@ def check_skew(
         The batch is not in force.
     """
     storage = Storage.of(settings)
-    report = require_published(spec, storage, batch.partition)
+    require_published(spec, storage, batch.partition)
     asked = at is not None
-    at = at or max(
-        (
-            one.batch.end
-            for one in in_force(storage, spec.model)
-            if feature_set_or_none(spec, storage, one.batch) is not None
-        ),
-        default=batch.end,
-    )
+    at = at or online_until(storage, spec.model) or batch.end
     sources = sources_of(spec)
     needed = sorted({*sources.join_keys, *sources.request_columns})
-    rows = storage.read_table(report.files["batch"], columns=needed).to_pandas().dropna()
-    sample = rows.drop_duplicates(sources.join_keys).head(MAX_KEYS).reset_index(drop=True)
+    rows = read_rows(spec, storage, [batch.partition], columns=needed)
+    frame = rows.to_pandas(types_mapper=pd.ArrowDtype).dropna()
+    sample = frame.drop_duplicates(sources.join_keys).head(MAX_KEYS).reset_index(drop=True)
     store, service = feature_store(settings), service_of(spec)
     online = store.get_online_features(
         features=store.get_feature_service(service.name), entity_rows=sample.to_dict("records")
@@ -94,8 +83,7 @@ def check_skew(
         ),
     )
     if not asked:
-        key = f"{storage_key(spec.model, 'reports', batch.partition)}/skew.json"
-        storage.write_json(key, found)
+        shelf.keep(storage, found)
     return found
 
 

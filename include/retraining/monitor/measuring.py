@@ -17,11 +17,12 @@ import numpy as np
 import pyarrow as pa
 
 from include.retraining import shelf
+from include.retraining.data.publication import batches_of, rows_in_force
 from include.retraining.drift import trend
 from include.retraining.drift.measure import measure_columns, overall_state
 from include.retraining.drift.profile import ReferenceProfile
 from include.retraining.errors import NotPublished
-from include.retraining.features import feature_sets as features
+from include.retraining.features import feature_sets
 from include.retraining.learning import rows as rows_of
 from include.retraining.learning import scoring
 from include.retraining.monitor import verdict as verdicts
@@ -64,7 +65,7 @@ def measure_drift(
         The champion cannot score the batch.
     """
     storage = Storage.of(settings)
-    found = features.feature_set(spec, storage, batch)
+    found = feature_sets.feature_set(spec, storage, batch)
     done = shelf.find(storage, DriftReport, spec.model, batch.partition)
     if (
         not anew
@@ -76,7 +77,7 @@ def measure_drift(
             "%s %s: this content was judged before; its report stands", spec.model, batch.partition
         )
         return done
-    rows = storage.read_table(found.key)
+    rows = feature_sets.rows_of(spec, storage, found)
     known = rows_of.labels(spec, rows, known_at=batch.end)
     report = DriftReport(
         batch=batch,
@@ -89,7 +90,7 @@ def measure_drift(
     )
     champion = versions.champion(spec, settings)
     if champion is None:
-        report = report.model_copy(update={"trainable_rows": _trainable_rows(spec, storage, batch)})
+        report = report.model_copy(update={"trainable_rows": trainable_rows(spec, storage, batch)})
     else:
         scores = versions.score(spec, settings, champion.number, rows)
         profile = ReferenceProfile.from_bytes(versions.profile_bytes(spec, settings, champion))
@@ -128,20 +129,18 @@ def _matured_performance(
     maturity = dt.timedelta(days=spec.label.maturity_days)
     start, end = batch.start - maturity, batch.end - maturity
     start = max(start, champion.trained_until or start)
-    tables = []
-    for earlier in features.published_partitions(spec, storage):
-        if earlier.start >= end or earlier.end <= start:
-            continue
-        try:
-            rows = storage.read_table(features.feature_set(spec, storage, earlier).key)
-        except NotPublished:  # its features are still being made
-            continue
-        tables.append(rows_of.between(spec, rows, start, end))
-    if not tables:
+    joined = feature_sets.joined_rows(spec, storage)
+    inside = [
+        one.partition
+        for one in batches_of(spec, joined.parts)
+        if one.start < end and one.end > start
+    ]
+    rows = rows_of.between(spec, joined.read(inside), start, end)
+    if not rows.num_rows:
         return None
-    rows = pa.concat_tables(tables, promote_options="permissive")
     known = rows_of.labels(spec, rows, known_at=batch.end)
-    return scoring.performance(spec, known, versions.score(spec, settings, champion.number, rows))
+    scores = versions.score(spec, settings, champion.number, rows)
+    return scoring.performance(spec, known, scores)
 
 
 def hold_against(
@@ -252,31 +251,32 @@ def _measure_unjudged(spec: ModelSpec, settings: Settings, report: DriftReport) 
                 measure_drift(spec, settings, batch)
 
 
-def _trainable_rows(
+def trainable_rows(
     spec: ModelSpec, storage: Storage, batch: BatchRef, *, since: dt.datetime | None = None
 ) -> int:
     """Count the rows a retrain about this batch could learn from.
 
-    With `since`, only those whose labels were not yet mature then.
+    With `since`, only those whose labels were not yet mature then. Whole partitions are counted
+    from what their table says of them; only those at the two ends are read.
     """
+    maturity = dt.timedelta(days=spec.label.maturity_days)
     duel_start, _ = rows_of.split_times(spec, batch)
-    oldest = rows_of.oldest_row(spec, duel_start)
+    end = duel_start - maturity
+    start = rows_of.oldest_row(spec, duel_start)
     if since is not None:
-        immature = since - dt.timedelta(days=spec.label.maturity_days)
-        oldest = max(immature, oldest) if oldest else immature
-    count = 0
-    for earlier in features.published_partitions(spec, storage):
-        if oldest is not None and earlier.end <= oldest:
+        start = max(since - maturity, start) if start else since - maturity
+    rows, label = rows_in_force(spec, storage), spec.label.column
+    count, ends = 0, []
+    for one in batches_of(spec, rows.parts):
+        if one.start >= end or one.start > batch.start or (start and one.end <= start):
             continue
-        if earlier.start < duel_start and earlier.start <= batch.start:
-            report = features.require_published(spec, storage, earlier.partition)
-            rows = storage.read_table(
-                report.files["batch"], columns=[spec.source.event_time, spec.label.column]
-            )
-            rows = rows_of.between(spec, rows, oldest)
-            known = rows_of.labels(spec, rows, known_at=duel_start)
-            count += int((~np.isnan(known)).sum())
-    return count
+        part = rows.parts[one.partition]
+        if one.end <= end and (start is None or one.start >= start):
+            count += part.rows - part.nulls[label]
+        else:
+            ends.append(one.partition)
+    edge = rows_of.between(spec, rows.read(ends, [spec.source.event_time, label]), start, end)
+    return int(count + edge.num_rows - edge.column(label).null_count)
 
 
 def _growth(
@@ -285,7 +285,7 @@ def _growth(
     """Give how many rows the last retrain learned from, and how many there are beside them now."""
     if spec.retrain.growth is None or learned is None:
         return {}
-    new = _trainable_rows(spec, storage, batch, since=learned.training_end)
+    new = trainable_rows(spec, storage, batch, since=learned.training_end)
     return {"learned_rows": learned.training_rows, "new_rows": new}
 
 

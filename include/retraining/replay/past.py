@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from include.retraining.data.publication import batches_of
 from include.retraining.errors import DataError
-from include.retraining.features import feature_sets as features
+from include.retraining.features import feature_sets
 from include.retraining.learning import estimator, metrics, scoring
 from include.retraining.learning import rows as rows_of
 from include.retraining.monitor.measuring import hold_against
@@ -323,11 +324,10 @@ class Past:
 
 def published_windows(spec: ModelSpec, storage: Storage) -> list[Window]:
     """Give all published batches of a model with their features, oldest first."""
-    windows = []
-    for batch in features.published_partitions(spec, storage):
-        found = features.feature_set(spec, storage, batch)
-        windows.append(Window(batch, storage.read_table(found.key)))
-    return windows
+    joined = feature_sets.joined_rows(spec, storage)
+    return [
+        Window(batch, joined.read([batch.partition])) for batch in batches_of(spec, joined.parts)
+    ]
 
 
 def _evidently_default(spec: ModelSpec, reference: pa.Table, current: pa.Table) -> bool:

@@ -43,11 +43,12 @@ def train_candidate(
         if done.stage == "None":  # the gate has not seen it: an attempt may have died before this
             server.set_alias(spec, settings, CHALLENGER, done.number)
         return _candidate(spec, settings, request, training_set, done)
-    training = training_rows(storage, training_set)
+    training = training_rows(spec, storage, training_set)
     known = training.column(LABEL).to_numpy()
     labelled = training.filter(pa.array(~np.isnan(known)))
     fitted = estimator.fit(spec, labelled, known[~np.isnan(known)])
-    importances = permutation_importances(spec, fitted.pipeline, duel_rows(storage, training_set))
+    duel = duel_rows(spec, storage, training_set)
+    importances = permutation_importances(spec, fitted.pipeline, duel)
     profile = build_profile(
         spec,
         training,
@@ -191,7 +192,7 @@ def _registration(
             }
         },
         files=files,
-        data_source=Storage.of(settings).url_of(training_set.training_key),
+        data_source=Storage.of(settings).url_of(shelf.joined_key(spec.model)),
         data_sha256=training_set.sha256,
     )
 
@@ -205,7 +206,7 @@ def _candidate(
 ) -> Candidate:
     """Describe a registered version; its digest is that of its predictions on the duel's rows."""
     storage = Storage.of(settings)
-    scores = versions.score(spec, settings, found.number, duel_rows(storage, training_set))
+    scores = versions.score(spec, settings, found.number, duel_rows(spec, storage, training_set))
     candidate = Candidate(
         incident_id=request.incident_id,
         model=spec.model,

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from include.retraining import shelf
-from include.retraining.errors import RegistryError, ScoringError
+from include.retraining.errors import DataError, RegistryError, ScoringError
 from include.retraining.learning import metrics
 from include.retraining.learning.scoring import performance, predict
 from include.retraining.records import (
@@ -27,7 +27,7 @@ from include.retraining.records import (
     Traits,
 )
 from include.retraining.registry import ledger, server, versions
-from include.retraining.retrain.training_set import LABEL, duel_rows
+from include.retraining.retrain.training_set import LABEL, duel_rows, training_rows
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
@@ -73,7 +73,7 @@ def hold_duel(
     the candidate scores the rows alone.
     """
     storage = Storage.of(settings)
-    rows = duel_rows(storage, candidate.training_set)
+    rows = duel_rows(spec, storage, candidate.training_set)
     known: metrics.Floats = rows.column(LABEL).to_numpy()
     trouble = _window_trouble(spec, candidate.training_set, known)
     try:
@@ -94,7 +94,7 @@ def hold_duel(
     return Duel(
         candidate=own,
         traits=traits,
-        leaked_rows=_leaked_rows(spec, storage, rows, candidate.training_set.training_key),
+        leaked_rows=_leaked_rows(spec, storage, rows, candidate.training_set),
         window_trouble=trouble,
         champion=against(request.champion_version),
         rolled_back=against(_rolled_back_from(ledger.last(storage, spec.model))),
@@ -196,7 +196,7 @@ def _leaked_into(
     found = None
     if opponent.incident_id:
         found = shelf.find(storage, TrainingSet, spec.model, opponent.incident_id)
-    leaked = _leaked_rows(spec, storage, rows, found.training_key) if found else None
+    leaked = _leaked_rows(spec, storage, rows, found) if found else None
     if leaked is None and opponent.trained_until is None:
         raise ScoringError(
             f"nobody knows what it was trained on: its version has neither the tag "
@@ -206,12 +206,15 @@ def _leaked_into(
     return leaked
 
 
-def _leaked_rows(spec: ModelSpec, storage: Storage, rows: pa.Table, key: str) -> int | None:
+def _leaked_rows(
+    spec: ModelSpec, storage: Storage, rows: pa.Table, learned: TrainingSet
+) -> int | None:
     """Give how many rows occur in a training set, by their entity-time key; None if it is gone."""
     columns = list(dict.fromkeys((*spec.source.key, spec.source.event_time)))
     try:
-        trained = storage.read_table(key, columns=columns)
-    except FileNotFoundError:
+        trained = training_rows(spec, storage, learned, columns)
+    except DataError as error:
+        log.warning("the training set of %s is gone: %s", learned.incident_id, error)
         return None
     keys = rows.select(columns)
     trained = trained.cast(keys.schema).group_by(columns).aggregate([])

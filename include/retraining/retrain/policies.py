@@ -83,7 +83,8 @@ def _distances(
 ) -> tuple[bool, str]:
     """Hold the duel window against the training data; a feature nobody can measure breaks it."""
     names = [name for name in spec.features.names if name not in spec.drift.expected]
-    training, duel = training_rows(storage, training_set), duel_rows(storage, training_set)
+    training = training_rows(spec, storage, training_set, names)
+    duel = duel_rows(spec, storage, training_set)
     profile = ReferenceProfile.build(
         [training],
         numeric=[name for name in names if name in spec.features.numeric],

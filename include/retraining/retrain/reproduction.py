@@ -20,10 +20,10 @@ from include.retraining.learning import estimator, scoring
 from include.retraining.records import Record, TrainingSet
 from include.retraining.registry import versions
 from include.retraining.retrain import candidate
-from include.retraining.retrain.training_set import LABEL, duel_rows, training_rows
+from include.retraining.retrain.training_set import LABEL, digest_of, duel_rows, training_rows
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
-from include.retraining.storage import Storage, sha256
+from include.retraining.storage import Storage
 
 
 class Reproduction(Record):
@@ -86,20 +86,16 @@ def reproduce(
         changed.append(f"commit: {commit[:12]} then, {now[:12]} now")
 
     tell(f"[2/4] its {kept.training_rows:,} + {kept.duel_rows:,} rows")
-    training_bytes, duel_bytes = (
-        _stored(storage, key) for key in (kept.training_key, kept.duel_key)
-    )
     differences = []
-    logged = tags.get("retraining.data_sha256", "")
-    held = sha256(*(sha256(content).encode() for content in (training_bytes, duel_bytes)))
+    logged, held = tags.get("retraining.data_sha256", ""), digest_of(then, storage, kept)
     if held != logged:
         differences.append(
-            f"rows: {kept.training_key} and {kept.duel_key} have SHA-256 {held[:12]}..., logged "
-            f"was {logged[:12]}...: they were changed since"
+            f"rows: version {kept.table_version} of {storage.url_of(shelf.joined_key(spec.model))} "
+            f"has SHA-256 {held[:12]}..., logged was {logged[:12]}...: its files were changed since"
         )
 
     tell(f"[3/4] training {then.training.estimator}")
-    rows = training_rows(storage, kept)
+    rows = training_rows(spec, storage, kept)
     labels = rows.column(LABEL).to_numpy()
     labelled, labels = rows.filter(pa.array(~np.isnan(labels))), labels[~np.isnan(labels)]
     if then.training.search:
@@ -108,7 +104,7 @@ def reproduce(
         pipeline = estimator.fit_once(then, labelled, labels)
 
     tell("[4/4] comparing predictions")
-    duel = duel_rows(storage, kept)
+    duel = duel_rows(spec, storage, kept)
     scores = scoring.predict(then, pipeline, duel)
     digest = candidate.digest(scores)
     if digest != found.digest:
@@ -173,15 +169,6 @@ def _artifact(settings: Settings, found: versions.Version, name: str) -> str:
     except RegistryError as error:
         raise DataError(
             f"{error}; without it version {found.number} cannot be reproduced"
-        ) from error
-
-
-def _stored(storage: Storage, key: str) -> bytes:
-    try:
-        return storage.read(key)
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{storage.url_of(key)} is gone; without it the version cannot be reproduced"
         ) from error
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from include.retraining import shelf
+from include.retraining.data.publication import batches_of
+from include.retraining.data.tables import Snapshot
 from include.retraining.errors import DataError
-from include.retraining.features import feature_sets as features
+from include.retraining.features import feature_sets
 from include.retraining.learning.rows import (
     between,
     feature_frame,
@@ -19,14 +22,14 @@ from include.retraining.learning.rows import (
     oldest_row,
     split_times,
 )
-from include.retraining.records import DriftReport, RetrainRequest, TrainingSet
+from include.retraining.records import BatchRef, DriftReport, RetrainRequest, TrainingSet
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage, sha256
 
 log = logging.getLogger(__name__)
 
-LABEL = "_label"
+LABEL = "_rt_label"
 
 
 def drift_start(spec: ModelSpec, storage: Storage, request: RetrainRequest) -> dt.datetime | None:
@@ -75,10 +78,11 @@ def _window_start(
 
 
 def build_training_set(spec: ModelSpec, settings: Settings, request: RetrainRequest) -> TrainingSet:
-    """Join every published row up to the request's batch with its features as of its own time.
+    """Name the published rows up to the request's batch, each with its features as of its own time.
 
     A row trains only if its label was mature when the duel window began, and duels only if it is
-    mature at the batch's end.
+    mature at the batch's end. The rows stay where they are: the set names the version of their
+    table, which is kept as long as a version that learned from it is registered.
 
     Raises
     ------
@@ -86,56 +90,69 @@ def build_training_set(spec: ModelSpec, settings: Settings, request: RetrainRequ
         Too few labelled rows, only one label among them, or a feature without any value.
     """
     storage = Storage.of(settings)
-    duel_start, duel_end = split_times(spec, request.batch)
-    earliest = oldest_row(spec, duel_start)
-    batches = [
-        batch
-        for batch in features.published_partitions(spec, storage)
-        if batch.start <= request.batch.start and (earliest is None or batch.end > earliest)
-    ]
-    if not batches:
+    batch = request.batch
+    duel_start, duel_end = split_times(spec, batch)
+    earliest = oldest_row(spec, duel_start) or spec.partitions.first
+    stale = feature_sets.stale_batches(
+        spec, storage, since=earliest - spec.partitions.length, until=batch.end, with_missing=True
+    )
+    feature_sets.refresh(spec, settings, stale)
+    snapshot = feature_sets.joined_rows(spec, storage)
+    needed = [spec.source.event_time, spec.label.column]
+    parts = _parts(spec, snapshot, batch, earliest)
+    if not parts:
         raise DataError(
-            f"{spec.model}: no published batch up to {request.batch.partition}; ingest one first"
+            f"{spec.model}: no published batch up to {batch.partition}; ingest one first"
         )
-    reports = [features.require_published(spec, storage, batch.partition) for batch in batches]
-    rows = pa.concat_tables([storage.read_table(report.files["batch"]) for report in reports])
-    oldest = _window_start(spec, storage, request, rows, duel_start)
-    rows = between(spec, rows, oldest)
-    joined = features.join(spec, settings, rows)
-    if joined.num_rows != rows.num_rows:
-        raise DataError(
-            f"the join gave {joined.num_rows} rows for {rows.num_rows}; none may be lost"
-        )
-
-    training = between(spec, joined, None, duel_start)
-    training = training.append_column(LABEL, pa.array(labels(spec, training, known_at=duel_start)))
-    duel = between(spec, joined, duel_start, duel_end)
-    duel = duel.append_column(LABEL, pa.array(labels(spec, duel, known_at=request.batch.end)))
-    known = training.column(LABEL).to_numpy()
-    known = known[~np.isnan(known)]
-    duel = duel.filter(pc.invert(pc.is_nan(duel.column(LABEL))))
-    check_learnable(spec, training)
-
-    folder = shelf.incident_folder(spec.model, request.incident_id)
+    every = snapshot.read(parts, needed)
+    first = spec.batch_ref(parts[0]).start
+    start = max(first, _window_start(spec, storage, request, every, duel_start) or first)
+    seen = between(spec, every, start)
+    training = between(spec, seen, None, duel_start)
+    duel = between(spec, seen, duel_start, duel_end)
+    known = int((~np.isnan(labels(spec, training, known_at=duel_start))).sum())
+    duelling = int((~np.isnan(labels(spec, duel, known_at=batch.end))).sum())
     training_set = TrainingSet(
         incident_id=request.incident_id,
         model=spec.model,
-        training_key=f"{folder}/training.parquet",
-        training_rows=len(known),
-        training_start=max(filter(None, (batches[0].start, oldest))),
+        partition=batch.partition,
+        table_version=snapshot.version,
+        training_rows=known,
+        training_start=start,
         training_end=duel_start,
-        duel_key=f"{folder}/duel.parquet",
-        duel_rows=duel.num_rows,
+        duel_rows=duelling,
         duel_start=duel_start,
         duel_end=duel_end,
-        unlabelled_rows=joined.num_rows - len(known) - duel.num_rows,
-        sha256=sha256(
-            storage.write_table(f"{folder}/training.parquet", training).encode(),
-            storage.write_table(f"{folder}/duel.parquet", duel).encode(),
-        ),
+        unlabelled_rows=seen.num_rows - known - duelling,
+        sha256="",
     )
+    digest = digest_of(spec, storage, training_set)
+    training_set = training_set.model_copy(update={"sha256": digest})
+    check_learnable(spec, training_rows(spec, storage, training_set))
     shelf.keep(storage, training_set)
     return training_set
+
+
+def digest_of(spec: ModelSpec, storage: Storage, training_set: TrainingSet) -> str:
+    """Give the digest of a training set: of its data files as they are now, and of the cuts."""
+    found = training_set
+    snapshot = feature_sets.joined_rows(spec, storage, found.table_version)
+    batch = spec.batch_ref(found.partition)
+    times = (found.training_start, found.training_end, found.duel_start, found.duel_end)
+    return sha256(
+        spec.label.model_dump_json().encode(),
+        *(time.isoformat().encode() for time in times),
+        snapshot.digest(_parts(spec, snapshot, batch, found.training_start)).encode(),
+    )
+
+
+def _parts(spec: ModelSpec, snapshot: Snapshot, batch: BatchRef, start: dt.datetime) -> list[str]:
+    """Give the partitions up to a batch that may hold rows from a moment on, oldest first."""
+    return [
+        one.partition
+        for one in batches_of(spec, snapshot.parts)
+        if one.start <= batch.start and one.end > start
+    ]
 
 
 def check_learnable(spec: ModelSpec, training: pa.Table) -> None:
@@ -166,11 +183,47 @@ def check_learnable(spec: ModelSpec, training: pa.Table) -> None:
         )
 
 
-def training_rows(storage: Storage, training_set: TrainingSet) -> pa.Table:
-    """Give the rows to learn from, with their label as `LABEL`."""
-    return storage.read_table(training_set.training_key)
+def training_rows(
+    spec: ModelSpec,
+    storage: Storage,
+    training_set: TrainingSet,
+    columns: Sequence[str] | None = None,
+) -> pa.Table:
+    """Give the rows to learn from, with their label as `LABEL`: NaN where it was not mature.
+
+    Parameters
+    ----------
+    columns : sequence of str, optional
+        All, unless named; then without the label.
+    """
+    start, end = training_set.training_start, training_set.training_end
+    return _cut(spec, storage, training_set, start, end, columns=columns, known_at=end)
 
 
-def duel_rows(storage: Storage, training_set: TrainingSet) -> pa.Table:
-    """Give the rows of the duel, with their label as `LABEL`."""
-    return storage.read_table(training_set.duel_key)
+def duel_rows(spec: ModelSpec, storage: Storage, training_set: TrainingSet) -> pa.Table:
+    """Give the rows of the duel, those with a mature label, with it as `LABEL`."""
+    start, end = training_set.duel_start, training_set.duel_end
+    known_at = spec.batch_ref(training_set.partition).end
+    rows = _cut(spec, storage, training_set, start, end, columns=None, known_at=known_at)
+    return rows.filter(pc.invert(pc.is_nan(rows.column(LABEL))))
+
+
+def _cut(
+    spec: ModelSpec,
+    storage: Storage,
+    training_set: TrainingSet,
+    start: dt.datetime,
+    end: dt.datetime,
+    *,
+    columns: Sequence[str] | None,
+    known_at: dt.datetime,
+) -> pa.Table:
+    snapshot = feature_sets.joined_rows(spec, storage, training_set.table_version)
+    parts = _parts(spec, snapshot, spec.batch_ref(training_set.partition), start)
+    parts = [name for name in parts if spec.batch_ref(name).start < end]
+    time = spec.source.event_time
+    asked = None if columns is None else list(dict.fromkeys([*columns, time]))
+    rows = between(spec, snapshot.read(parts, asked), start, end)
+    if columns is not None:
+        return rows.select(list(columns))
+    return rows.append_column(LABEL, pa.array(labels(spec, rows, known_at=known_at)))

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from include.retraining import shelf
+from include.retraining.data.publication import published_partitions
 from include.retraining.errors import RegistryError
-from include.retraining.features import feature_sets as features
 from include.retraining.records import (
     DriftReport,
     FeatureSet,
@@ -123,7 +123,7 @@ def _partitions(
 ) -> Iterator[str]:
     if training_set is None:
         return
-    for batch in features.published_partitions(spec, storage):
+    for batch in published_partitions(spec, storage):
         if batch.end > training_set.training_start and batch.start < training_set.duel_end:
             yield batch.partition
 

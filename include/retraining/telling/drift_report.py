@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from include.retraining import shelf
-from include.retraining.features import feature_sets as features
+from include.retraining.features import feature_sets
 from include.retraining.monitor.measuring import reports_before
 from include.retraining.records import DriftReport, PublishedReport, TrainingSet, Verdict
 from include.retraining.registry import server, versions
@@ -80,8 +80,8 @@ def _page(spec: ModelSpec, settings: Settings, report: DriftReport) -> bytes | N
     training_set = shelf.find(storage, TrainingSet, spec.model, champion.incident_id)
     if training_set is None:
         return None
-    reference = training_rows(storage, training_set).select(list(spec.features.names))
-    current = storage.read_table(
-        features.feature_set(spec, storage, report.batch).key, columns=spec.features.names
-    )
+    names = spec.features.names
+    reference = training_rows(spec, storage, training_set, names)
+    found = feature_sets.feature_set(spec, storage, report.batch)
+    current = feature_sets.rows_of(spec, storage, found, names)
     return evidently_html(reference.to_pandas(), current.to_pandas())

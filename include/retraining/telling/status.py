@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 from include.retraining import shelf
-from include.retraining.features import feature_sets as features
+from include.retraining.data.publication import published_partitions
 from include.retraining.names import storage_key
 from include.retraining.records import (
     DriftReport,
@@ -54,7 +54,7 @@ def status_of(spec: ModelSpec, settings: Settings) -> Status:
     training = (
         shelf.find(storage, TrainingSet, spec.model, champion.incident_id) if champion else None
     )
-    batches = features.published_partitions(spec, storage)
+    batches = published_partitions(spec, storage)
     newest = batches[-1].partition if batches else None
     report = shelf.find(storage, DriftReport, spec.model, newest) if newest else None
     verdict = shelf.find(storage, Verdict, spec.model, newest) if newest else None

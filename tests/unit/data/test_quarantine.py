@@ -14,7 +14,7 @@ from include.retraining.data.delivery import kept_key
 from include.retraining.errors import BatchRefused, DataError, NotPublished
 from include.retraining.features import feature_sets as features
 from include.retraining.names import storage_key
-from include.retraining.records import Mapping, ValidationReport
+from include.retraining.records import DeliveryMapping, ValidationReport
 from include.retraining.settings import Settings
 from include.retraining.storage import Storage
 from tests.unit.pipeline import WEEKS, ingest, small_spec, validate
@@ -23,8 +23,10 @@ from tests.unit.writers import replay_quarantine
 SPEC = small_spec()
 WEEK = WEEKS[1]
 BATCH = SPEC.batch_ref(WEEK)
-RENAME = Mapping(renames={"dist": "distance"}, reason="a new exporter", actor="ann")
-NEWARK = Mapping(replacements={"origin": {"Newark": "EWR"}}, reason="spelt out", actor="ann")
+RENAME = DeliveryMapping(renames={"dist": "distance"}, reason="a new exporter", actor="ann")
+NEWARK = DeliveryMapping(
+    replacements={"origin": {"Newark": "EWR"}}, reason="spelt out", actor="ann"
+)
 
 
 def week() -> pd.DataFrame:
@@ -47,7 +49,7 @@ def storage(empty: Settings) -> Storage:
     return Storage.of(empty)
 
 
-def replay(storage: Storage, mapping: Mapping | None = None) -> ValidationReport:
+def replay(storage: Storage, mapping: DeliveryMapping | None = None) -> ValidationReport:
     return quarantine.revalidate_batch(SPEC, storage, BATCH, mapping=mapping)
 
 
@@ -83,7 +85,7 @@ def test_rows_come_back_with_their_values_replaced_and_the_others_stay(empty, st
 
 def test_value_may_be_replaced_by_a_missing_one_and_numbers_too(empty, storage):
     validate(SPEC, empty, WEEK, misspelt_week().assign(dep_delay=99999.0))
-    mapping = Mapping(
+    mapping = DeliveryMapping(
         replacements={"distance": {"-1": "200"}, "dep_delay": {"99999": None}, "origin": {"?": "x"}}
     )
     report = replay(storage, mapping)
@@ -121,7 +123,7 @@ def test_weather_may_be_mapped_too(empty, storage):
         storage.filesystem._strip_protocol(storage.url) + f"/landing/weather/{WEEK}.parquet"
     )
     assert validation.validate_batch(SPEC, storage, BATCH).status == "refused"
-    report = replay(storage, Mapping(input="weather", renames={"temperature": "temp"}))
+    report = replay(storage, DeliveryMapping(input="weather", renames={"temperature": "temp"}))
     assert report.status == "accepted"
     assert {f.severity for f in report.findings} == {"info"}
 
@@ -168,7 +170,7 @@ def test_other_files_are_read_as_they_are(empty, storage):
 
 def test_later_mapping_takes_the_place_of_the_first(empty, storage):
     validate(SPEC, empty, WEEK, misspelt_week())
-    wrong = replay(storage, Mapping(replacements={"origin": {"Newark": "LGA"}}))
+    wrong = replay(storage, DeliveryMapping(replacements={"origin": {"Newark": "LGA"}}))
     right = replay(storage, NEWARK)
     assert wrong.identity != right.identity
     assert wrong.files["batch"] != right.files["batch"]
@@ -243,13 +245,13 @@ def test_nothing_to_replay_is_said(empty, storage):
 def test_mapping_that_names_what_is_not_there_changes_nothing(empty, storage, mapping, says):
     report = validate(SPEC, empty, WEEK, refused_week())
     with pytest.raises(DataError, match=says):
-        replay(storage, Mapping(**mapping))
+        replay(storage, DeliveryMapping(**mapping))
     assert not storage.exists(f"{kept_key(SPEC, WEEK, report.content_sha256)}/mapping.json")
 
 
 def test_batch_that_is_still_refused_publishes_nothing(empty, storage):
     validate(SPEC, empty, WEEK, refused_week())
-    report = replay(storage, Mapping(renames={"no_such": "distance"}))
+    report = replay(storage, DeliveryMapping(renames={"no_such": "distance"}))
     assert report.status == "refused"
     with pytest.raises(BatchRefused, match="'distance' is missing"):
         features.publish_batch(SPEC, storage, report)

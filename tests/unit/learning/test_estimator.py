@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_sample_weight
 
 from include.retraining.errors import DataError, SpecError
-from include.retraining.learning import estimator, metrics
-from include.retraining.learning import rows as feedback
+from include.retraining.learning import estimator, metrics, scoring
+from include.retraining.learning.rows import feature_frame
 from include.retraining.spec import ModelSpec, Range, Search
 from tests.unit.pipeline import small_spec
 
@@ -192,7 +192,7 @@ def test_row_of_no_weight_teaches_nothing():
     rows = rows_of(distance=(np.arange(600) >= 300).astype("float64"))
     spec = spec_of(estimator=LOGISTIC, sample_weight="distance", cv_folds=0)
     one, other = (estimator.fit(spec, rows, labels).pipeline for labels in (LABELS, wrong))
-    frame = feedback.feature_frame(spec, rows)
+    frame = feature_frame(spec, rows)
     np.testing.assert_allclose(one.predict_proba(frame), other.predict_proba(frame), atol=1e-3)
 
 
@@ -230,7 +230,7 @@ def test_calibration_mends_probabilities_that_are_too_sure(method):
             estimator=FOREST, params={"n_estimators": 10}, calibration=calibration, cv_folds=0
         )
         pipeline = estimator.fit(spec, rows.slice(0, half), labels[:half]).pipeline
-        scores = feedback.predict(spec, pipeline, rows.slice(half))
+        scores = scoring.predict(spec, pipeline, rows.slice(half))
         likelihoods.append(metrics.value("neg_log_loss", labels[half:], scores))
     assert likelihoods[1] > likelihoods[0] + 0.05
 
@@ -246,7 +246,7 @@ def test_regression_predicts_numbers():
     )
     temp = ROWS.column("temp").to_numpy()
     found = estimator.fit(spec, ROWS, 3 * temp + 1)
-    np.testing.assert_allclose(feedback.predict(spec, found.pipeline, ROWS), 3 * temp + 1, atol=0.1)
+    np.testing.assert_allclose(scoring.predict(spec, found.pipeline, ROWS), 3 * temp + 1, atol=0.1)
     assert found.best.mean > 0.95
 
 
@@ -256,11 +256,11 @@ def test_class_that_did_not_occur_has_probability_0():
         gate={"metric": "neg_log_loss", "floor": -2.0},
     )
     labels = np.where(LABELS == 1, 2.0, 0.0)
-    scores = feedback.predict(spec, estimator.fit(spec, ROWS, labels).pipeline, ROWS)
+    scores = scoring.predict(spec, estimator.fit(spec, ROWS, labels).pipeline, ROWS)
     assert scores.shape == (600, 3)
     assert not scores[:, 1].any()
     np.testing.assert_allclose(scores.sum(axis=1), 1)
-    assert set(feedback.score_column(spec, scores).to_pylist()) == {"a", "c"}
+    assert set(scoring.score_column(spec, scores).to_pylist()) == {"a", "c"}
 
 
 @pytest.mark.parametrize(
@@ -282,5 +282,5 @@ def test_feature_without_a_value_in_an_early_fold_is_no_trouble(path):
     rows = rows_of(temp=temp)
     found = estimator.fit(spec_of(estimator=path), rows, LABELS)
     assert np.isfinite(found.best.folds).all()
-    frame = pd.DataFrame(feedback.feature_frame(spec_of(), rows))
+    frame = pd.DataFrame(feature_frame(spec_of(), rows))
     assert np.isfinite(found.pipeline.predict_proba(frame)).all()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from include.retraining.monitor import measuring as monitoring
+from include.retraining import shelf
+from include.retraining.monitor import measuring
 from include.retraining.records import DriftReport, PublishedReport, Verdict
-from include.retraining.registry import succession as registry
+from include.retraining.registry import server
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
+from include.retraining.telling import drift_report
 from tests.unit import pipeline
 
 THIRD, FOURTH = pipeline.WEEKS[2:]
@@ -18,16 +20,16 @@ THIRD, FOURTH = pipeline.WEEKS[2:]
 @pytest.fixture
 def settings(trained: Settings) -> Settings:
     """Version 1, trained on the first two weeks, is champion."""
-    registry.client(trained).set_registered_model_alias("flights", "champion", "1")
+    server.client(trained).set_registered_model_alias("flights", "champion", "1")
     return trained
 
 
 def monitor(
     spec: ModelSpec, settings: Settings, partition: str
 ) -> tuple[DriftReport, Verdict, PublishedReport]:
-    report = monitoring.measure_drift(spec, settings, spec.batch_ref(partition))
-    verdict = monitoring.judge_batch(spec, settings, report)
-    return report, verdict, monitoring.publish_report(spec, settings, report, verdict)
+    report = measuring.measure_drift(spec, settings, spec.batch_ref(partition))
+    verdict = measuring.judge_batch(spec, settings, report)
+    return report, verdict, drift_report.publish_report(spec, settings, report, verdict)
 
 
 def test_a_finding_is_published_with_picture_and_page_for_people(settings):
@@ -38,25 +40,25 @@ def test_a_finding_is_published_with_picture_and_page_for_people(settings):
     pages = {key.rsplit("/", 1)[1]: storage.read(key) for key in published.pages}
     assert pages["drift.png"].startswith(b"\x89PNG")
     assert b"<html" in pages["drift.html"].lower()
-    logged = registry.client(settings).list_artifacts(published.run_id)
+    logged = server.client(settings).list_artifacts(published.run_id)
     assert {file.path for file in logged} == {"drift.html", "drift.png", "drift_report.json"}
 
 
 def test_publishing_twice_gives_one_run(settings):
     spec = pipeline.small_spec()
     report, verdict, published = monitor(spec, settings, FOURTH)
-    assert monitoring.publish_report(spec, settings, report, verdict) == published
+    assert drift_report.publish_report(spec, settings, report, verdict) == published
     tagged = "tags.`retraining.kind` = 'monitor'"
-    runs = registry.client(settings).search_runs([published.experiment_id], tagged)
+    runs = server.client(settings).search_runs([published.experiment_id], tagged)
     assert [run.info.run_id for run in runs] == [published.run_id]
 
 
 def test_an_unfinished_run_is_finished(settings):
     spec = pipeline.small_spec()
     report, verdict, published = monitor(spec, settings, FOURTH)
-    api = registry.client(settings)
+    api = server.client(settings)
     api.set_terminated(published.run_id, "FAILED")
-    again = monitoring.publish_report(spec, settings, report, verdict)
+    again = drift_report.publish_report(spec, settings, report, verdict)
     assert again.run_id == published.run_id
     assert api.get_run(published.run_id).info.status == "FINISHED"
 
@@ -64,12 +66,12 @@ def test_an_unfinished_run_is_finished(settings):
 def test_a_window_that_was_not_measured_yet_is_measured_for_its_successor(settings):
     """Monitors may run in any order: whether drift persists does not depend on it."""
     spec, storage = pipeline.small_spec(), Storage.of(settings)
-    assert monitoring.report_of(spec, storage, THIRD) is None
+    assert shelf.find(storage, DriftReport, spec.model, THIRD) is None
     alone = monitor(spec, settings, FOURTH)[1]
-    assert monitoring.report_of(spec, storage, THIRD) is not None
+    assert shelf.find(storage, DriftReport, spec.model, THIRD) is not None
     monitor(spec, settings, THIRD)
-    in_order = monitoring.judge_batch(
-        spec, settings, monitoring.measure_drift(spec, settings, spec.batch_ref(FOURTH)), anew=True
+    in_order = measuring.judge_batch(
+        spec, settings, measuring.measure_drift(spec, settings, spec.batch_ref(FOURTH)), anew=True
     )
     assert in_order == alone
 
@@ -78,7 +80,7 @@ def test_growth_counts_rows_since_the_last_retrain(settings):
     spec = pipeline.small_spec(retrain={"growth": 0.2})
     report, verdict, _ = monitor(spec, settings, FOURTH)
     first, later = (
-        monitoring._trainable_rows(spec, Storage.of(settings), spec.batch_ref(partition))
+        measuring._trainable_rows(spec, Storage.of(settings), spec.batch_ref(partition))
         for partition in (THIRD, FOURTH)
     )
     assert (report.learned_rows, report.new_rows) == (first, later - first)

@@ -186,14 +186,14 @@ def test_append_killed_anywhere_makes_one_entry_whatever_came_between(tmp_path, 
 
 def test_intent_is_what_was_begun_and_is_not_done(tmp_path):
     storage = Storage(tmp_path.as_uri())
-    assert ledger.intent(storage, "flights") is None
-    ledger.claim(storage, draft("i1", 1))
+    assert ledger.unfinished(storage, "flights") is None
+    ledger.intend(storage, draft("i1", 1))
     assert ledger.made(storage, "flights", "i1", "promotion") is None
-    assert ledger.intent(storage, "flights").version == 1
+    assert ledger.unfinished(storage, "flights").version == 1
     ledger.append(storage, draft("i1", 1))
-    assert ledger.intent(storage, "flights") is None
-    ledger.claim(storage, draft("i1", 1))  # run again
-    assert ledger.intent(storage, "flights") is None
+    assert ledger.unfinished(storage, "flights") is None
+    ledger.intend(storage, draft("i1", 1))  # run again
+    assert ledger.unfinished(storage, "flights") is None
 
 
 def test_same_entry_by_eight_processes_is_one(storage: Storage, request, processes):

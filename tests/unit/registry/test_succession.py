@@ -8,8 +8,7 @@ import pytest
 from include.retraining.errors import RegistryError, ScoringError
 from include.retraining.names import CHALLENGER, CHAMPION, PREVIOUS_CHAMPION
 from include.retraining.records import GateDecision, Performance, Promotion
-from include.retraining.registry import ledger
-from include.retraining.registry import succession as registry
+from include.retraining.registry import ledger, server, succession, versions
 from include.retraining.settings import Settings
 from include.retraining.storage import Storage
 from tests.unit.pipeline import small_spec
@@ -33,11 +32,11 @@ def decision(version: int, champion: int | None, *, passed: bool = True) -> Gate
 
 
 def promote(settings: Settings, version: int, champion: int | None) -> Promotion:
-    return registry.promote(SPEC, settings, decision(version, champion), actor="test", at=AT)
+    return succession.promote(SPEC, settings, decision(version, champion), actor="test", at=AT)
 
 
 def rollback(settings: Settings, request_id: str, to_version: int | None = None) -> Promotion:
-    return registry.rollback(
+    return succession.rollback(
         SPEC,
         settings,
         reason="it is worse",
@@ -50,8 +49,8 @@ def rollback(settings: Settings, request_id: str, to_version: int | None = None)
 
 def production(settings: Settings) -> tuple[int | None, int | None, dict[int, str]]:
     """Give champion, previous champion, and the stages; the ledger must say the same."""
-    found = registry.aliases(SPEC, settings)
-    stages = {n: registry.version(SPEC, settings, n).stage for n in (1, 2, 3)}
+    found = server.aliases(SPEC, settings)
+    stages = {n: versions.version(SPEC, settings, n).stage for n in (1, 2, 3)}
     line = ledger.reign(entries(settings))
     assert [entry.version for entry in line[-1:]] == [
         number for name, number in found.items() if name == CHAMPION
@@ -71,19 +70,19 @@ def three_reigns(settings: Settings) -> None:
 
 
 def test_model_without_versions_has_no_champion_and_no_aliases(empty: Settings):
-    assert registry.champion(SPEC, empty) is None
-    assert registry.aliases(SPEC, empty) == {}
-    assert registry.version_of_incident(SPEC, empty, "x") is None
+    assert versions.champion(SPEC, empty) is None
+    assert server.aliases(SPEC, empty) == {}
+    assert versions.version_of_incident(SPEC, empty, "x") is None
     with pytest.raises(RegistryError, match="no version 1"):
-        registry.version(SPEC, empty, 1)
+        versions.version(SPEC, empty, 1)
 
 
 def test_first_promotion_crowns_without_a_predecessor(trained: Settings):
     promotion = promote(trained, 3, None)
     assert production(trained) == (3, None, {1: "None", 2: "None", 3: "Production"})
     assert (promotion.previous_version, promotion.ledger_sequence) == (None, 1)
-    assert CHALLENGER not in registry.aliases(SPEC, trained)
-    found = registry.champion(SPEC, trained)
+    assert CHALLENGER not in server.aliases(SPEC, trained)
+    found = versions.champion(SPEC, trained)
     assert found is not None
     assert found.promise == PROMISE
 
@@ -96,14 +95,14 @@ def test_second_promotion_retires_the_first(trained: Settings):
 
 
 def test_challenger_alias_of_another_version_stays(trained: Settings):
-    assert registry.aliases(SPEC, trained)[CHALLENGER] == 3
+    assert server.aliases(SPEC, trained)[CHALLENGER] == 3
     promote(trained, 1, None)
-    assert registry.aliases(SPEC, trained)[CHALLENGER] == 3
+    assert server.aliases(SPEC, trained)[CHALLENGER] == 3
 
 
 def test_candidate_that_failed_the_gate_is_not_promoted(trained: Settings):
     with pytest.raises(RegistryError, match="did not pass the gate"):
-        registry.promote(SPEC, trained, decision(1, None, passed=False), actor="test", at=AT)
+        succession.promote(SPEC, trained, decision(1, None, passed=False), actor="test", at=AT)
     assert production(trained)[0] is None
 
 
@@ -157,7 +156,7 @@ def test_promotion_killed_anywhere_is_finished_by_the_next_run(trained, monkeypa
         kill_at(patch, number)
         with pytest.raises(Killed):  # claim, tag, two aliases, challenger, two stages, the ledger
             promote(trained, 3, 2)
-        assert registry.aliases(SPEC, trained)[CHAMPION] in {2, 3}
+        assert server.aliases(SPEC, trained)[CHAMPION] in {2, 3}
     promote(trained, 3, 2)
     assert production(trained) == (3, 2, {1: "Archived", 2: "Archived", 3: "Production"})
     assert [entry.version for entry in entries(trained)] == [1, 2, 3]
@@ -170,7 +169,7 @@ def test_rollback_killed_anywhere_is_finished_by_the_next_run(trained, monkeypat
         kill_at(patch, number)
         with pytest.raises(Killed):
             rollback(trained, "r")
-        assert registry.aliases(SPEC, trained)[CHAMPION] in {2, 3}
+        assert server.aliases(SPEC, trained)[CHAMPION] in {2, 3}
     rollback(trained, "r")
     assert production(trained) == (2, 1, {1: "Archived", 2: "Production", 3: "Archived"})
     assert [entry.version for entry in entries(trained)] == [1, 2, 3, 2]
@@ -178,10 +177,10 @@ def test_rollback_killed_anywhere_is_finished_by_the_next_run(trained, monkeypat
 
 def test_champion_moved_by_hand_stops_a_promotion(trained: Settings):
     promote(trained, 1, None)
-    registry.client(trained).set_registered_model_alias("flights", CHAMPION, "3")
+    server.client(trained).set_registered_model_alias("flights", CHAMPION, "3")
     with pytest.raises(RegistryError, match="version 3 is champion now; nothing was changed"):
         promote(trained, 2, 1)
-    assert registry.aliases(SPEC, trained)[CHAMPION] == 3
+    assert server.aliases(SPEC, trained)[CHAMPION] == 3
     assert [(entry.action, entry.version) for entry in entries(trained)] == [
         ("promotion", 1),
         ("by_hand", 3),
@@ -190,7 +189,7 @@ def test_champion_moved_by_hand_stops_a_promotion(trained: Settings):
 
 def test_champion_removed_by_hand_stops_a_promotion(trained: Settings):
     promote(trained, 1, None)
-    registry.client(trained).delete_registered_model_alias("flights", CHAMPION)
+    server.client(trained).delete_registered_model_alias("flights", CHAMPION)
     with pytest.raises(
         RegistryError, match="somebody removed the alias 'champion'; by the ledger version 1"
     ):
@@ -242,7 +241,7 @@ def test_rollback_from_a_champion_the_ledger_does_not_know_returns_to_the_one_it
     """A promotion killed after the alias moved, or a hand in MLflow: one step back, not two."""
     promote(trained, 1, None)
     promote(trained, 2, 1)
-    registry.client(trained).set_registered_model_alias("flights", CHAMPION, "3")
+    server.client(trained).set_registered_model_alias("flights", CHAMPION, "3")
     promotion = rollback(trained, "r1")
     assert (promotion.version, promotion.previous_version) == (2, 3)
     assert production(trained)[:2] == (2, 1)
@@ -301,36 +300,36 @@ def test_rollback_run_again_after_a_promotion_does_not_undo_it(trained: Settings
 
 
 def test_version_tells_what_it_was_trained_on(trained: Settings):
-    found = registry.version(SPEC, trained, 2)
+    found = versions.version(SPEC, trained, 2)
     assert found.features == SPEC.features.names
     assert found.trained_until == dt.datetime(2013, 1, 20, tzinfo=dt.UTC)
-    assert registry.version_of_incident(SPEC, trained, found.incident_id) == found
+    assert versions.version_of_incident(SPEC, trained, found.incident_id) == found
 
 
 def test_version_without_its_drift_profile_is_named(trained: Settings):
-    found = registry.version(SPEC, trained, 1)
+    found = versions.version(SPEC, trained, 1)
     path = next((trained.home / "mlflow-artifacts").rglob(f"{found.run_id}/artifacts"))
     shutil.rmtree(path)
     with pytest.raises(RegistryError, match="version 1 has no drift profile"):
-        registry.profile_bytes(SPEC, trained, found)
+        versions.profile_bytes(SPEC, trained, found)
 
 
 # --- hands in MLflow ------------------------------------------------------------------------------
 
 
 def test_alias_moved_by_hand_is_entered_once_and_can_be_rolled_back(trained: Settings):
-    assert registry.notice_hand_move(SPEC, trained, at=AT) is None  # nothing is known yet
+    assert succession.notice_hand_move(SPEC, trained, at=AT) is None  # nothing is known yet
     promote(trained, 1, None)
-    assert registry.notice_hand_move(SPEC, trained, at=AT) is None
-    registry.client(trained).set_registered_model_alias("flights", CHAMPION, "2")
-    entry = registry.notice_hand_move(SPEC, trained, at=AT)
+    assert succession.notice_hand_move(SPEC, trained, at=AT) is None
+    server.client(trained).set_registered_model_alias("flights", CHAMPION, "2")
+    entry = succession.notice_hand_move(SPEC, trained, at=AT)
     assert (entry.action, entry.version, entry.previous_version) == ("by_hand", 2, 1)
-    assert registry.notice_hand_move(SPEC, trained, at=AT) is None
+    assert succession.notice_hand_move(SPEC, trained, at=AT) is None
     promotion = rollback(trained, "r1")
     assert (promotion.version, promotion.previous_version) == (1, 2)
     assert production(trained)[:2] == (1, None)
-    registry.client(trained).set_registered_model_alias("flights", CHAMPION, "2")
-    assert registry.notice_hand_move(SPEC, trained, at=AT).sequence == 4  # again, not the same
+    server.client(trained).set_registered_model_alias("flights", CHAMPION, "2")
+    assert succession.notice_hand_move(SPEC, trained, at=AT).sequence == 4  # again, not the same
 
 
 def test_promotion_that_died_halfway_is_no_hand(trained: Settings, monkeypatch):
@@ -339,8 +338,8 @@ def test_promotion_that_died_halfway_is_no_hand(trained: Settings, monkeypatch):
         kill_at(patch, 4)
         with pytest.raises(Killed):
             promote(trained, 2, 1)
-    assert registry.aliases(SPEC, trained)[CHAMPION] == 2
-    assert registry.notice_hand_move(SPEC, trained, at=AT) is None
+    assert server.aliases(SPEC, trained)[CHAMPION] == 2
+    assert succession.notice_hand_move(SPEC, trained, at=AT) is None
     promote(trained, 2, 1)
     assert [entry.action for entry in entries(trained)] == ["promotion", "promotion"]
 
@@ -348,9 +347,9 @@ def test_promotion_that_died_halfway_is_no_hand(trained: Settings, monkeypatch):
 def test_alias_removed_by_hand_comes_back_by_a_rollback(trained: Settings):
     promote(trained, 1, None)
     promote(trained, 2, 1)
-    registry.client(trained).delete_registered_model_alias("flights", CHAMPION)
+    server.client(trained).delete_registered_model_alias("flights", CHAMPION)
     with pytest.raises(RegistryError, match="Do: flights__rollback with that version"):
-        registry.notice_hand_move(SPEC, trained, at=AT)
+        succession.notice_hand_move(SPEC, trained, at=AT)
     assert rollback(trained, "r1", to_version=2).previous_version is None
     assert production(trained)[:2] == (2, 1)
 
@@ -359,8 +358,8 @@ def test_alias_removed_by_hand_comes_back_by_a_rollback(trained: Settings):
 
 
 def quarantine(settings: Settings, version: int) -> None:
-    registry.client(settings).set_model_version_tag(
-        "flights", str(version), registry.QUARANTINE_TAG, "leaks the label"
+    server.client(settings).set_model_version_tag(
+        "flights", str(version), versions.QUARANTINE_TAG, "leaks the label"
     )
 
 
@@ -377,17 +376,17 @@ def test_rollback_passes_over_a_quarantined_version(trained: Settings):
 def test_rollback_with_only_quarantined_and_deleted_versions_left_is_refused(trained: Settings):
     three_reigns(trained)
     quarantine(trained, 2)
-    registry.client(trained).delete_model_version("flights", "1")
+    server.client(trained).delete_model_version("flights", "1")
     with pytest.raises(RegistryError, match="only champion so far that is not quarantined"):
         rollback(trained, "r1")
-    assert registry.aliases(SPEC, trained)[CHAMPION] == 3
+    assert server.aliases(SPEC, trained)[CHAMPION] == 3
 
 
 def test_rollback_to_a_version_with_other_features_is_refused(trained: Settings):
     promote(trained, 1, None)
     promote(trained, 2, 1)
-    registry.client(trained).set_model_version_tag(
-        "flights", "1", registry.FEATURES_TAG, ",".join([*SPEC.features.names, "colour"])
+    server.client(trained).set_model_version_tag(
+        "flights", "1", versions.FEATURES_TAG, ",".join([*SPEC.features.names, "colour"])
     )
     with pytest.raises(RegistryError, match="other features than the model file has: colour"):
         rollback(trained, "r1")
@@ -397,8 +396,8 @@ def test_rollback_to_a_version_with_other_features_is_refused(trained: Settings)
 def test_rollback_to_a_version_whose_feature_service_is_gone_is_refused(trained: Settings):
     promote(trained, 1, None)
     promote(trained, 2, 1)
-    run_id = registry.version(SPEC, trained, 1).run_id
-    registry.client(trained).set_tag(run_id, registry.SERVICE_TAG, "flights_v0")
+    run_id = versions.version(SPEC, trained, 1).run_id
+    server.client(trained).set_tag(run_id, versions.SERVICE_TAG, "flights_v0")
     with pytest.raises(RegistryError, match="'flights_v0', which is gone from feature_repo/"):
         rollback(trained, "r1")
     assert production(trained)[:2] == (2, 1)

@@ -13,16 +13,17 @@ import pytest
 import skops.io
 
 from include.demo import flights_feed
+from include.retraining import shelf
 from include.retraining.errors import DataError, ScoringError, SpecError
 from include.retraining.features import feature_sets as features
-from include.retraining.learning import rows as feedback
+from include.retraining.learning import rows as rows_of
+from include.retraining.learning import scoring
 from include.retraining.learning.estimator import build_pipeline
-from include.retraining.monitor import measuring as monitoring
+from include.retraining.monitor import measuring
 from include.retraining.names import CHALLENGER, INCIDENT_TAG
 from include.retraining.records import Candidate, DriftReport, FeatureDrift, TrainingSet
-from include.retraining.registry import succession as registry
-from include.retraining.retrain import candidate as training
-from include.retraining.retrain import gate
+from include.retraining.registry import server, succession, versions
+from include.retraining.retrain import gate, training_set
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec, Range, Search
 from include.retraining.storage import Storage
@@ -38,7 +39,7 @@ def build(
 ) -> tuple[TrainingSet, pd.DataFrame, pd.DataFrame]:
     """Give a training set, its rows to learn from, and its rows to duel on."""
     request = request_retrain(spec, settings, partition)
-    found = training.build_training_set(spec, settings, request)
+    found = training_set.build_training_set(spec, settings, request)
     storage = Storage.of(settings)
     tables = [storage.read_table(key).to_pandas() for key in (found.training_key, found.duel_key)]
     return found, *tables
@@ -59,13 +60,13 @@ def test_training_ends_before_the_duel_and_no_immature_label_is_used(ingested, p
     found, learnt, duel = build(ingested, partition)
     assert found.duel_end == batch.end - DAY
     assert found.duel_start == found.training_end == batch.end - 8 * DAY
-    labelled = learnt[learnt[training.LABEL].notna()]
+    labelled = learnt[learnt[training_set.LABEL].notna()]
     assert learnt["sched_dep"].max() < found.duel_start
     # mature when the duel begins, not merely there by now
     assert labelled["sched_dep"].max() < found.duel_start - DAY
     assert duel["sched_dep"].between(found.duel_start, found.duel_end, inclusive="left").all()
     assert (duel["sched_dep"] + DAY < batch.end).all()
-    assert duel[training.LABEL].isin([0.0, 1.0]).all()
+    assert duel[training_set.LABEL].isin([0.0, 1.0]).all()
     assert labelled["sched_dep"].max() < duel["sched_dep"].min()
 
 
@@ -76,11 +77,11 @@ def test_no_row_is_lost_and_labels_are_those_of_the_feed(ingested, partition):
     known = rows[rows["arr_delay"].notna()]
     to_learn = known[known["sched_dep"] < found.duel_start - DAY]
     to_duel = known[known["sched_dep"].between(found.duel_start, found.duel_end, inclusive="left")]
-    assert found.training_rows == learnt[training.LABEL].notna().sum() == len(to_learn)
+    assert found.training_rows == learnt[training_set.LABEL].notna().sum() == len(to_learn)
     assert found.duel_rows == len(duel) == len(to_duel)
     assert found.unlabelled_rows == len(rows) - len(to_learn) - len(to_duel)
-    assert learnt[training.LABEL].sum() == (to_learn["arr_delay"] >= 15).sum()
-    assert duel[training.LABEL].sum() == (to_duel["arr_delay"] >= 15).sum()
+    assert learnt[training_set.LABEL].sum() == (to_learn["arr_delay"] >= 15).sum()
+    assert duel[training_set.LABEL].sum() == (to_duel["arr_delay"] >= 15).sum()
 
 
 def test_request_reads_nothing_later_than_its_batch(ingested):
@@ -104,7 +105,7 @@ def test_rolling_window_leaves_older_rows_out_and_does_not_cut_whole_batches(ing
     assert len(learnt) == kept.sum()
     assert learnt["sched_dep"].min() >= oldest
     batch = spec.batch_ref("2013-01-28")
-    assert monitoring._trainable_rows(spec, Storage.of(ingested), batch) == found.training_rows
+    assert measuring._trainable_rows(spec, Storage.of(ingested), batch) == found.training_rows
 
 
 def test_rolling_window_longer_than_the_history_is_all_of_it(ingested):
@@ -143,8 +144,8 @@ def report_drift(
         state="calibrated",
         rows=1,
         labelled_rows=0,
-        features=tuple(column for column in columns if column.name != training.SCORE),
-        score=next((column for column in columns if column.name == training.SCORE), None),
+        features=tuple(column for column in columns if column.name != scoring.SCORE),
+        score=next((column for column in columns if column.name == scoring.SCORE), None),
     )
     key = f"flights/reports/partition={partition}/drift.json"
     Storage.of(settings).write_json(key, report)
@@ -152,14 +153,14 @@ def report_drift(
 
 def since(settings: Settings, partition: str = "2013-01-28") -> dt.datetime | None:
     request = request_retrain(SPEC, settings, partition).model_copy(update={"champion_version": 7})
-    return training.drift_start(SPEC, Storage.of(settings), request)
+    return training_set.drift_start(SPEC, Storage.of(settings), request)
 
 
 def test_drift_began_with_the_first_of_an_unbroken_run_of_drifted_batches(ingested):
     assert since(ingested) is None
     report_drift(ingested, "2013-01-28", "temp")
     assert since(ingested) == SPEC.batch_ref("2013-01-28").start
-    report_drift(ingested, "2013-01-21", training.SCORE)
+    report_drift(ingested, "2013-01-21", scoring.SCORE)
     assert since(ingested) == SPEC.batch_ref("2013-01-21").start
     report_drift(ingested, "2013-01-14")
     report_drift(ingested, "2013-01-07", "temp")
@@ -186,7 +187,7 @@ def test_window_since_the_drift_holds_at_least_the_rows_a_training_needs(ingeste
         assert found.training_start < drift_began
         assert found.training_rows >= min_rows
         newer = learnt[learnt["sched_dep"] > learnt["sched_dep"].min()]
-        assert newer[training.LABEL].notna().sum() < min_rows
+        assert newer[training_set.LABEL].notna().sum() < min_rows
 
 
 def test_window_since_a_drift_that_is_none_is_all_history(ingested):
@@ -232,25 +233,25 @@ def test_feature_without_a_single_value_is_named(ingested, monkeypatch, name):
 
 
 def runs(settings: Settings) -> list[object]:
-    api = registry.client(settings)
-    experiment = registry.experiment_id(SPEC, settings)
+    api = server.client(settings)
+    experiment = server.experiment_id(SPEC, settings)
     return list(api.search_runs([experiment], "tags.`retraining.kind` = 'retrain'"))
 
 
-def versions(settings: Settings) -> list[int]:
-    found = registry.client(settings).search_model_versions("name = 'flights'")
+def numbers(settings: Settings) -> list[int]:
+    found = server.client(settings).search_model_versions("name = 'flights'")
     return sorted(int(one.version) for one in found)
 
 
 def test_candidate_is_registered_with_all_that_explains_it(ingested):
     request, candidate = train(SPEC, ingested, "2013-01-21")
-    found = registry.version(SPEC, ingested, candidate.version)
-    assert (candidate.version, versions(ingested)) == (1, [1])
+    found = versions.version(SPEC, ingested, candidate.version)
+    assert (candidate.version, numbers(ingested)) == (1, [1])
     assert found.run_id == candidate.run_id
     assert found.trained_until == candidate.training_set.training_end
-    assert registry.aliases(SPEC, ingested) == {CHALLENGER: 1}
-    assert registry.champion(SPEC, ingested) is None
-    run = registry.client(ingested).get_run(candidate.run_id)
+    assert server.aliases(SPEC, ingested) == {CHALLENGER: 1}
+    assert versions.champion(SPEC, ingested) is None
+    run = server.client(ingested).get_run(candidate.run_id)
     assert run.data.tags[INCIDENT_TAG] == request.incident_id
     assert run.data.tags["retraining.data_sha256"] == candidate.training_set.sha256
     assert run.data.params["seed"] == str(SPEC.training.seed)
@@ -258,13 +259,13 @@ def test_candidate_is_registered_with_all_that_explains_it(ingested):
     assert len(run.inputs.dataset_inputs) == 1
     key = f"flights/retrain/incident={request.incident_id}/candidate.json"
     assert Storage.of(ingested).read_record(key, Candidate) == candidate
-    assert registry.profile_bytes(SPEC, ingested, found)
+    assert versions.profile_bytes(SPEC, ingested, found)
 
 
 def test_second_call_reuses_run_and_version(ingested):
     first = train(SPEC, ingested, "2013-01-21")
     assert train(SPEC, ingested, "2013-01-21") == first
-    assert (len(runs(ingested)), versions(ingested)) == (1, [1])
+    assert (len(runs(ingested)), numbers(ingested)) == (1, [1])
 
 
 class Killed(BaseException):
@@ -289,17 +290,17 @@ def test_training_killed_anywhere_ends_in_one_run_and_one_version(ingested, monk
         with pytest.raises(Killed):
             train(SPEC, ingested, "2013-01-21")
     _, candidate = train(SPEC, ingested, "2013-01-21")
-    assert (len(runs(ingested)), versions(ingested)) == (1, [1])
-    assert registry.aliases(SPEC, ingested) == {CHALLENGER: 1}
-    assert registry.client(ingested).get_run(candidate.run_id).info.status == "FINISHED"
+    assert (len(runs(ingested)), numbers(ingested)) == (1, [1])
+    assert server.aliases(SPEC, ingested) == {CHALLENGER: 1}
+    assert server.client(ingested).get_run(candidate.run_id).info.status == "FINISHED"
 
 
 def test_old_candidate_does_not_become_challenger_again(ingested):
     train(SPEC, ingested, "2013-01-28")
-    registry.set_stage(SPEC, ingested, 1, "Archived")
+    server.set_stage(SPEC, ingested, 1, "Archived")
     train(SPEC, ingested, "2013-01-21")
     train(SPEC, ingested, "2013-01-28")
-    assert registry.aliases(SPEC, ingested) == {CHALLENGER: 2}
+    assert server.aliases(SPEC, ingested) == {CHALLENGER: 2}
 
 
 FOREST = "sklearn.ensemble.RandomForestClassifier"
@@ -334,7 +335,7 @@ def test_other_estimators_are_trained_kept_and_loaded_again(ingested, estimator,
     spec = small_spec(training={"estimator": estimator, "params": params})
     _, candidate = train(spec, ingested, "2013-01-21")
     rows = Storage.of(ingested).read_table(candidate.training_set.duel_key)
-    scores = feedback.score(spec, ingested, candidate.version, rows)
+    scores = versions.score(spec, ingested, candidate.version, rows)
     assert ((scores >= 0) & (scores <= 1)).all()
 
 
@@ -378,13 +379,13 @@ def test_estimator_that_cannot_be_fitted_is_a_data_error_and_leaves_nothing(
     spec = small_spec(training={"estimator": estimator, "params": params})
     with pytest.raises(DataError, match="cannot be fitted"):
         train(spec, ingested, "2013-01-21")
-    assert (runs(ingested), versions(ingested)) == ([], [])
+    assert (runs(ingested), numbers(ingested)) == ([], [])
 
 
 def test_pipeline_takes_missing_values_and_levels_it_never_saw(shared):
     storage = Storage.of(shared)
     joined = features.feature_set(SPEC, storage, SPEC.batch_ref(WEEKS[1]))
-    frame = feedback.feature_frame(SPEC, storage.read_table(joined.key)).tail(500)
+    frame = rows_of.feature_frame(SPEC, storage.read_table(joined.key)).tail(500)
     for estimator in (SPEC.training.estimator, FOREST):
         spec = small_spec(training={"estimator": estimator, "params": {}})
         pipeline = build_pipeline(spec).fit(frame, np.arange(500) % 2)
@@ -396,7 +397,7 @@ def test_pipeline_takes_missing_values_and_levels_it_never_saw(shared):
 
 def test_every_feature_has_an_importance_of_at_least_nothing(ingested):
     _, candidate = train(SPEC, ingested, "2013-01-21")
-    metrics = registry.client(ingested).get_run(candidate.run_id).data.metrics
+    metrics = server.client(ingested).get_run(candidate.run_id).data.metrics
     found = {
         name.removeprefix("importance."): value
         for name, value in metrics.items()
@@ -455,13 +456,13 @@ def test_other_task_is_trained_judged_promoted_and_watched(ingested, label, rule
         features=inputs,
     )
     request, candidate = train(spec, ingested, "2013-01-21")
-    run = registry.client(ingested).get_run(candidate.run_id)
+    run = server.client(ingested).get_run(candidate.run_id)
     assert f"cv_mean.{rules['metric']}" in run.data.metrics
-    decision = gate.run_duel(spec, ingested, request, candidate)
+    decision = gate.decide(spec, ingested, request, candidate)
     assert decision.passed, decision.reasons
-    registry.promote(spec, ingested, decision, actor="test", at=dt.datetime.now(dt.UTC))
+    succession.promote(spec, ingested, decision, actor="test", at=dt.datetime.now(dt.UTC))
     batch = spec.batch_ref("2013-01-28")
-    report = monitoring.measure_drift(spec, ingested, batch)
+    report = measuring.measure_drift(spec, ingested, batch)
     assert report.champion_version == 1
     assert report.score is not None
     assert report.score.kind == ("numeric" if label["task"] == "regression" else "categorical")
@@ -469,7 +470,7 @@ def test_other_task_is_trained_judged_promoted_and_watched(ingested, label, rule
     assert report.performance is not None
     assert report.promise == decision.candidate
     again, challenger = train(spec, ingested, "2013-01-28")
-    second = gate.run_duel(spec, ingested, again, challenger)
+    second = gate.decide(spec, ingested, again, challenger)
     assert second.champion is not None
     assert second.gain is not None
     assert second.slices
@@ -479,11 +480,11 @@ def test_search_and_folds_are_in_the_run(ingested):
     search = Search(n_iter=2, space={"max_leaf_nodes": Range(low=4, high=8)})
     spec = small_spec(training={"search": search, "cv_folds": 3})
     _, candidate = train(spec, ingested, "2013-01-21")
-    api = registry.client(ingested)
+    api = server.client(ingested)
     folds = api.get_metric_history(candidate.run_id, "cv.roc_auc")
     assert [fold.step for fold in folds] == [1, 2, 3]
     path = mlflow.artifacts.download_artifacts(
-        run_id=candidate.run_id, artifact_path=training.SEARCH_ARTIFACT
+        run_id=candidate.run_id, artifact_path=shelf.SEARCH_ARTIFACT
     )
     trials = json.loads(Path(path).read_text())
     assert len(trials) == 3
@@ -499,7 +500,7 @@ def test_model_without_a_usable_prediction_is_never_registered(ingested):
     spec = small_spec(training={"estimator": f"{HERE}Broken", "params": {}})
     with pytest.raises(ScoringError, match="predictions are not finite numbers"):
         train(spec, ingested, "2013-01-21")
-    assert (runs(ingested), versions(ingested)) == ([], [])
+    assert (runs(ingested), numbers(ingested)) == ([], [])
 
 
 # --- the model file -------------------------------------------------------------------------------
@@ -511,9 +512,9 @@ def model_path(settings: Settings, name: str = "model.skops") -> Path:
 
 
 def scores_of(settings: Settings, spec: ModelSpec, candidate: Candidate) -> np.ndarray:
-    registry._load.cache_clear()
+    versions._load.cache_clear()
     rows = Storage.of(settings).read_table(candidate.training_set.duel_key)
-    return feedback.score(spec, settings, candidate.version, rows)
+    return versions.score(spec, settings, candidate.version, rows)
 
 
 def test_model_file_that_was_changed_is_refused(ingested):
@@ -532,8 +533,8 @@ def test_model_file_with_an_untrusted_type_is_refused_although_its_hash_is_right
     candidate = train(SPEC, ingested, "2013-01-21")[1]
     content = skops.io.dumps(Unfittable())
     model_path(ingested).write_bytes(content)
-    registry.client(ingested).set_model_version_tag(
-        "flights", "1", registry.SHA256_TAG, hashlib.sha256(content).hexdigest()
+    server.client(ingested).set_model_version_tag(
+        "flights", "1", versions.SHA256_TAG, hashlib.sha256(content).hexdigest()
     )
     # MLflow takes its list from here; so does not everyone
     settings_file = model_path(ingested).parent / "MLmodel"
@@ -547,7 +548,7 @@ def test_estimator_of_an_unreviewed_type_is_named_and_leaves_nothing(ingested):
     spec = small_spec(training={"estimator": f"{HERE}Constant", "params": {}})
     with pytest.raises(DataError, match=r"nobody has reviewed: tests.unit.estimators.Constant"):
         train(spec, ingested, "2013-01-21")
-    assert (runs(ingested), versions(ingested)) == ([], [])
+    assert (runs(ingested), numbers(ingested)) == ([], [])
     reviewed = ("tests.unit.estimators.Constant",)
     trusting = small_spec(
         training={"estimator": f"{HERE}Constant", "params": {}, "trusted_types": reviewed}
@@ -562,7 +563,7 @@ def test_estimator_that_skops_cannot_keep_is_said(ingested):
     spec = small_spec(training={"estimator": f"{HERE}with_a_lambda", "params": {}})
     with pytest.raises(DataError, match=r"cannot be kept as skops: .* training.model_format"):
         train(spec, ingested, "2013-01-21")
-    assert (runs(ingested), versions(ingested)) == ([], [])
+    assert (runs(ingested), numbers(ingested)) == ([], [])
 
 
 def test_cloudpickle_is_written_and_loaded_only_where_the_model_file_says_so(ingested):
@@ -586,8 +587,8 @@ def test_cloudpickle_is_written_and_loaded_only_where_the_model_file_says_so(ing
 
 def test_version_that_no_retrain_registered_is_not_loaded(ingested):
     candidate = train(SPEC, ingested, "2013-01-21")[1]
-    api = registry.client(ingested)
+    api = server.client(ingested)
     source = api.get_model_version("flights", "1").source
     api.create_model_version("flights", source, run_id=candidate.run_id)
     with pytest.raises(ScoringError, match="version 2 cannot be loaded: it has no tag"):
-        registry.load_model(SPEC, ingested, 2)
+        versions.load_model(SPEC, ingested, 2)

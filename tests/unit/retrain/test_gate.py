@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from include.retraining import shelf
 from include.retraining.learning import metrics
 from include.retraining.learning import rows as feedback
 from include.retraining.names import CHAMPION
@@ -20,11 +21,11 @@ from include.retraining.records import (
     RetrainRequest,
     Traits,
 )
-from include.retraining.registry import ledger
+from include.retraining.registry import ledger, server, succession, versions
 from include.retraining.registry import succession as registry
-from include.retraining.retrain import candidate as training
+from include.retraining.retrain import candidate as candidates
 from include.retraining.retrain import duel as duels
-from include.retraining.retrain import gate
+from include.retraining.retrain import gate, training_set
 from include.retraining.retrain.duel import Comparison, Duel
 from include.retraining.retrain.gate import check_duel, conclude
 from include.retraining.settings import Settings
@@ -296,7 +297,7 @@ def request_of(settings: Settings, candidate: Candidate, champion: int | None) -
 
 def duel(settings: Settings, version: int, champion: int | None, spec=SPEC) -> GateDecision:
     candidate = candidate_of(settings, version)
-    decision = gate.run_duel(spec, settings, request_of(settings, candidate, champion), candidate)
+    decision = gate.decide(spec, settings, request_of(settings, candidate, champion), candidate)
     kept = f"flights/retrain/incident={candidate.incident_id}/gate.json"
     assert Storage.of(settings).read_record(kept, GateDecision) == decision
     return decision
@@ -304,7 +305,7 @@ def duel(settings: Settings, version: int, champion: int | None, spec=SPEC) -> G
 
 def crown(settings: Settings, version: int, champion: int | None) -> None:
     decision = duel(settings, version, champion, dry_run())
-    registry.promote(SPEC, settings, decision, actor="test", at=AT)
+    succession.promote(SPEC, settings, decision, actor="test", at=AT)
 
 
 def dry_run(**policies: object):
@@ -328,7 +329,7 @@ def test_first_duel_has_no_champion(trained: Settings):
     assert (decision.champion, decision.gain, decision.slices) == (None, None, {})
     assert decision.candidate.rows == candidate_of(trained, 1).training_set.duel_rows
     assert [one.name for one in decision.checks] == ["floor", "leakage, the candidate"]
-    assert registry.version(SPEC, trained, 1).stage == "Staging"
+    assert versions.version(SPEC, trained, 1).stage == "Staging"
 
 
 def test_model_against_its_equal_is_a_tie_and_stays_out(trained: Settings):
@@ -342,7 +343,7 @@ def test_model_against_its_equal_is_a_tie_and_stays_out(trained: Settings):
     assert {one.value for one in decision.slices.values()} == {0.0}
     assert decision.champion == decision.candidate
     assert broken(decision) == ["gain on the champion", "chance, champion", "DeLong, champion"]
-    assert registry.version(SPEC, trained, 2).stage == "Archived"
+    assert versions.version(SPEC, trained, 2).stage == "Archived"
 
 
 def test_traits_are_measured_on_both_sides(trained: Settings):
@@ -352,7 +353,7 @@ def test_traits_are_measured_on_both_sides(trained: Settings):
     assert ours.calibration_error == theirs.calibration_error
     assert 0 < ours.calibration_error < 0.2
     assert 0 < ours.scoring_ms_per_1000_rows < 10_000
-    source = registry.client(trained).get_model_version("flights", "2").source
+    source = server.client(trained).get_model_version("flights", "2").source
     folder = trained.home / "mlflow-artifacts" / "flights" / "models"
     files = (folder / source.removeprefix("models:/") / "artifacts").rglob("*")
     on_disk = sum(file.stat().st_size for file in files if file.is_file())
@@ -367,10 +368,10 @@ def test_duel_run_twice_decides_the_same(trained: Settings):
 
 def test_duel_run_again_after_the_promotion_leaves_everything_as_it_was(trained: Settings):
     decision = duel(trained, 1, None)
-    registry.promote(SPEC, trained, decision, actor="test", at=AT)
+    succession.promote(SPEC, trained, decision, actor="test", at=AT)
     assert duel(trained, 1, None) == decision
-    assert registry.version(SPEC, trained, 1).stage == "Production"
-    assert registry.aliases(SPEC, trained)[CHAMPION] == 1
+    assert versions.version(SPEC, trained, 1).stage == "Production"
+    assert server.aliases(SPEC, trained)[CHAMPION] == 1
 
 
 def test_better_model_passes_against_a_poor_champion(ingested: Settings):
@@ -378,8 +379,8 @@ def test_better_model_passes_against_a_poor_champion(ingested: Settings):
         params = {"max_iter": iterations, "max_leaf_nodes": leaves, "early_stopping": False}
         spec = small_spec(training={"seed": seed, "params": params})
         request = request_retrain(spec, ingested, "2013-01-21")
-        found = training.build_training_set(spec, ingested, request)
-        training.train_candidate(spec, ingested, request, found)
+        found = training_set.build_training_set(spec, ingested, request)
+        candidates.train_candidate(spec, ingested, request, found)
     decision = duel(ingested, 2, 1)
     assert decision.passed, decision.reasons
     assert decision.champion is not None
@@ -397,13 +398,13 @@ def test_decision_is_in_mlflow_with_its_table(trained: Settings):
 
     decision = duel(trained, 2, 1)
     run_id = candidate_of(trained, 2).run_id
-    text = mlflow.artifacts.load_text(f"runs:/{run_id}/{gate.TABLE_ARTIFACT}")
+    text = mlflow.artifacts.load_text(f"runs:/{run_id}/{shelf.DUEL_ARTIFACT}")
     assert text == duel_table.as_markdown(decision)
     assert "| gain on the champion | FAILED | roc_auc gain +0.0000" in text
-    metrics_ = registry.client(trained).get_run(run_id).data.metrics
+    metrics_ = server.client(trained).get_run(run_id).data.metrics
     assert metrics_["duel.gain.roc_auc"] == 0.0
     assert metrics_["duel.calibration_error"] == decision.candidate_traits.calibration_error
-    tags = registry.client(trained).get_model_version("flights", "2").tags
+    tags = server.client(trained).get_model_version("flights", "2").tags
     assert tags["retraining.gate"] == "rejected"
     assert "could be chance" in tags["retraining.gate_reasons"]
 
@@ -412,7 +413,7 @@ def test_decision_is_in_mlflow_with_its_table(trained: Settings):
 
 
 def artifact_of(settings: Settings, version: int):
-    source = registry.client(settings).get_model_version("flights", str(version)).source
+    source = server.client(settings).get_model_version("flights", str(version)).source
     folder = settings.home / "mlflow-artifacts" / "flights" / "models"
     return folder / source.removeprefix("models:/")
 
@@ -427,21 +428,21 @@ def test_champion_whose_artifact_is_gone_fails_the_gate_closed(trained: Settings
 
 
 def test_champion_that_is_no_version_any_more_fails_the_gate_closed(trained: Settings):
-    registry.client(trained).delete_model_version("flights", "1")
+    server.client(trained).delete_model_version("flights", "1")
     decision = duel(trained, 2, 1)
     assert not decision.passed
     assert "flights has no version 1" in decision.reasons[0]
 
 
 def test_champion_with_other_features_fails_the_gate_closed(trained: Settings):
-    tag(trained, registry.FEATURES_TAG, "temp,colour")
+    tag(trained, versions.FEATURES_TAG, "temp,colour")
     decision = duel(trained, 2, 1)
     assert not decision.passed
     assert "trained with other features (gone: ['colour']" in decision.reasons[0]
 
 
 def tag(settings: Settings, name: str, value: str | None, version: str = "1") -> None:
-    api = registry.client(settings)
+    api = server.client(settings)
     if value is None:
         api.delete_model_version_tag("flights", version, name)
     else:
@@ -453,20 +454,20 @@ def tag(settings: Settings, name: str, value: str | None, version: str = "1") ->
     [("2013-01-20T00:00:00+00:00", True), ("2013-01-20T00:00:01+00:00", False)],
 )
 def test_champion_that_saw_the_duels_rows_fails_the_gate_closed(trained, until, can_compare):
-    tag(trained, registry.TRAINED_UNTIL_TAG, until)
+    tag(trained, versions.TRAINED_UNTIL_TAG, until)
     decision = duel(trained, 2, 1)
     assert (decision.gain is not None) is can_compare
     assert can_compare or "inside the duel window" in decision.reasons[0]
 
 
 def test_champion_nobody_knows_the_training_data_of_fails_the_gate_closed(trained: Settings):
-    tag(trained, registry.TRAINED_UNTIL_TAG, None)
+    tag(trained, versions.TRAINED_UNTIL_TAG, None)
     assert duel(trained, 2, 1).gain is not None  # its training set is there: no row leaked
     Storage.of(trained).delete(candidate_of(trained, 1).training_set.training_key)
     decision = duel(trained, 2, 1)
     assert not decision.passed
     assert "nobody knows what it was trained on" in decision.reasons[0]
-    tag(trained, registry.TRAINED_UNTIL_TAG, "2013-01-20T00:00:00+00:00")
+    tag(trained, versions.TRAINED_UNTIL_TAG, "2013-01-20T00:00:00+00:00")
     leakage = check(duel(trained, 2, 1), "leakage, the champion, version 1")
     assert leakage.passed
     assert "its training set is gone; by its time span" in leakage.detail
@@ -503,12 +504,12 @@ def test_empty_window_fails_the_gate_closed(trained: Settings, champion):
     assert (decision.candidate, decision.gain, broken(decision)) == (None, None, ["window"])
     assert "has 0 labelled rows of 0 different labels; it needs 200" in decision.reasons[0]
     assert "Retrain once more has landed" in decision.reasons[0]
-    assert registry.version(SPEC, trained, 2).stage == "Archived"
+    assert versions.version(SPEC, trained, 2).stage == "Archived"
 
 
 def test_window_with_one_class_fails_the_gate_closed(trained: Settings):
     rows = window(trained, 2)
-    with_window(trained, 2, rows.filter(pa.compute.equal(rows.column(training.LABEL), 1.0)))
+    with_window(trained, 2, rows.filter(pa.compute.equal(rows.column(training_set.LABEL), 1.0)))
     decision = duel(trained, 2, 1)
     assert not decision.passed
     assert "labelled rows of 1 different labels" in decision.reasons[0]
@@ -517,7 +518,7 @@ def test_window_with_one_class_fails_the_gate_closed(trained: Settings):
 def test_window_with_one_row_of_a_class_fails_the_gate_closed(trained: Settings):
     """The bootstrap gives an interval all the same, of the other class alone."""
     rows = window(trained, 2)
-    late = pa.compute.equal(rows.column(training.LABEL), 1.0)
+    late = pa.compute.equal(rows.column(training_set.LABEL), 1.0)
     few = pa.concat_tables(
         [rows.filter(late).slice(0, 1), rows.filter(pa.compute.invert(late)).slice(0, 300)]
     )
@@ -537,7 +538,7 @@ def test_window_with_too_few_rows_fails_the_gate_closed(trained: Settings):
 
 @pytest.mark.parametrize("bad", [1, 2], ids=["champion", "candidate"])
 def test_predictions_that_are_nan_fail_the_gate_closed(trained: Settings, monkeypatch, bad):
-    real = registry.load_model
+    real = versions.load_model
 
     class Broken:
         def predict_proba(self, frame):
@@ -557,7 +558,7 @@ def test_slice_too_small_to_judge_does_not_count(trained: Settings):
 
 def test_slice_of_one_class_does_not_count(trained: Settings):
     rows = window(trained, 2)
-    late = pa.compute.equal(rows.column(training.LABEL), 1.0)
+    late = pa.compute.equal(rows.column(training_set.LABEL), 1.0)
     keep = pa.compute.or_(pa.compute.not_equal(rows.column("origin"), "LGA"), late)
     with_window(trained, 2, rows.filter(keep))
     found = duel(trained, 2, 1, small_spec(gate={"min_slice_rows": 2})).slices
@@ -573,8 +574,8 @@ def test_dry_run_holds_the_duel_tells_it_and_stops_nothing(trained: Settings):
     assert decision.passed
     assert "gain on the champion" in broken(decision)
     assert "would have been rejected: roc_auc gain +0.0000" in decision.reasons[1]
-    registry.promote(SPEC, trained, decision, actor="test", at=AT)
-    assert registry.aliases(SPEC, trained)[CHAMPION] == 2
+    succession.promote(SPEC, trained, decision, actor="test", at=AT)
+    assert server.aliases(SPEC, trained)[CHAMPION] == 2
 
 
 def test_disabled_gate_holds_no_duel_and_keeps_the_promise(trained: Settings):
@@ -584,16 +585,16 @@ def test_disabled_gate_holds_no_duel_and_keeps_the_promise(trained: Settings):
     assert decision.passed
     assert decision.checks == ()
     assert decision.champion is None
-    registry.promote(SPEC, trained, decision, actor="test", at=AT)
-    assert registry.champion(SPEC, trained).promise == decision.candidate
+    succession.promote(SPEC, trained, decision, actor="test", at=AT)
+    assert versions.champion(SPEC, trained).promise == decision.candidate
 
 
 def test_disabled_gate_promotes_without_a_promise_where_the_window_is_empty(trained: Settings):
     with_window(trained, 2, window(trained, 2).slice(0, 0))
     decision = duel(trained, 2, None, small_spec(gate={"mode": "disabled"}))
     assert decision.passed
-    registry.promote(SPEC, trained, decision, actor="test", at=AT)
-    assert registry.champion(SPEC, trained).promise is None
+    succession.promote(SPEC, trained, decision, actor="test", at=AT)
+    assert versions.champion(SPEC, trained).promise is None
 
 
 # --- policies -------------------------------------------------------------------------------------
@@ -663,9 +664,9 @@ def test_model_like_the_one_rolled_back_is_not_promoted_again(trained: Settings,
     """It used to be: it beat the champion of before as the first one had."""
     crown(trained, 1, None)
     crown(trained, 2, 1)
-    registry.rollback(SPEC, trained, reason="bad", actor="test", request_id="r", at=AT)
-    real = feedback.score
-    labels = window(trained, 3).column(training.LABEL).to_numpy()
+    succession.rollback(SPEC, trained, reason="bad", actor="test", request_id="r", at=AT)
+    real = versions.score
+    labels = window(trained, 3).column(training_set.LABEL).to_numpy()
     better = {1: 0.0, 2: 0.2, 3: 0.2}
 
     def scores(spec, settings, number, rows):
@@ -688,8 +689,8 @@ def test_model_like_the_one_rolled_back_is_not_promoted_again(trained: Settings,
 def test_rolled_back_version_that_cannot_be_scored_fails_the_gate_closed(trained: Settings):
     crown(trained, 1, None)
     crown(trained, 2, 1)
-    registry.rollback(SPEC, trained, reason="bad", actor="test", request_id="r", at=AT)
+    succession.rollback(SPEC, trained, reason="bad", actor="test", request_id="r", at=AT)
     shutil.rmtree(artifact_of(trained, 2))
-    registry._load.cache_clear()
+    versions._load.cache_clear()
     reasons = duel(trained, 3, 1).reasons
     assert any("the rolled-back version, version 2, cannot be compared" in line for line in reasons)

@@ -6,12 +6,13 @@ import pytest
 
 from include.retraining.names import incident_id
 from include.retraining.records import GateDecision, Performance, RetrainRequest
-from include.retraining.registry import succession as registry
+from include.retraining.registry import succession
 from include.retraining.retrain import incident
 from include.retraining.retrain.incident import NotDue, hold_reason, open_incident
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
+from tests.unit import pipeline
 from tests.unit.pipeline import small_spec
 
 NO_HOLD = {"cool_down_days": 0.0, "max_per_30_days": 100}
@@ -32,7 +33,7 @@ def claim(
 
 
 def crown(settings: Settings, version: int) -> None:
-    registry.promote(
+    succession.promote(
         small_spec(),
         settings,
         GateDecision(
@@ -64,7 +65,7 @@ def test_same_run_gets_its_request_again_whatever_changed_since(empty: Settings)
     first = claim(spec, empty, week(1), "run")
     again = claim(spec, empty, week(3), "run", trigger="schedule", reason="other", force=True)
     assert again == first
-    assert len(incident.claims(spec, Storage.of(empty))) == 1
+    assert len(pipeline.claims(spec, Storage.of(empty))) == 1
 
 
 def test_second_run_of_the_same_cause_is_not_due(empty: Settings):
@@ -139,7 +140,7 @@ def test_hold_stops_a_manual_run_and_says_why(empty: Settings):
     claim(spec, empty, week(1), "run 1")
     with pytest.raises(NotDue, match="cooling down until"):
         claim(spec, empty, week(2), "run 2")
-    assert len(incident.claims(spec, Storage.of(empty))) == 1
+    assert len(pipeline.claims(spec, Storage.of(empty))) == 1
 
 
 def test_run_killed_right_after_its_claim_goes_on_with_it(empty: Settings, monkeypatch):
@@ -150,7 +151,7 @@ def test_run_killed_right_after_its_claim_goes_on_with_it(empty: Settings, monke
         with pytest.raises(KeyboardInterrupt):
             claim(spec, empty, week(1), "run 1")
     found = claim(spec, empty, week(1), "run 1")
-    assert found == incident.claims(spec, Storage.of(empty))[0].request
+    assert found == pipeline.claims(spec, Storage.of(empty))[0].request
 
 
 def test_schedule_needs_an_age_limit_and_a_champion(empty: Settings):
@@ -158,7 +159,7 @@ def test_schedule_needs_an_age_limit_and_a_champion(empty: Settings):
         claim(small_spec(retrain={"max_age_days": None}), empty, week(1), "a", trigger="schedule")
     with pytest.raises(NotDue, match="no model is in production yet"):
         claim(small_spec(), empty, week(1), "b", trigger="schedule")
-    assert incident.claims(small_spec(), Storage.of(empty)) == []
+    assert pipeline.claims(small_spec(), Storage.of(empty)) == []
 
 
 @pytest.mark.parametrize(
@@ -199,7 +200,7 @@ def test_storm_of_models_stops_the_next_one_and_says_what_to_do(empty: Settings)
     with pytest.raises(incident.Storm, match="3 retrains of all models within an hour") as caught:
         claim(other_model("d"), settings, week(1), "run", at=later)
     assert "then clear this task, or retrain by hand with force" in str(caught.value)
-    assert incident.claims(other_model("d"), Storage.of(settings)) == []
+    assert pipeline.claims(other_model("d"), Storage.of(settings)) == []
     # a run that has its claim is none more
     claim(other_model("a"), settings, week(1), "run", at=later)
     assert claim(other_model("d"), settings, week(1), "run", at=later, force=True).force

@@ -4,8 +4,10 @@ import pyarrow as pa
 import pytest
 
 from include.retraining import __main__ as cli
+from include.retraining import shelf
 from include.retraining.errors import DataError, RegistryError
-from include.retraining.registry import succession as registry
+from include.retraining.registry import server, versions
+from include.retraining.retrain import candidate as candidates
 from include.retraining.retrain import candidate as training
 from include.retraining.retrain import reproduction
 from include.retraining.retrain.reproduction import reproduce
@@ -18,7 +20,7 @@ SPEC = small_spec(training={"seed": 1})
 
 
 def incident(settings: Settings, number: int) -> str:
-    return registry.version(SPEC, settings, number).incident_id
+    return versions.version(SPEC, settings, number).incident_id
 
 
 def test_version_comes_out_the_same_and_progress_is_told(trained):
@@ -65,7 +67,7 @@ def test_changed_row_is_found_out(trained):
 
 
 def test_other_digest_in_the_registry_is_found_out(trained):
-    registry.client(trained).set_model_version_tag("flights", "1", registry.DIGEST_TAG, "beef")
+    server.client(trained).set_model_version_tag("flights", "1", versions.DIGEST_TAG, "beef")
     found = reproduce(SPEC, trained, 1)
     assert found.differences == (
         "digest: the registered model does not have the registered digest; its tag changed",
@@ -73,7 +75,7 @@ def test_other_digest_in_the_registry_is_found_out(trained):
 
 
 def test_other_packages_and_commit_are_said(trained, monkeypatch):
-    before = training.environment()
+    before = candidates.environment()
     monkeypatch.setattr(training, "environment", lambda: ["new-one==1.0", *before[:-1]])
     monkeypatch.setattr(training, "git_commit", lambda _: "another")
     found = reproduce(SPEC, trained, 1)
@@ -90,20 +92,20 @@ def test_what_is_not_there_is_named(trained):
     Storage.of(trained).delete(f"flights/retrain/incident={incident(trained, 1)}/duel.parquet")
     with pytest.raises(DataError, match=r"duel.parquet is gone"):
         reproduce(SPEC, trained, 1)
-    for path in (trained.home / "mlflow-artifacts").rglob(training.SPEC_ARTIFACT):
+    for path in (trained.home / "mlflow-artifacts").rglob(shelf.SPEC_ARTIFACT):
         path.write_text('{"model": "flights"}')
     with pytest.raises(DataError, match="cannot be read by this release"):
         reproduce(SPEC, trained, 2)
-    for path in (trained.home / "mlflow-artifacts").rglob(training.SPEC_ARTIFACT):
+    for path in (trained.home / "mlflow-artifacts").rglob(shelf.SPEC_ARTIFACT):
         path.unlink()
-    with pytest.raises(DataError, match=f"has no {training.SPEC_ARTIFACT}"):
+    with pytest.raises(DataError, match=f"has no {shelf.SPEC_ARTIFACT}"):
         reproduce(SPEC, trained, 3)
 
 
 @pytest.mark.parametrize(("number", "status"), [(1, 0), (2, 1), (9, 2)])
 def test_command_says_equal_different_or_wrong_use(trained, monkeypatch, capsys, number, status):
     monkeypatch.setenv("RETRAINING_HOME", str(trained.home))
-    registry.client(trained).set_model_version_tag("flights", "2", registry.DIGEST_TAG, "beef")
+    server.client(trained).set_model_version_tag("flights", "2", versions.DIGEST_TAG, "beef")
     assert cli.main(["reproduce", "flights", "--version", str(number)]) == status
     out, err = capsys.readouterr()
     assert "[1/4] what flights version" in err

@@ -10,8 +10,7 @@ import pytest
 
 from include.retraining.__main__ import main
 from include.retraining.errors import RegistryError
-from include.retraining.registry import ledger
-from include.retraining.registry import succession as registry
+from include.retraining.registry import ledger, server
 from include.retraining.settings import Settings
 from include.retraining.storage import Storage, sha256
 from include.retraining.telling import audit
@@ -113,6 +112,6 @@ def test_command_rolls_back_and_asks_for_a_reason(at_home: Settings, capsys):
     assert time.monotonic() - started < 5
     assert "Rolled back: version 2 is in production, version 3 is not" in capsys.readouterr().out
     assert main(["rollback", "flights", "--reason", "worse", "--to-version", "3"]) == 0
-    assert registry.aliases(SPEC, at_home)["champion"] == 3
+    assert server.aliases(SPEC, at_home)["champion"] == 3
     newest = ledger.last(Storage.of(at_home), "flights")
     assert newest.actor.endswith(", by the command line")

@@ -6,9 +6,10 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from include.retraining.monitor import measuring as monitoring
+from include.retraining import shelf
+from include.retraining.monitor import measuring
 from include.retraining.records import Candidate, GateDecision, RetrainRequest
-from include.retraining.registry import succession as registry
+from include.retraining.registry import server, succession, versions
 from include.retraining.retrain import gate
 from include.retraining.settings import Settings
 from include.retraining.telling import model_card
@@ -19,26 +20,26 @@ AT = dt.datetime(2013, 2, 4, 9, 30, tzinfo=dt.UTC)
 
 
 def described(settings: Settings, number: int) -> str:
-    return str(registry.client(settings).get_model_version("flights", str(number)).description)
+    return str(server.client(settings).get_model_version("flights", str(number)).description)
 
 
 def logged(settings: Settings, number: int) -> str:
-    found = registry.version(SPEC, settings, number)
+    found = versions.version(SPEC, settings, number)
     path = mlflow.artifacts.download_artifacts(
-        run_id=found.run_id, artifact_path=model_card.CARD_ARTIFACT
+        run_id=found.run_id, artifact_path=shelf.CARD_ARTIFACT
     )
     return Path(path).read_text()
 
 
 def duel(settings: Settings, partition: str) -> tuple[RetrainRequest, Candidate, GateDecision]:
     request, candidate = train(SPEC, settings, partition)
-    return request, candidate, gate.run_duel(SPEC, settings, request, candidate)
+    return request, candidate, gate.decide(SPEC, settings, request, candidate)
 
 
 @pytest.fixture
 def promoted(ingested: Settings) -> Settings:
     decision = duel(ingested, "2013-01-21")[2]
-    registry.promote(SPEC, ingested, decision, actor="ada", at=AT)
+    succession.promote(SPEC, ingested, decision, actor="ada", at=AT)
     return ingested
 
 
@@ -67,13 +68,13 @@ def test_card_of_a_champion_has_its_duel_and_who_let_it_in(promoted):
     assert card == logged(promoted, 1)
     assert "* 2013-02-04 09:30 UTC: promotion, by **ada**. " in card
     assert "On rows later than any it learned from: 2013-01-20 to 2013-01-27" in card
-    promise = registry.version(SPEC, promoted, 1).promise
+    promise = versions.version(SPEC, promoted, 1).promise
     assert promise is not None
     assert f"{promise.value:.4f} ({promise.low:.4f} to {promise.high:.4f})" in card
 
 
 def test_card_of_a_challenger_has_the_drift_that_called_for_it_and_the_comparison(promoted):
-    report = monitoring.measure_drift(SPEC, promoted, SPEC.batch_ref("2013-01-28"))
+    report = measuring.measure_drift(SPEC, promoted, SPEC.batch_ref("2013-01-28"))
     decision = duel(promoted, "2013-01-28")[2]
     card = described(promoted, 2)
     assert f"That batch against version 1 ({report.state}):" in card
@@ -92,8 +93,8 @@ def test_card_written_twice_is_the_same_and_a_rollback_is_in_it(promoted):
     assert model_card.publish(SPEC, promoted, 1) == before
     decision = duel(promoted, "2013-01-28")[2]
     passed = decision.model_copy(update={"passed": True})
-    registry.promote(SPEC, promoted, passed, actor="bob", at=AT)
-    registry.rollback(SPEC, promoted, reason="it is worse", actor="eve", request_id="r", at=AT)
+    succession.promote(SPEC, promoted, passed, actor="bob", at=AT)
+    succession.rollback(SPEC, promoted, reason="it is worse", actor="eve", request_id="r", at=AT)
     assert "by **bob**" in described(promoted, 2)
     card = described(promoted, 1)
     assert "promotion, by **ada**" in card
@@ -101,8 +102,8 @@ def test_card_written_twice_is_the_same_and_a_rollback_is_in_it(promoted):
 
 
 def test_tags_of_a_version_lead_to_what_it_was_made_of(promoted):
-    version = registry.client(promoted).get_model_version("flights", "1")
-    run = registry.client(promoted).get_run(version.run_id)
+    version = server.client(promoted).get_model_version("flights", "1")
+    run = server.client(promoted).get_run(version.run_id)
     tags = {name.removeprefix("retraining."): value for name, value in version.tags.items()}
     for name in ("data_sha256", "spec_sha256", "git_commit", "feature_service"):
         assert tags[name] == run.data.tags[f"retraining.{name}"] != ""

@@ -7,7 +7,7 @@ import pytest
 
 from include.demo import flights_feed
 from include.retraining.data import validation
-from include.retraining.records import Mapping, ValidationReport
+from include.retraining.records import DeliveryMapping, ValidationReport
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
@@ -83,7 +83,7 @@ def test_what_a_file_holds_is_text_on_the_page_and_never_a_tag(flights: ModelSpe
     page = page_of(storage, report)
     assert "alert(1)" in page
     assert not {"script", "img"} & set(Tags(page).tags)
-    mapped = report.model_copy(update={"mapping": Mapping(reason="<b>bold</b>")})
+    mapped = report.model_copy(update={"mapping": DeliveryMapping(reason="<b>bold</b>")})
     assert "b" not in Tags(validation_page(mapped, {}).decode()).tags
 
 

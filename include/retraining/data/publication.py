@@ -1,0 +1,188 @@
+"""Puts a validated batch in force: one commit of a table replaces a partition whole.
+
+Good rows and quarantined rows of an accepted delivery are what it was made of, so the two tables
+together lose no row. The table of the batch itself is replaced last: what it says is in force is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+
+import pyarrow as pa
+
+from include.retraining import shelf
+from include.retraining.data.tables import Part, Snapshot, Table
+from include.retraining.errors import (
+    BatchRefused,
+    DataError,
+    NotPublished,
+    SpecError,
+    Superseded,
+)
+from include.retraining.records import BatchRef, ValidationReport
+from include.retraining.spec import ModelSpec
+from include.retraining.storage import Storage
+
+log = logging.getLogger(__name__)
+
+BATCH = "batch"  # the input that the others accompany
+
+
+def publish_batch(spec: ModelSpec, storage: Storage, report: ValidationReport) -> bool:
+    """Put an accepted batch in force.
+
+    Safe to run twice, at once, or again after it was killed.
+
+    Returns
+    -------
+    bool
+        False if this very delivery is in force already.
+
+    Raises
+    ------
+    BatchRefused
+        The report refuses the batch. Nothing is published, the last good data stays in force.
+    Superseded
+        A newer delivery is in force.
+    DataError
+        The validated rows are gone.
+    """
+    batch = report.batch
+    if report.status == "refused":
+        causes = "; ".join(
+            f"{f.expectation}: {f.detail}" for f in report.findings if f.severity == "critical"
+        )
+        raise BatchRefused(
+            f"{spec.model} {batch.partition} refused: {causes}. Nothing was published and the last "
+            f"good data stays in force; all {report.rows_in} rows are kept in "
+            f"{report.quarantine_key}. Deliver a corrected file, then clear the run."
+        )
+    if _is_in_force(spec, storage, report):
+        return False
+    about = {
+        "delivery": report.content_sha256,
+        "content": report.identity,
+        "suite": report.suite_sha256,
+        "mapping": report.mapping.model_dump_json() if report.mapping else "",
+    }
+    staged = [*report.quarantined_files.values(), *report.files.values()]
+    try:
+        for name, key in report.quarantined_files.items():
+            _replace(Table(storage, _key(spec, "quarantine", name)), report, key, about=about)
+        for name in set(report.files) - set(report.quarantined_files):
+            _empty_quarantine(spec, storage, report, name, about)
+        for name, key in reversed(report.files.items()):
+            _replace(Table(storage, _key(spec, "rows", name)), report, key, about=about)
+    except FileNotFoundError as error:
+        if _is_in_force(spec, storage, report):  # a twin of this task was faster, and cleared up
+            return False
+        raise DataError(
+            f"{spec.model} {batch.partition}: the validated rows are gone: {error}. Clear the task "
+            "that validates the batch"
+        ) from error
+    for key in staged:
+        storage.delete(key)
+    return True
+
+
+def _is_in_force(spec: ModelSpec, storage: Storage, report: ValidationReport) -> bool:
+    part = published(spec, storage, report.batch.partition)
+    if part is not None and part.order > report.delivery:
+        raise Superseded(
+            f"{spec.model} {report.batch.partition}: delivery {part.order} is in force, this is "
+            f"delivery {report.delivery}: an older one never replaces a newer one. Nothing was "
+            "changed. To go back to it, deliver its files again"
+        )
+    if part is None:
+        return False
+    return (part.order, part.content) == (report.delivery, report.identity)
+
+
+def _replace(table: Table, report: ValidationReport, key: str, *, about: Mapping[str, str]) -> None:
+    with table.storage.read_batches(key) as rows:
+        table.replace(
+            report.batch.partition,
+            rows,
+            content=report.identity,
+            order=report.delivery,
+            about=about,
+        )
+
+
+def _empty_quarantine(
+    spec: ModelSpec, storage: Storage, report: ValidationReport, name: str, about: Mapping[str, str]
+) -> None:
+    """Take what an earlier delivery left behind out of quarantine: this one has no bad row."""
+    if report.delivery == 1:
+        return
+    table, partition = Table(storage, _key(spec, "quarantine", name)), report.batch.partition
+    snapshot = table.snapshot()
+    if partition in snapshot.parts:
+        nothing, order = snapshot.schema.empty_table(), report.delivery
+        table.replace(partition, nothing, content=report.identity, order=order, about=about)
+
+
+def rows_in_force(spec: ModelSpec, storage: Storage, name: str = BATCH) -> Snapshot:
+    """Give the table of an input as it is now."""
+    return Table(storage, _key(spec, "rows", name)).snapshot()
+
+
+def quarantined_rows(spec: ModelSpec, storage: Storage, name: str = BATCH) -> Snapshot:
+    """Give the table of what an input left behind, as it is now."""
+    return Table(storage, _key(spec, "quarantine", name)).snapshot()
+
+
+def published(spec: ModelSpec, storage: Storage, partition: str) -> Part | None:
+    """Give what is in force for a partition, or None."""
+    return rows_in_force(spec, storage).parts.get(partition)
+
+
+def require_published(spec: ModelSpec, storage: Storage, partition: str) -> Part:
+    """Give what is in force for a partition; raises NotPublished."""
+    found = published(spec, storage, partition)
+    if found is None:
+        raise not_published(spec, partition)
+    return found
+
+
+def not_published(spec: ModelSpec, partition: str) -> NotPublished:
+    """Say that no data of a partition is in force."""
+    return NotPublished(
+        f"{spec.model} {partition}: no data is in force; run {spec.model}__ingest for it"
+    )
+
+
+def published_partitions(spec: ModelSpec, storage: Storage) -> list[BatchRef]:
+    """Give the partitions in force that the model file still has, oldest first."""
+    return batches_of(spec, rows_in_force(spec, storage).parts)
+
+
+def batches_of(spec: ModelSpec, partitions: Iterable[str]) -> list[BatchRef]:
+    """Give the batches of partition keys, oldest first.
+
+    Batches from before a `partitions.first` that moved later are left out.
+    """
+    found = []
+    for name in sorted(partitions):
+        try:
+            found.append(spec.batch_ref(name))
+        except SpecError as error:
+            log.info("left out: %s", error)
+    return found
+
+
+def read_rows(
+    spec: ModelSpec,
+    storage: Storage,
+    partitions: Iterable[str],
+    *,
+    columns: Sequence[str] | None = None,
+    name: str = BATCH,
+) -> pa.Table:
+    """Give the good rows of some partitions, in their order."""
+    return rows_in_force(spec, storage, name).read(partitions, columns)
+
+
+def _key(spec: ModelSpec, kind: shelf.TableKind, name: str) -> str:
+    return shelf.table_key(spec.model, kind, name)

@@ -1,0 +1,197 @@
+"""What Feast knows of a model's features: its views and service, registered once per version."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib
+import time
+from functools import lru_cache
+from pathlib import Path
+from string import Template
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow as pa
+import yaml
+
+from include.retraining import shelf
+from include.retraining.errors import SpecError
+from include.retraining.settings import REPOSITORY, Settings
+from include.retraining.spec import ModelSpec
+from include.retraining.storage import Storage, json_bytes, sha256
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+FEATURE_REPO = REPOSITORY / "feature_repo"
+APPLY_SECONDS = 60.0
+
+
+def apply_definitions(spec: ModelSpec, settings: Settings) -> None:
+    """Register the feature definitions of a model, once for each version of them.
+
+    Nothing else writes to the registry. Tasks that find another version there wait for the one that
+    is about to register theirs, and take over if it does not finish.
+    """
+    storage, store = Storage.of(settings), feature_store(settings)
+    marker, lock = shelf.definitions_key(spec.model), shelf.definitions_lock_key(spec.model)
+    wanted = {
+        "registry": sha256(settings.feast_registry.encode())[:12],
+        "version": sha256(*(path.read_bytes() for path in sorted(FEATURE_REPO.glob("*.py")))),
+    }
+    until = time.monotonic() + APPLY_SECONDS
+    while not _is_applied(spec, store, storage, marker, wanted):
+        if storage.create(lock, json_bytes(wanted)) or time.monotonic() > until:
+            store.apply(_feast_objects(definitions_of(spec)))
+            storage.write_json(marker, wanted)
+            storage.delete(lock)
+            return
+        time.sleep(0.2)
+
+
+def _is_applied(
+    spec: ModelSpec, store: FeatureStore, storage: Storage, marker: str, wanted: dict[str, str]
+) -> bool:
+    """Is this version the last one applied, and still in the registry?"""
+    try:
+        if storage.read_json(marker) != wanted:
+            return False
+    except FileNotFoundError:
+        return False
+    return any(service.name == spec.features.service for service in store.list_feature_services())
+
+
+def feature_store(settings: Settings) -> FeatureStore:
+    """Open the feature store that ``feature_repo/feature_store.yaml`` describes."""
+    return _open_store(settings.feast_registry, settings.feast_online_store, settings.storage_url)
+
+
+@lru_cache(maxsize=4)
+def _open_store(registry: str, online_store: str, storage_url: str) -> FeatureStore:
+    from feast import FeatureStore
+    from feast.repo_config import RepoConfig
+
+    text = Template((FEATURE_REPO / "feature_store.yaml").read_text()).safe_substitute(
+        RETRAINING_FEAST_REGISTRY=registry,
+        RETRAINING_FEAST_ONLINE_STORE=online_store,
+        RETRAINING_STORAGE_URL=storage_url,
+    )
+    config = RepoConfig(**yaml.safe_load(text))
+    config.repo_path = FEATURE_REPO
+    return FeatureStore(config=config)
+
+
+def load_function(path: str) -> Any:
+    """Give the function named by ``module:function``; raises SpecError."""
+    module_name, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SpecError(f"{path!r} must be module:function of this repository: {error}") from error
+
+
+def definitions_of(spec: ModelSpec) -> ModuleType:
+    """Give the module of ``feature_repo/`` that defines a model's features."""
+    return importlib.import_module(f"feature_repo.{spec.model}_views")
+
+
+def service_of(spec: ModelSpec) -> Any:
+    """Give the feature service of a model as it is defined; raises SpecError."""
+    service = getattr(definitions_of(spec), spec.features.service, None)
+    if service is None:
+        raise SpecError(
+            f"features.service: feature_repo/{spec.model}_views.py defines no "
+            f"{spec.features.service!r}"
+        )
+    return service
+
+
+def is_service(spec: ModelSpec, name: str) -> bool:
+    """Is a feature service of that name still defined?"""
+    return hasattr(definitions_of(spec), name)
+
+
+def stored_views(spec: ModelSpec) -> list[Any]:
+    """Give the views of the model's service that have rows; those computed on request have none."""
+    from feast import FeatureView
+
+    values = vars(definitions_of(spec)).values()
+    stored = {value.name: value for value in values if isinstance(value, FeatureView)}
+    names = [view.name for view in service_of(spec).feature_view_projections]
+    return [stored[name] for name in names if name in stored]
+
+
+class Sources(NamedTuple):
+    """Where the features of a model come from: `ttl` is that of each view with rows."""
+
+    join_keys: list[str]
+    request_columns: list[str]
+    ttl: dict[str, dt.timedelta | None]
+
+
+def sources_of(spec: ModelSpec) -> Sources:
+    """Give the keys and request columns that a model's features need, and how long they live."""
+    from feast.on_demand_feature_view import OnDemandFeatureView
+
+    views = stored_views(spec)
+    used = {view.name for view in service_of(spec).feature_view_projections}
+    requests = [
+        request
+        for value in vars(definitions_of(spec)).values()
+        if isinstance(value, OnDemandFeatureView) and value.name in used
+        for request in value.source_request_sources.values()
+    ]
+    return Sources(
+        join_keys=sorted({field.name for view in views for field in view.entity_columns}),
+        request_columns=sorted({field.name for one in requests for field in one.schema}),
+        ttl={view.name: view.ttl or None for view in views},
+    )
+
+
+def _feast_objects(module: ModuleType) -> list[Any]:
+    from feast import Entity, FeatureService, FeatureView
+    from feast.on_demand_feature_view import OnDemandFeatureView
+
+    kinds = (Entity, FeatureView, FeatureService, OnDemandFeatureView)
+    return [value for value in vars(module).values() if isinstance(value, kinds)]
+
+
+def table_names(spec: ModelSpec) -> list[str]:
+    """Give the feature tables that the model's views read."""
+    return sorted({_table_of(view) for view in stored_views(spec)})
+
+
+def feature_types(spec: ModelSpec, table: str) -> dict[str, pa.DataType]:
+    """Give the declared types of a feature table's columns: features and join keys."""
+    from feast.types import from_feast_to_pyarrow_type
+
+    views = [view for view in stored_views(spec) if _table_of(view) == table]
+    found = {}
+    for view in views:
+        renamed = {new: old for old, new in view.batch_source.field_mapping.items()}
+        for field in (*view.features, *view.entity_columns):
+            name = renamed.get(field.name, field.name)
+            found[name] = from_feast_to_pyarrow_type(field.dtype)
+    return found
+
+
+def service_types(spec: ModelSpec) -> dict[str, pa.DataType]:
+    """Give the declared type of each feature of the model's service."""
+    from feast.types import from_feast_to_pyarrow_type
+
+    return {
+        field.name: from_feast_to_pyarrow_type(field.dtype)
+        for view in service_of(spec).feature_view_projections
+        for field in view.features
+    }
+
+
+def digest(spec: ModelSpec) -> str:
+    """Give one digest of what defines a model's features."""
+    module = definitions_of(spec)
+    source = Path(module.__file__).read_bytes() if module.__file__ else b""
+    return sha256(spec.features.service.encode(), source)
+
+
+def _table_of(view: Any) -> str:
+    return str(view.batch_source.path).rstrip("/").rpartition("/")[2]

@@ -1,0 +1,164 @@
+"""Makes the feature tables of batches: what each adds, out of its rows and those before it.
+
+What a batch adds is a function of its own rows and of those of the batch right before it. So is the
+name of what it is made of, and from these names alone follows what has to be made again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import pyarrow as pa
+
+from include.retraining import shelf
+from include.retraining.data.publication import BATCH, batches_of, rows_in_force
+from include.retraining.data.tables import Snapshot, Table
+from include.retraining.errors import DataError, Superseded
+from include.retraining.features.definitions import feature_types, load_function, table_names
+from include.retraining.records import BatchRef
+from include.retraining.spec import ModelSpec
+from include.retraining.storage import Storage, sha256
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class InForce(NamedTuple):
+    """The rows of all inputs at one look."""
+
+    inputs: dict[str, Snapshot]
+    batches: list[BatchRef]
+    made_of: dict[str, str]
+
+    @property
+    def order(self) -> int:
+        """Grows with every publication: of two looks, the later one has the larger."""
+        return sum(snapshot.version for snapshot in self.inputs.values())
+
+
+def look(spec: ModelSpec, storage: Storage) -> InForce:
+    """Give the rows in force, and what the feature tables of each batch are to be made of."""
+    names = (BATCH, *spec.source.companions)
+    # the batch comes last, as it is published last: what it says is there is there
+    inputs = {name: rows_in_force(spec, storage, name) for name in reversed(names)}
+    batches = batches_of(spec, inputs[BATCH].parts)
+    by_end = {batch.end: batch for batch in batches}
+    made_of = {}
+    for batch in batches:
+        seen = [batch, *filter(None, [by_end.get(batch.start)])]
+        made_of[batch.partition] = sha256(
+            *(
+                f"{name} {one.partition} {_delivery(inputs[name], one)}".encode()
+                for one in seen
+                for name in names
+            )
+        )
+    return InForce({name: inputs[name] for name in names}, batches, made_of)
+
+
+def _delivery(rows: Snapshot, batch: BatchRef) -> str:
+    part = rows.parts.get(batch.partition)
+    return f"{part.order} {part.content}" if part else ""
+
+
+def make_tables(
+    spec: ModelSpec, storage: Storage, there: InForce, wanted: Sequence[BatchRef]
+) -> None:
+    """Make the feature tables of some batches, those that are not there as they have to be.
+
+    Raises
+    ------
+    DataError
+        The function of the model file does not give a table that a feature view reads, or values of
+        another type than the view declares.
+    """
+    names = table_names(spec)
+    tables = {name: Table(storage, shelf.table_key(spec.model, "features", name)) for name in names}
+    kept = {name: table.snapshot() for name, table in tables.items()}
+    by_end = {batch.end: batch for batch in there.batches}
+    for batch in wanted:
+        made_of = there.made_of[batch.partition]
+        if all(_is_made(kept[name], batch, made_of) for name in names):
+            continue
+        inputs = {name: _frame(rows, batch) for name, rows in there.inputs.items()}
+        before = by_end.get(batch.start)
+        earlier = {
+            name: _frame(there.inputs[name], before) if before else frame.iloc[:0]
+            for name, frame in inputs.items()
+        }
+        made = load_function(spec.features.tables)(inputs, earlier, batch)
+        if missing := [name for name in names if name not in made]:
+            raise DataError(
+                f"{spec.features.tables} gave no table {', '.join(missing)}, which the views of "
+                f"{spec.features.service} read; it gave {', '.join(made) or 'none'}"
+            )
+        for name in names:
+            rows = _as_declared(spec, name, made[name])
+            try:
+                tables[name].replace(batch.partition, rows, content=made_of, order=there.order)
+            except Superseded:  # somebody has looked later, and made them of what is newer
+                continue
+
+
+def _is_made(kept: Snapshot, batch: BatchRef, made_of: str) -> bool:
+    part = kept.parts.get(batch.partition)
+    return part is not None and part.content == made_of
+
+
+def _frame(rows: Snapshot, batch: BatchRef) -> pd.DataFrame:
+    """Give a batch's rows with exact types: those of Arrow, within pandas."""
+    import pandas as pd
+
+    table = rows.read([batch.partition])
+    frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
+    return frame
+
+
+def _as_declared(spec: ModelSpec, name: str, frame: pd.DataFrame) -> pa.Table:
+    """Give a table with the types that its views declare; all else keeps its own."""
+    table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+    for column, wanted in feature_types(spec, name).items():
+        if column in table.column_names:
+            position = table.column_names.index(column)
+            values = cast_exactly(
+                table.column(position), wanted, f"{spec.features.tables}: {name}.{column}"
+            )
+            table = table.set_column(position, column, values)
+    return table
+
+
+def cast_exactly(column: pa.ChunkedArray, wanted: pa.DataType, what: str) -> pa.ChunkedArray:
+    """Give a column in a declared type; NaN of a float is a missing value of any other type.
+
+    Raises
+    ------
+    DataError
+        A value would change.
+    """
+    import pyarrow.compute as pc
+
+    if column.type == wanted:
+        return column
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_floating(column.type) and not pa.types.is_floating(wanted):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    loses_nanoseconds = pa.types.is_timestamp(wanted) and pa.types.is_timestamp(column.type)
+    try:
+        return column.cast(wanted, safe=not loses_nanoseconds)
+    except pa.ArrowException as error:
+        raise DataError(
+            f"{what} must be {wanted}, as its feature view declares, got {column.type}: "
+            f"{str(error).splitlines()[0][:150]}. Mend the function, or declare another type"
+        ) from error
+
+
+def window_of(there: InForce, batch: BatchRef, seen_from: dt.datetime | None) -> list[BatchRef]:
+    """Give the batches whose feature rows the rows of one can see, oldest first."""
+    return [
+        one
+        for one in there.batches
+        if one.start <= batch.start and (seen_from is None or one.end >= seen_from)
+    ]
