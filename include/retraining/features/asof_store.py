@@ -199,6 +199,9 @@ class AsofOfflineStore(OfflineStore):
         if pd.api.types.is_string_dtype(entity_df[time]) or entity_df[time].dtype == object:
             entity_df = entity_df.assign(**{time: pd.to_datetime(entity_df[time], utc=True)})
         entities = pa.Table.from_pandas(entity_df, preserve_index=False)
+        if any(isinstance(dtype, pd.ArrowDtype) for dtype in entity_df.dtypes):
+            # a transformation gets the types that Feast's users expect, not those of Arrow
+            entities = entities.replace_schema_metadata()
         instants = _instants(entities[time], null=_BEFORE_ALL)
         first, last = _window(instants)
 

@@ -7,8 +7,9 @@ again.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import pyarrow as pa
 
@@ -40,13 +41,14 @@ def materialize(spec: ModelSpec, settings: Settings, batch: BatchRef) -> Feature
     storage = Storage.of(settings)
     definitions.apply_definitions(spec, settings)
 
+    seen: list[InForce] = []
+
     def newest() -> dt.datetime:
         there = look(spec, storage)
-        if batch.partition not in there.made_of:
-            raise not_published(spec, batch.partition)
         # the tables of a batch look back into the one before it, so those of the next one, too
         following = [one for one in there.batches if one.start == batch.end]
         make_tables(spec, storage, there, [*_window(spec, there, batch), *following])
+        seen.append(there)
         return max(one.end for one in there.batches)
 
     store = definitions.feature_store(settings)
@@ -54,7 +56,7 @@ def materialize(spec: ModelSpec, settings: Settings, batch: BatchRef) -> Feature
     # it is written once more
     until = write_online(store, definitions.stored_views(spec), batch.start, newest)
     note_online(storage, spec.model, until)
-    return _join_batch(spec, settings, batch)
+    return _join_batch(spec, settings, batch, seen[-1])
 
 
 def refresh_later(spec: ModelSpec, settings: Settings, batch: BatchRef) -> list[FeatureSet]:
@@ -63,7 +65,7 @@ def refresh_later(spec: ModelSpec, settings: Settings, batch: BatchRef) -> list[
     A batch may come late, or be corrected, after later ones have been joined.
     """
     stale = stale_batches(spec, Storage.of(settings), since=batch.end)
-    return [_join_batch(spec, settings, one) for one in stale]
+    return [join_anew(spec, settings, one) for one in stale]
 
 
 def stale_batches(
@@ -93,13 +95,12 @@ def stale_batches(
     return found
 
 
-def refresh(spec: ModelSpec, settings: Settings, batches: Iterable[BatchRef]) -> None:
-    """Join batches again, with their feature tables made as they have to be."""
+def join_anew(spec: ModelSpec, settings: Settings, batch: BatchRef) -> FeatureSet:
+    """Join a batch again, with the feature tables that it sees made as they have to be."""
     storage = Storage.of(settings)
-    for batch in batches:
-        there = look(spec, storage)
-        make_tables(spec, storage, there, _window(spec, there, batch))
-        _join_batch(spec, settings, batch)
+    there = look(spec, storage)
+    make_tables(spec, storage, there, _window(spec, there, batch))
+    return _join_batch(spec, settings, batch, there)
 
 
 def is_current(spec: ModelSpec, storage: Storage, batch: BatchRef) -> bool:
@@ -110,35 +111,39 @@ def is_current(spec: ModelSpec, storage: Storage, batch: BatchRef) -> bool:
     return not stale_batches(spec, storage, since=batch.end)
 
 
-def _join_batch(spec: ModelSpec, settings: Settings, batch: BatchRef) -> FeatureSet:
+def _join_batch(spec: ModelSpec, settings: Settings, batch: BatchRef, there: InForce) -> FeatureSet:
+    """Join a batch with the feature tables made of what is there, until nothing else is there."""
     storage = Storage.of(settings)
     while True:
-        there = look(spec, storage)
-        if batch.partition not in there.made_of:
-            raise not_published(spec, batch.partition)
         digest = _digest(spec, there, batch)
-        rows = there.inputs[BATCH].read([batch.partition])
-        joined = join(spec, settings, rows)
-        try:
-            done = _table(spec, storage).replace(
-                batch.partition, joined, content=digest, order=there.order
+        joined = join(spec, settings, there.inputs[BATCH].read([batch.partition]))
+        version = None
+        # somebody may have looked later, and joined what is newer
+        with contextlib.suppress(Superseded):
+            version = (
+                _table(spec, storage)
+                .replace(batch.partition, joined, content=digest, order=there.order)
+                .version
             )
-        except Superseded:  # somebody has looked later, and joined what is newer
-            continue
-        found = FeatureSet(
-            batch=batch,
-            service=spec.features.service,
-            rows=joined.num_rows,
-            table_version=done.version,
-            seen_from=_seen_from(spec, batch),
-            sha256=digest,
-        )
-        if digest == _digest(spec, look(spec, storage), batch):
+        now = look(spec, storage)
+        if version is not None and digest == _digest(spec, now, batch):
+            found = FeatureSet(
+                batch=batch,
+                service=spec.features.service,
+                rows=joined.num_rows,
+                table_version=version,
+                seen_from=_seen_from(spec, batch),
+                sha256=digest,
+            )
             shelf.keep(storage, found)
             return found
+        there = now
+        make_tables(spec, storage, there, _window(spec, there, batch))
 
 
 def _window(spec: ModelSpec, there: InForce, batch: BatchRef) -> list[BatchRef]:
+    if batch.partition not in there.made_of:
+        raise not_published(spec, batch.partition)
     return window_of(there, batch, _seen_from(spec, batch))
 
 

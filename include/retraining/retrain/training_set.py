@@ -96,7 +96,8 @@ def build_training_set(spec: ModelSpec, settings: Settings, request: RetrainRequ
     stale = feature_sets.stale_batches(
         spec, storage, since=earliest - spec.partitions.length, until=batch.end, with_missing=True
     )
-    feature_sets.refresh(spec, settings, stale)
+    for one in stale:
+        feature_sets.join_anew(spec, settings, one)
     snapshot = feature_sets.joined_rows(spec, storage)
     needed = [spec.source.event_time, spec.label.column]
     parts = _parts(spec, snapshot, batch, earliest)

@@ -13,11 +13,11 @@ from feast import FeatureStore
 
 from feature_repo import flights_tables
 from include.demo import flights_feed
-from include.retraining.data import validation
+from include.retraining.data import publication, validation
+from include.retraining.data.tables import Part, Table
 from include.retraining.errors import BatchRefused, DataError, NotPublished, SpecError
-from include.retraining.features import feature_sets as features
-from include.retraining.features import skew
-from include.retraining.records import BatchRef, FeatureSet
+from include.retraining.features import definitions, feature_sets, join, online, skew
+from include.retraining.records import BatchRef, FeatureSet, ValidationReport
 from include.retraining.settings import Settings
 from include.retraining.storage import Storage
 from tests.unit.pipeline import WEEKS, ingest, small_spec, validate
@@ -31,29 +31,53 @@ TABLES = ("weather", "carrier_delays", "origin_delays")
 
 def joined(settings: Settings, partition: str) -> pd.DataFrame:
     storage = Storage.of(settings)
-    found = features.feature_set(SPEC, storage, SPEC.batch_ref(partition))
-    return storage.read_table(found.key).to_pandas()
+    found = feature_sets.feature_set(SPEC, storage, SPEC.batch_ref(partition))
+    return feature_sets.rows_of(SPEC, storage, found).to_pandas()
 
 
-def table_key(settings: Settings, table: str, partition: str) -> str:
-    folder = f"flights/features/{table}"
-    (name,) = (
-        name
-        for name in features.files_in_force(settings.storage_url, folder)
-        if name.startswith(f"partition={partition}/")
-    )
-    return f"{folder}/{name}"
+def table_of(settings: Settings, table: str) -> Table:
+    return Table(Storage.of(settings), f"flights/tables/features/{table}")
 
 
 def table_rows(settings: Settings, table: str, partition: str) -> pd.DataFrame:
-    return Storage.of(settings).read_table(table_key(settings, table, partition)).to_pandas()
+    return table_of(settings, table).snapshot().read([partition]).to_pandas()
 
 
-def state(settings: Settings) -> dict[str, bytes]:
-    """Give everything in force: the publications, their files, the features."""
+def rows_in_force(settings: Settings, partition: str) -> pa.Table:
+    return publication.read_rows(SPEC, Storage.of(settings), [partition])
+
+
+def join_anew(settings: Settings, partition: str) -> pd.DataFrame:
+    return join.join(SPEC, settings, rows_in_force(settings, partition)).to_pandas()
+
+
+def state(settings: Settings) -> dict[str, dict[str, Part]]:
+    """Give everything in force, by table and partition."""
     storage = Storage.of(settings)
-    keys = [*storage.list("flights/validated"), *storage.list("flights/features")]
-    return {key: storage.read(key) for key in keys}
+    logs = [
+        key for key in storage.list("flights/tables") if key.endswith("/00000000000000000000.json")
+    ]
+    tables = [key.split("/_delta_log/")[0] for key in logs]
+    return {key: dict(Table(storage, key).snapshot().parts) for key in tables}
+
+
+def kill_at(patch: pytest.MonkeyPatch, key: str) -> None:
+    """Die where a table is to be replaced."""
+    real = Table.replace
+
+    def replace(self: Table, *arguments: object, **named: object) -> object:
+        if self.key.endswith(key):
+            raise KeyboardInterrupt
+        return real(self, *arguments, **named)
+
+    patch.setattr(Table, "replace", replace)
+
+
+def is_done(settings: Settings, report: ValidationReport) -> bool:
+    """Publish as the task does; is there nothing left to do?"""
+    storage = Storage.of(settings)
+    changed = publication.publish_batch(SPEC, storage, report)
+    return not changed and feature_sets.is_current(SPEC, storage, report.batch)
 
 
 def raw_flights() -> pd.DataFrame:
@@ -66,7 +90,7 @@ def raw_flights() -> pd.DataFrame:
 def test_feature_set_has_one_row_per_flight_in_order(shared: Settings):
     for week in WEEKS:
         batch = SPEC.batch_ref(week)
-        found = features.feature_set(SPEC, Storage.of(shared), batch)
+        found = feature_sets.feature_set(SPEC, Storage.of(shared), batch)
         frame, flights = joined(shared, week), flights_feed.flights_of(batch)
         assert found.rows == len(frame) == len(flights)
         assert frame["flight"].tolist() == flights["flight"].tolist()
@@ -77,19 +101,16 @@ def test_every_joined_feature_was_known_at_the_scheduled_departure(
     ingested: Settings, tmp_path: Path
 ):
     """Put each stored row's own time in place of its values: what is joined is its age."""
-    storage = Storage.of(ingested)
     for week in WEEKS:
         for table in TABLES:
             rows = table_rows(ingested, table, week)
             known_since = (rows["event_timestamp"] - pd.Timestamp(0, tz="UTC")) / pd.Timedelta("1s")
             values = {name: known_since for name in (*WEATHER, *RATES.values()) if name in rows}
-            storage.write_table(
-                table_key(ingested, table, week), pa.Table.from_pandas(rows.assign(**values))
+            table_of(ingested, table).replace(
+                week, pa.Table.from_pandas(rows.assign(**values)), content="0" * 64, order=10**6
             )
     for week in WEEKS:
-        report = features.require_published(SPEC, storage, week)
-        table = features.join(SPEC, ingested, storage.read_table(report.files["batch"]))
-        frame = table.to_pandas()
+        frame = join_anew(ingested, week)
         departure = (frame["sched_dep"] - pd.Timestamp(0, tz="UTC")) / pd.Timedelta("1s")
         for name in (*WEATHER, *RATES.values()):
             age = departure - frame[name]
@@ -158,7 +179,6 @@ def test_what_happens_later_changes_no_feature_of_an_earlier_flight(ingested: Se
 
 def test_correction_changes_the_features_of_later_weeks_and_of_no_other(ingested: Settings):
     # joined features of later weeks used to stay what they were before the correction
-    storage = Storage.of(ingested)
     before = {week: joined(ingested, week) for week in WEEKS}
     flights = flights_feed.flights_of(SPEC.batch_ref(WEEKS[1])).copy()
     flights["arr_delay"] = 100.0
@@ -170,9 +190,7 @@ def test_correction_changes_the_features_of_later_weeks_and_of_no_other(ingested
     assert (after[WEEKS[2]]["origin_delay_rate"] > 0.8).all()  # six of the seven days are its
     assert (before[WEEKS[2]]["origin_delay_rate"] < 0.4).all()
     for week in WEEKS:
-        report = features.require_published(SPEC, storage, week)
-        anew = features.join(SPEC, ingested, storage.read_table(report.files["batch"]))
-        pd.testing.assert_frame_equal(anew.to_pandas(), after[week])
+        pd.testing.assert_frame_equal(join_anew(ingested, week), after[week])
 
 
 def test_facts_of_the_timetable_are_in_local_time(shared: Settings):
@@ -183,7 +201,7 @@ def test_facts_of_the_timetable_are_in_local_time(shared: Settings):
 
 
 def test_nothing_of_after_the_departure_is_served(shared: Settings):
-    service = features.feature_store(shared).get_feature_service(SPEC.features.service)
+    service = definitions.feature_store(shared).get_feature_service(SPEC.features.service)
     served = {f.name for view in service.feature_view_projections for f in view.features}
     known_later = {"dep_delay", "arr_delay", "air_time", "dep_time", "arr_time", "tailnum"}
     assert not known_later & served
@@ -194,7 +212,7 @@ def test_online_values_are_the_offline_values_of_the_next_week(empty: Settings):
     # rates of each day were joined offline, that nobody could have had online before the week ended
     for week in WEEKS[:2]:
         ingest(SPEC, empty, week)
-    store = features.feature_store(empty)
+    store = definitions.feature_store(empty)
     names = ["flights_carrier_delays:carrier_delay_rate", "flights_origin_delays:origin_delay_rate"]
     ingest_after = flights_feed.flights_of(SPEC.batch_ref(WEEKS[2]))
     keys = ingest_after[["carrier", "origin"]].drop_duplicates().to_dict("records")
@@ -215,36 +233,37 @@ def test_online_values_are_the_offline_values_of_the_next_week(empty: Settings):
 def test_batch_is_in_force_once_published(empty: Settings):
     storage = Storage.of(empty)
     report = validate(SPEC, empty, WEEKS[0])
-    assert features.published(SPEC, storage, WEEKS[0]) is None
+    assert publication.published(SPEC, storage, WEEKS[0]) is None
     with pytest.raises(NotPublished, match="run flights__ingest"):
-        features.require_published(SPEC, storage, WEEKS[0])
+        publication.require_published(SPEC, storage, WEEKS[0])
     with pytest.raises(NotPublished, match="no data is in force"):
-        features.materialize(SPEC, empty, report.batch)
-    assert features.publish_batch(SPEC, storage, report)
-    assert features.published(SPEC, storage, WEEKS[0]) == report
+        feature_sets.materialize(SPEC, empty, report.batch)
+    assert publication.publish_batch(SPEC, storage, report)
+    part = publication.published(SPEC, storage, WEEKS[0])
+    assert (part.content, part.order, part.rows) == (report.identity, 1, report.rows_good)
     with pytest.raises(NotPublished, match="no features"):
-        features.feature_set(SPEC, storage, report.batch)
+        feature_sets.feature_set(SPEC, storage, report.batch)
 
 
 def test_publishing_the_same_content_again_has_nothing_to_do(ingested: Settings):
     before = state(ingested)
     report = validate(SPEC, ingested, WEEKS[1])
-    assert not features.publish_batch(SPEC, Storage.of(ingested), report)
+    assert is_done(ingested, report)
     assert state(ingested) == before
 
 
 def test_publication_without_its_features_is_done_again(ingested: Settings):
     report = validate(SPEC, ingested, WEEKS[1])
     Storage.of(ingested).delete(f"flights/reports/partition={WEEKS[1]}/features.json")
-    assert features.publish_batch(SPEC, Storage.of(ingested), report)
+    assert not is_done(ingested, report)
 
 
 def test_materializing_twice_gives_the_same_feature_set(ingested: Settings):
     batch = SPEC.batch_ref(WEEKS[-1])
-    before = features.feature_set(SPEC, Storage.of(ingested), batch)
-    content = Storage.of(ingested).read(before.key)
-    assert features.materialize(SPEC, ingested, batch) == before
-    assert Storage.of(ingested).read(before.key) == content
+    before = feature_sets.feature_set(SPEC, Storage.of(ingested), batch)
+    content = state(ingested)
+    assert feature_sets.materialize(SPEC, ingested, batch) == before
+    assert state(ingested) == content
 
 
 def test_refused_batch_leaves_the_last_good_data_in_force(ingested: Settings):
@@ -254,58 +273,58 @@ def test_refused_batch_leaves_the_last_good_data_in_force(ingested: Settings):
     with pytest.raises(
         BatchRefused, match=r"column_to_exist.*'distance' is missing.*stays in force"
     ):
-        features.publish_batch(SPEC, Storage.of(ingested), report)
+        publication.publish_batch(SPEC, Storage.of(ingested), report)
     assert state(ingested) == before
     assert len(joined(ingested, WEEKS[1])) == 6053
 
 
 def test_corrected_delivery_replaces_the_batch_and_its_features(ingested: Settings):
     storage = Storage.of(ingested)
-    before = features.feature_set(SPEC, storage, SPEC.batch_ref(WEEKS[1]))
+    before = feature_sets.feature_set(SPEC, storage, SPEC.batch_ref(WEEKS[1]))
     flights = flights_feed.flights_of(SPEC.batch_ref(WEEKS[1])).iloc[:-50]
     after = ingest(SPEC, ingested, WEEKS[1], flights)
     assert (after.rows, before.rows) == (len(flights), len(flights) + 50)
     assert after.sha256 != before.sha256
-    assert features.feature_set(SPEC, storage, SPEC.batch_ref(WEEKS[1])) == after
-    report = features.require_published(SPEC, storage, WEEKS[1])
-    assert storage.read_table(report.files["batch"]).num_rows == len(flights)
+    assert feature_sets.feature_set(SPEC, storage, SPEC.batch_ref(WEEKS[1])) == after
+    assert rows_in_force(ingested, WEEKS[1]).num_rows == len(flights)
 
 
 def test_publication_killed_before_its_last_step_keeps_the_old_batch_and_is_finished_later(
     ingested: Settings, monkeypatch: pytest.MonkeyPatch
 ):
     storage = Storage.of(ingested)
-    before = features.require_published(SPEC, storage, WEEKS[1])
+    before = publication.require_published(SPEC, storage, WEEKS[1])
     flights = flights_feed.flights_of(SPEC.batch_ref(WEEKS[1])).iloc[:-50]
     report = validate(SPEC, ingested, WEEKS[1], flights)
     with monkeypatch.context() as patch:
-        patch.setattr(Storage, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        kill_at(patch, "tables/rows/batch")
         with pytest.raises(KeyboardInterrupt):
-            features.publish_batch(SPEC, storage, report)
-    assert features.require_published(SPEC, storage, WEEKS[1]) == before
-    assert storage.read_table(before.files["batch"]).num_rows == len(flights) + 50
-    assert features.publish_batch(SPEC, storage, report)
-    assert features.require_published(SPEC, storage, WEEKS[1]) == report
+            publication.publish_batch(SPEC, storage, report)
+    assert publication.require_published(SPEC, storage, WEEKS[1]) == before
+    assert rows_in_force(ingested, WEEKS[1]).num_rows == len(flights) + 50
+    assert publication.publish_batch(SPEC, storage, report)
+    assert publication.require_published(SPEC, storage, WEEKS[1]).content == report.identity
 
 
-def test_tables_that_cannot_be_made_publish_nothing(empty: Settings, monkeypatch):
+def test_tables_that_cannot_be_made_make_no_features(empty: Settings, monkeypatch):
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(flights_tables, "_trailing_delay_rate", fail)
     report = validate(SPEC, empty, WEEKS[0])
+    publication.publish_batch(SPEC, Storage.of(empty), report)
     with pytest.raises(ZeroDivisionError):
-        features.publish_batch(SPEC, Storage.of(empty), report)
-    assert not Storage.of(empty).list("flights/features/made")
-    assert features.files_in_force(empty.storage_url, "flights/features/weather") == []
-    assert features.published(SPEC, Storage.of(empty), WEEKS[0]) is None
+        feature_sets.materialize(SPEC, empty, report.batch)
+    for table in TABLES:
+        assert table_of(empty, table).snapshot().version == -1
+    assert not is_done(empty, report)
 
 
 def test_older_batch_delivered_again_does_not_set_online_values_back(ingested: Settings):
     def online() -> pd.DataFrame:
         names = ["flights_weather:temp", "flights_origin_delays:origin_delay_rate"]
         keys = [{"origin": origin} for origin in ("EWR", "JFK", "LGA")]
-        store = features.feature_store(ingested)
+        store = definitions.feature_store(ingested)
         return store.get_online_features(features=names, entity_rows=keys).to_df()
 
     before = online()
@@ -329,12 +348,13 @@ def test_batches_in_any_order_end_in_the_same_tables_joins_and_online_values(
                 table_rows(empty, table, week), table_rows(shared, table, week)
             )
         batch = SPEC.batch_ref(week)
-        assert features.feature_set(SPEC, one, batch) == features.feature_set(SPEC, other, batch)
+        sets = [feature_sets.feature_set(SPEC, storage, batch) for storage in (one, other)]
+        assert sets[0].sha256 == sets[1].sha256
         pd.testing.assert_frame_equal(joined(empty, week), joined(shared, week))
     keys = [{"origin": origin} for origin in ("EWR", "JFK", "LGA")]
     names = ["flights_origin_delays:origin_delay_rate", "flights_weather:temp"]
     online, expected = (
-        features.feature_store(settings).get_online_features(features=names, entity_rows=keys)
+        definitions.feature_store(settings).get_online_features(features=names, entity_rows=keys)
         for settings in (empty, shared)
     )
     pd.testing.assert_frame_equal(online.to_df(), expected.to_df())
@@ -342,46 +362,48 @@ def test_batches_in_any_order_end_in_the_same_tables_joins_and_online_values(
 
 def test_batch_refreshes_only_later_ones_that_see_its_features(ingested: Settings):
     batch = SPEC.batch_ref(WEEKS[2])
-    assert features.refresh_later(SPEC, ingested, batch) == []
+    assert feature_sets.refresh_later(SPEC, ingested, batch) == []
     report = validate(SPEC, ingested, WEEKS[2], flights_feed.flights_of(batch).iloc[:-50])
-    features.publish_batch(SPEC, Storage.of(ingested), report)
-    features.materialize(SPEC, ingested, batch)
-    refreshed = features.refresh_later(SPEC, ingested, batch)
+    publication.publish_batch(SPEC, Storage.of(ingested), report)
+    feature_sets.materialize(SPEC, ingested, batch)
+    refreshed = feature_sets.refresh_later(SPEC, ingested, batch)
     assert [one.batch.partition for one in refreshed] == [WEEKS[3]]
-    assert features.refresh_later(SPEC, ingested, batch) == []
+    assert feature_sets.refresh_later(SPEC, ingested, batch) == []
 
 
 def test_publication_is_not_done_while_later_joins_are_stale(ingested: Settings):
     storage = Storage.of(ingested)
     flights = flights_feed.flights_of(SPEC.batch_ref(WEEKS[0])).iloc[:-50]
     report = validate(SPEC, ingested, WEEKS[0], flights)
-    assert features.publish_batch(SPEC, storage, report)
-    features.materialize(SPEC, ingested, report.batch)  # and killed before the later ones
-    assert features.publish_batch(SPEC, storage, report)
-    features.refresh_later(SPEC, ingested, report.batch)
-    assert not features.publish_batch(SPEC, storage, report)
+    assert publication.publish_batch(SPEC, storage, report)
+    feature_sets.materialize(SPEC, ingested, report.batch)  # and killed before the later ones
+    assert not is_done(ingested, report)
+    feature_sets.refresh_later(SPEC, ingested, report.batch)
+    assert is_done(ingested, report)
 
 
 def test_neighbours_published_at_once_leave_no_stale_table(
     shared: Settings, empty: Settings, monkeypatch: pytest.MonkeyPatch
 ):
-    """The second week comes in force while the first one, which knows nothing of it, does too."""
-    storage = Storage.of(empty)
+    """The first week comes in force while the second one, which looks back to it, is made."""
+    storage, make = Storage.of(empty), feature_sets.make_tables
     first, second = (validate(SPEC, empty, week) for week in WEEKS[:2])
-    write = Storage.write_json
+    publication.publish_batch(SPEC, storage, second)
 
-    def interrupted(self: Storage, key: str, content: object) -> None:
-        if key.endswith(f"{WEEKS[0]}/published.json"):
-            monkeypatch.setattr(Storage, "write_json", write)
-            assert features.publish_batch(SPEC, storage, second)
-        write(self, key, content)
+    def interrupted(*arguments: object) -> None:
+        monkeypatch.setattr(feature_sets, "make_tables", make)
+        publication.publish_batch(SPEC, storage, first)
+        feature_sets.materialize(SPEC, empty, first.batch)
+        make(*arguments)  # of what it saw before
 
-    monkeypatch.setattr(Storage, "write_json", interrupted)
-    assert features.publish_batch(SPEC, storage, first)
-    with pytest.raises(FileNotFoundError, match="being made"):
-        features.files_in_force(empty.storage_url, "flights/features/weather")
-    for report in (second, first):
-        features.materialize(SPEC, empty, report.batch)
+    monkeypatch.setattr(feature_sets, "make_tables", interrupted)
+    feature_sets.materialize(SPEC, empty, second.batch)
+    for week in WEEKS[:2]:
+        for table in TABLES:
+            pd.testing.assert_frame_equal(
+                table_rows(empty, table, week), table_rows(shared, table, week)
+            )
+    feature_sets.refresh_later(SPEC, empty, first.batch)
     for week in WEEKS[:2]:
         pd.testing.assert_frame_equal(joined(empty, week), joined(shared, week))
 
@@ -389,50 +411,63 @@ def test_neighbours_published_at_once_leave_no_stale_table(
 def test_batch_is_joined_again_if_another_comes_in_force_meanwhile(
     shared: Settings, empty: Settings, monkeypatch: pytest.MonkeyPatch
 ):
-    storage, join = Storage.of(empty), features.join
+    storage, real = Storage.of(empty), feature_sets.join
     first, second = (validate(SPEC, empty, week) for week in WEEKS[:2])
-    features.publish_batch(SPEC, storage, second)
+    publication.publish_batch(SPEC, storage, second)
 
     def late(*arguments: object) -> pa.Table:
-        found = join(*arguments)
-        monkeypatch.setattr(features, "join", join)
-        features.publish_batch(SPEC, storage, first)
+        found = real(*arguments)
+        monkeypatch.setattr(feature_sets, "join", real)
+        publication.publish_batch(SPEC, storage, first)
         return found
 
-    monkeypatch.setattr(features, "join", late)
-    found = features.materialize(SPEC, empty, second.batch)
-    assert found == features.feature_set(SPEC, Storage.of(shared), second.batch)
+    monkeypatch.setattr(feature_sets, "join", late)
+    found = feature_sets.materialize(SPEC, empty, second.batch)
+    expected = feature_sets.feature_set(SPEC, Storage.of(shared), second.batch)
+    assert found.sha256 == expected.sha256
     pd.testing.assert_frame_equal(joined(empty, WEEKS[1]), joined(shared, WEEKS[1]))
 
 
+def test_slow_neighbour_does_not_set_online_values_back(
+    shared: Settings, empty: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    # it wrote what was newest when it began, over what the next week had written meanwhile
+    for week in WEEKS[:2]:
+        ingest(SPEC, empty, week)
+    report = validate(SPEC, empty, WEEKS[2])
+    publication.publish_batch(SPEC, Storage.of(empty), report)
+    real = online._write
+
+    def late(*arguments: object) -> None:  # the next week is ingested whole before this one writes
+        monkeypatch.setattr(online, "_write", real)
+        ingest(SPEC, empty, WEEKS[3])
+        real(*arguments)
+
+    monkeypatch.setattr(online, "_write", late)
+    feature_sets.materialize(SPEC, empty, report.batch)
+    feature_sets.refresh_later(SPEC, empty, report.batch)
+    assert skew.check_skew(SPEC, empty, SPEC.batch_ref(WEEKS[3])).problems == ()
+    for week in WEEKS:
+        pd.testing.assert_frame_equal(joined(empty, week), joined(shared, week))
+
+
 def test_killed_publication_changes_no_feature(ingested: Settings, monkeypatch: pytest.MonkeyPatch):
-    # the tables used to be written one by one into their places, before the batch was in force
     before = {week: joined(ingested, week) for week in WEEKS}
     flights = flights_feed.flights_of(SPEC.batch_ref(WEEKS[1])).assign(arr_delay=100.0)
     report = validate(SPEC, ingested, WEEKS[1], flights)
-    write = Storage.write_json
-
-    def killed(self: Storage, key: str, content: object) -> None:
-        if key.endswith("published.json"):
-            raise KeyboardInterrupt
-        write(self, key, content)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Storage, "write_json", killed)
+        kill_at(patch, "tables/rows/batch")
         with pytest.raises(KeyboardInterrupt):
-            features.publish_batch(SPEC, Storage.of(ingested), report)
-    assert len(Storage.of(ingested).list("flights/features/made")) == 6  # made, not in force
+            publication.publish_batch(SPEC, Storage.of(ingested), report)
     for week in WEEKS:
-        rows = features.require_published(SPEC, Storage.of(ingested), week).files["batch"]
-        anew = features.join(SPEC, ingested, Storage.of(ingested).read_table(rows))
-        pd.testing.assert_frame_equal(anew.to_pandas(), before[week])
+        pd.testing.assert_frame_equal(join_anew(ingested, week), before[week])
 
 
 def test_batches_from_before_a_moved_start_are_left_out(ingested: Settings):
     # they used to raise, in training, in the monitor and in the status
     parts = SPEC.partitions.model_copy(update={"first": SPEC.batch_ref(WEEKS[2]).start})
     spec = SPEC.model_copy(update={"partitions": parts})
-    found = features.published_partitions(spec, Storage.of(ingested))
+    found = publication.published_partitions(spec, Storage.of(ingested))
     assert [batch.partition for batch in found] == list(WEEKS[2:])
 
 
@@ -456,7 +491,7 @@ def test_only_the_first_task_of_a_version_writes_to_the_registry(
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("applied again")
 
-    features.apply_definitions(SPEC, ingested)  # the copy of a home is another registry
+    definitions.apply_definitions(SPEC, ingested)  # the copy of a home is another registry
     before = registry_rows(ingested)
     assert len(before["feature_views"]) == 3
     monkeypatch.setattr(FeatureStore, "apply", fail)
@@ -468,17 +503,17 @@ def test_other_version_is_applied_once_and_so_is_a_return_to_the_first(
     ingested: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     applied: list[object] = []
-    features.apply_definitions(SPEC, ingested)  # the copy of a home is another registry
+    definitions.apply_definitions(SPEC, ingested)  # the copy of a home is another registry
     monkeypatch.setattr(FeatureStore, "apply", lambda _, objects: applied.append(objects))
-    features.apply_definitions(SPEC, ingested)
+    definitions.apply_definitions(SPEC, ingested)
     assert applied == []
     newer = tmp_path / "newer"
     newer.mkdir()
     (newer / "views.py").write_text("changed")
-    for repository, count in ((newer, 1), (features.FEATURE_REPO, 2)):
-        monkeypatch.setattr(features, "FEATURE_REPO", repository)
+    for repository, count in ((newer, 1), (definitions.FEATURE_REPO, 2)):
+        monkeypatch.setattr(definitions, "FEATURE_REPO", repository)
         for _ in range(2):
-            features.apply_definitions(SPEC, ingested)
+            definitions.apply_definitions(SPEC, ingested)
         assert len(applied) == count
 
 
@@ -490,9 +525,11 @@ def test_tasks_that_start_at_once_apply_once(ingested: Settings, monkeypatch: py
         time.sleep(1)
 
     monkeypatch.setattr(FeatureStore, "apply", slow)
-    Storage.of(ingested).delete("flights/features/.applied.json")
+    Storage.of(ingested).delete("flights/definitions/applied.json")
     with ThreadPoolExecutor(4) as threads:
-        for done in [threads.submit(features.apply_definitions, SPEC, ingested) for _ in range(4)]:
+        for done in [
+            threads.submit(definitions.apply_definitions, SPEC, ingested) for _ in range(4)
+        ]:
             done.result(timeout=30)
     assert len(applied) == 1
 
@@ -501,23 +538,23 @@ def test_task_that_was_killed_while_applying_is_taken_over(
     ingested: Settings, monkeypatch: pytest.MonkeyPatch
 ):
     storage = Storage.of(ingested)
-    storage.delete("flights/features/.applied.json")
-    storage.write_json("flights/features/.applying.json", {})
-    monkeypatch.setattr(features, "APPLY_SECONDS", 0.5)
-    features.apply_definitions(SPEC, ingested)
-    assert storage.exists("flights/features/.applied.json")
-    assert not storage.exists("flights/features/.applying.json")
+    storage.delete("flights/definitions/applied.json")
+    storage.write_json("flights/definitions/applying.json", {})
+    monkeypatch.setattr(definitions, "APPLY_SECONDS", 0.5)
+    definitions.apply_definitions(SPEC, ingested)
+    assert storage.exists("flights/definitions/applied.json")
+    assert not storage.exists("flights/definitions/applying.json")
 
 
 def test_partitions_in_force_are_listed_oldest_first(ingested: Settings, empty: Settings):
-    found = features.published_partitions(SPEC, Storage.of(ingested))
+    found = publication.published_partitions(SPEC, Storage.of(ingested))
     assert [batch.partition for batch in found] == list(WEEKS)
     assert all(isinstance(batch, BatchRef) for batch in found)
 
 
 def test_validated_files_alone_are_not_in_force(empty: Settings):
     validate(SPEC, empty, WEEKS[0])
-    assert features.published_partitions(SPEC, Storage.of(empty)) == []
+    assert publication.published_partitions(SPEC, Storage.of(empty)) == []
 
 
 # --- what a row may look like and still be joined -------------------------------------------------
@@ -550,10 +587,9 @@ def test_join_tells_which_feature_the_service_does_not_give(shared: Settings):
     spec = SPEC.model_copy(
         update={"features": SPEC.features.model_copy(update={"numeric": ("temp", "moon_phase")})}
     )
-    report = features.require_published(SPEC, Storage.of(shared), WEEKS[0])
-    rows = Storage.of(shared).read_table(report.files["batch"]).slice(0, 5)
+    rows = rows_in_force(shared, WEEKS[0]).slice(0, 5)
     with pytest.raises(DataError, match="gives no moon_phase; add it to the service"):
-        features.join(spec, shared, rows)
+        join.join(spec, shared, rows)
 
 
 def test_home_with_a_space_works_throughout(tmp_path: Path):
@@ -566,7 +602,7 @@ def test_home_with_a_space_works_throughout(tmp_path: Path):
 @pytest.mark.parametrize("path", ["nowhere:build", "feature_repo.flights_tables:nope", "x", ":"])
 def test_function_that_is_not_there_is_a_spec_error(path):
     with pytest.raises(SpecError, match="must be module:function"):
-        features.load_function(path)
+        definitions.load_function(path)
 
 
 def test_service_that_is_not_defined_is_a_spec_error():
@@ -574,7 +610,7 @@ def test_service_that_is_not_defined_is_a_spec_error():
         update={"features": SPEC.features.model_copy(update={"service": "flights_v9"})}
     )
     with pytest.raises(SpecError, match="defines no 'flights_v9'"):
-        features.service_of(spec)
+        definitions.service_of(spec)
 
 
 def test_first_batch_has_rates_of_its_own_settled_flights_only():
@@ -593,7 +629,7 @@ def test_first_batch_has_rates_of_its_own_settled_flights_only():
 
 def test_feature_set_record_survives_its_storage(shared: Settings):
     storage = Storage.of(shared)
-    found = features.feature_set(SPEC, storage, SPEC.batch_ref(WEEKS[0]))
+    found = feature_sets.feature_set(SPEC, storage, SPEC.batch_ref(WEEKS[0]))
     key = f"flights/reports/partition={WEEKS[0]}/features.json"
     assert storage.read_record(key, FeatureSet) == found
 
@@ -605,7 +641,7 @@ def test_suite_that_changed_puts_the_batch_in_force_anew(ingested: Settings, tmp
         (suites / path.name).write_text(path.read_text() + "\n")
     batch, storage = SPEC.batch_ref(WEEKS[1]), Storage.of(ingested)
     report = validation.validate_batch(SPEC, storage, batch, suites=suites)
-    assert features.publish_batch(SPEC, storage, report)
+    assert publication.publish_batch(SPEC, storage, report)
 
 
 def test_batches_are_published_and_joined_on_s3_as_on_files(

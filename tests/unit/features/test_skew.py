@@ -7,10 +7,9 @@ import pytest
 
 from include.demo import churn_feed, flights_feed
 from include.retraining.__main__ import main
-from include.retraining.data import validation
+from include.retraining.data import publication, validation
 from include.retraining.errors import NotPublished
-from include.retraining.features import feature_sets as features
-from include.retraining.features import skew
+from include.retraining.features import definitions, feature_sets, skew
 from include.retraining.records import SkewReport
 from include.retraining.settings import Settings
 from include.retraining.spec import MODELS_DIR, load_spec
@@ -30,7 +29,7 @@ def differing(report: SkewReport) -> set[str]:
 @pytest.mark.parametrize("week", [WEEKS[0], WEEKS[-1]])
 def test_every_feature_is_served_online_as_it_is_offline(ingested: Settings, week):
     report = skew.check_skew(SPEC, ingested, SPEC.batch_ref(week))
-    service = features.feature_store(ingested).get_feature_service(SPEC.features.service)
+    service = definitions.feature_store(ingested).get_feature_service(SPEC.features.service)
     names = {one.name for view in service.feature_view_projections for one in view.features}
     assert {one.name for one in report.features} == names >= RATES | {"minute_of_day", "temp"}
     assert report.at == LAST.end  # whatever batch the keys are of
@@ -54,7 +53,9 @@ def test_ages_are_those_of_the_youngest_row(ingested: Settings):
 
 def test_publication_that_was_not_materialized_is_told(ingested: Settings):
     flights = flights_feed.flights_of(LAST).assign(arr_delay=100.0)
-    features.publish_batch(SPEC, Storage.of(ingested), validate(SPEC, ingested, WEEKS[-1], flights))
+    publication.publish_batch(
+        SPEC, Storage.of(ingested), validate(SPEC, ingested, WEEKS[-1], flights)
+    )
     report = skew.check_skew(SPEC, ingested, LAST)
     assert differing(report) == RATES
     alert = alerts.of_skew(report)
@@ -62,7 +63,7 @@ def test_publication_that_was_not_materialized_is_told(ingested: Settings):
     assert "origin_delay_rate" in alert.text
     assert "online, " in alert.text
     assert "clear materialize_features" in alert.text
-    features.materialize(SPEC, ingested, LAST)
+    feature_sets.materialize(SPEC, ingested, LAST)
     assert skew.check_skew(SPEC, ingested, LAST).problems == ()
 
 
@@ -91,12 +92,12 @@ def test_rows_of_a_batch_that_is_being_materialized_are_left_out(ingested: Setti
 
 
 def test_key_that_is_not_online_at_all_is_told(ingested: Settings, monkeypatch):
-    get = features.feature_store(ingested).get_online_features
+    get = definitions.feature_store(ingested).get_online_features
 
     def without(features, entity_rows):
         return get(features=features, entity_rows=[row | {"origin": "XXX"} for row in entity_rows])
 
-    monkeypatch.setattr(features.feature_store(ingested), "get_online_features", without)
+    monkeypatch.setattr(definitions.feature_store(ingested), "get_online_features", without)
     report = skew.check_skew(SPEC, ingested, LAST)
     assert {"temp", "origin_delay_rate"} <= differing(report)
     assert "None online" in "".join(report.problems)
@@ -134,8 +135,8 @@ def test_every_feature_of_the_second_example_is_served_as_it_is_offline(empty: S
             spec.partition_key(spec.partitions.first + number * spec.partitions.length)
         )
         churn_feed.land(storage, batch)
-        features.publish_batch(spec, storage, validation.validate_batch(spec, storage, batch))
-        features.materialize(spec, empty, batch)
+        publication.publish_batch(spec, storage, validation.validate_batch(spec, storage, batch))
+        feature_sets.materialize(spec, empty, batch)
     report = skew.check_skew(spec, empty, batch)
     assert {one.name for one in report.features} == {
         "recent_orders",
