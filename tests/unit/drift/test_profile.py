@@ -137,7 +137,7 @@ def test_a_profile_of_another_version_is_refused(profile: ReferenceProfile) -> N
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, reader.schema.with_metadata(metadata)):
             pass
-        with pytest.raises(DataError, match=f"format version 4, got {got}"):
+        with pytest.raises(DataError, match=f"format version 5, got {got}"):
             ReferenceProfile.from_bytes(sink.getvalue().to_pybytes())
 
 
