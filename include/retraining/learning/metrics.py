@@ -64,12 +64,12 @@ def measure(
     The ends stay inside the metric's range. A metric in [0, 1] has the score interval of a share of
     as many rows as would give it the same variance (Wilson, 1927); others are symmetric in the
     logarithm of the loss, or of ``1 - R2``, whose scatter grows with it. An interval without ends
-    where the rows cannot carry the metric.
+    where the rows cannot carry the metric, or there is one alone.
 
     By simulation, 95 % intervals cover 93 to 97 % from 300 rows on, for an area under the ROC curve
-    of up to 0.99. They cover less, about 90 %, where some 15 positives of 300 rows are told apart
-    nearly perfectly, and for the root mean squared error where errors have no fourth moment to
-    speak of: a sample then seldom holds the errors that make up the metric.
+    of up to 0.99. They cover less, 90 to 93 %, where a class has only 15 to 30 rows and most of
+    them are told apart, and for the root mean squared error where the errors have heavy tails: a
+    sample then seldom holds the rows that make up the metric.
 
     References
     ----------
@@ -78,7 +78,7 @@ def measure(
     """
     whole = value(metric, labels, scores)
     low, high = float("-inf"), float("inf")
-    if np.isfinite(whole):
+    if np.isfinite(whole) and len(labels) > 1:
         error, z = _scatter(_influences(metric, labels, scores), confidence)
         if metric in _SHARES:
             low, high = _share_interval(whole, error, z, _least_rows(metric, labels))
@@ -238,18 +238,20 @@ def _scatter(influences: Floats, confidence: float) -> tuple[float, float]:
         return 0.0, NormalDist().inv_cdf((1 + confidence) / 2)
     squares /= variance  # no fourth power may vanish
     uncertain = max(float(squares @ squares) - 1 / len(squares), 0.0)
-    freedom = 2 / max(uncertain, 1e-10)
+    freedom = 2 / max(uncertain, 1e-10)  # no difference from a normal quantile beyond
     return variance**0.5, float(stdtrit(freedom, (1 + confidence) / 2))
 
 
 def _share_interval(share: float, error: float, z: float, least: int) -> tuple[float, float]:
     """Give the score interval of a share of as many rows as its standard error tells of.
 
-    There are never fewer than `least` of them; and no more can be told where the error is 0, since
-    nothing went wrong yet, or everything did.
+    There are never fewer than `least` of them, and just those where nothing went wrong yet, or
+    everything did.
     """
     rows = float(least)
-    if error > 0:
+    if 0 < share < 1:
+        if error == 0:  # all scores are equal: what follows from that is certain
+            return share, share
         rows = max(rows, share * (1 - share) / error**2)
     shrunk = 1 + z**2 / rows
     middle = (share + z**2 / (2 * rows)) / shrunk

@@ -551,7 +551,7 @@ def test_gain_of_many_rows_with_one_of_a_class_is_not_certain(monkeypatch):
 def test_constant_scores_order_nothing():
     labels = np.repeat([0.0, 1.0], [60, 40])
     auc = metrics.measure("roc_auc", labels, np.full(100, 0.3))
-    assert auc.low < auc.value == 0.5 < auc.high
+    assert auc.low == auc.value == auc.high == 0.5  # whatever the rows
     precision = metrics.measure("average_precision", labels, np.full(100, 0.3))
     # every row is found at once: the share of positives, with the interval of a share
     assert precision.value == 0.4
@@ -565,6 +565,12 @@ def test_rows_that_cannot_carry_a_metric_have_no_interval(monkeypatch):
     monkeypatch.setattr(metrics, "MAX_RESAMPLED_ROWS", 4)
     scores = np.linspace(0, 1, 5)
     assert metrics.paired_gain("roc_auc", np.ones(5), scores, scores)[1:] == (-math.inf, math.inf)
+
+
+@pytest.mark.parametrize("metric", ["neg_mean_absolute_error", "neg_root_mean_squared_error"])
+def test_one_row_alone_does_not_tell_how_rows_scatter(metric):
+    found = metrics.measure(metric, floats(3), floats(5))
+    assert (found.low, found.value, found.high) == (-math.inf, -2, math.inf)
 
 
 def test_predictions_without_error_lose_nothing():
