@@ -184,8 +184,18 @@ class Grid:
 Cells: TypeAlias = Edges | Grid
 
 
-def cells_for(ordered: Values) -> Cells:
-    """Choose the cells for a sorted reference without NaN."""
+def cells_for(ordered: Values, *, quantiles: int | None = None) -> Cells:
+    """Choose the cells for a sorted reference without NaN.
+
+    Parameters
+    ----------
+    ordered : ndarray of shape (n_reference,)
+        The reference.
+    quantiles : int, optional
+        How many edges to cut at where there is no grid, if the cells are to stand for the values
+        alone: then there are more than a search needs, and where the reference has no more
+        different values than this, one for each of them, so that nothing is left open.
+    """
     if len(ordered) >= _GRID_ROWS and ordered.dtype == np.float64:
         grid = Grid.over(ordered)
         if grid:
@@ -194,7 +204,9 @@ def cells_for(ordered: Values) -> Cells:
             coarse = held[held > step].sum()
             if coarse <= _COARSE * len(ordered) and np.max(held) <= _COARSEST * step:
                 return grid
-    return Edges.at_quantiles(ordered)
+    if quantiles and np.count_nonzero(ordered[1:] != ordered[:-1]) < quantiles:
+        return Edges(np.unique(ordered))
+    return Edges.at_quantiles(ordered, quantiles)
 
 
 def ranks(ordered: Values, at: Values) -> tuple[Counts, Counts]:

@@ -153,7 +153,7 @@ def _measure_numeric(
 ) -> FeatureDrift:
     comparisons, policy, at = setting
     current = window.counted(reference.name, reference.counts.cells)
-    n, m = len(reference.values), current.present
+    n, m = reference.present, current.present
     bounds = p_value = shift = errors = trend_limit = None
     findings = []
     if n and m:
@@ -168,9 +168,12 @@ def _measure_numeric(
             at=at,
         )
         errors, trend_limit = thresholds.shift_errors, thresholds.trend_limit
-        if not current.at_hand:
+        if not current.at_hand or not reference.is_complete:
             bounds = gap_bounds(reference.counts, current.counts)
-        if bounds is None or bounds.low <= thresholds.distance.value < bounds.high:
+        # Without the reference's values nothing narrows the interval: drift is what is certain.
+        if bounds is None or (
+            reference.is_complete and bounds.low <= thresholds.distance.value < bounds.high
+        ):
             exact = exact_gap(reference.values, reference.counts, current.counts, current.inside)
             bounds = Bounds(exact, exact)
         p_value = ks_p_value(bounds.low, n, m)
@@ -212,7 +215,8 @@ def _measure_numeric(
 def _extras(reference: NumericProfile, current: NumericColumn) -> _Extras:
     """Give what others report about a drifted column; nothing where it would have to be read again.
 
-    Both look at every value on both sides once more, so an ordinary column goes without.
+    Both look at every value on both sides once more, so an ordinary column goes without. Where the
+    reference is kept as quantiles, they stand for it.
     """
     if not current.at_hand:
         return _Extras()
@@ -301,7 +305,7 @@ def _missing_finding(
     comparisons, policy, at = setting
     if not reference.rows or not current.rows:
         return None
-    n, m = len(reference.values), current.present
+    n, m = reference.present, current.present
     before, now = 1 - n / reference.rows, 1 - m / current.rows
     share = (n + m) / (reference.rows + current.rows)
     alpha = policy.alpha / comparisons * MISSING_SHARE
@@ -408,9 +412,7 @@ def _numeric_reason(
     if not reference.rows or not current.rows:
         parts.append(f"no rows {_sides(not reference.rows, not current.rows)}: no verdict")
     elif not values:
-        parts.append(
-            f"all values are missing {_sides(not len(reference.values), not current.present)}"
-        )
+        parts.append(f"all values are missing {_sides(not reference.present, not current.present)}")
         parts += [] if missing and missing.is_drift else ["nothing to compare, no verdict"]
     if values:
         if _is_constant(reference.values) and not values.distance:
@@ -423,7 +425,7 @@ def _numeric_reason(
     elif values and shift and values.limit is None and shift.limit is not None:
         parts.append(_explain(shift, policy))  # D could not be judged, it could
     if missing and missing.is_drift:
-        before = 1 - len(reference.values) / reference.rows
+        before = 1 - reference.present / reference.rows
         now = 1 - current.present / current.rows
         parts.append(
             f"the share of missing values went from {before:.1%} to {now:.1%}, {_times(missing)}"

@@ -3,6 +3,11 @@
 A profile is an Arrow IPC file with one record batch per column. It is read lazily and without
 copying, so a profile opened from disk costs memory only for the columns and values a check looks
 at.
+
+Every check downloads it, so its size is bounded. All values of a column are kept, sorted, while
+they fit into the column's part of `VALUE_BYTES`: then a distance is exact. Of a longer reference
+only the counts in its cells are kept, and some quantiles of it for what others report; then a
+distance is a certified interval, at most as wide as the largest share of the reference in one cell.
 """
 
 from __future__ import annotations
@@ -29,7 +34,9 @@ from include.retraining.drift.levels import compare_levels
 from include.retraining.drift.number_types import union
 from include.retraining.errors import DataError
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
+VALUE_BYTES = 2**25  # of all columns together: 150,000 rows of 27 numeric columns, 12,000 of 350
+QUANTILES = 4096  # kept of a longer reference, and the least number of cells that stand for it
 _BLOCK_QUANTILES = 1000  # to read the dependence of rows off parts of windows
 _VERSION_KEY = b"drift_profile_version"
 _HEADER_KEY = b"drift_profile_header"  # what is known without touching a column
@@ -38,9 +45,12 @@ _SCHEMA = pa.schema(
         ("name", pa.string()),
         ("kind", pa.string()),
         ("rows", pa.int64()),
-        ("float_values", pa.large_list(pa.float64())),  # one of the two holds the sorted values
+        (
+            "float_values",
+            pa.large_list(pa.float64()),
+        ),  # one of the two: sorted values, or quantiles
         ("whole_values", pa.large_list(pa.int64())),
-        ("values_before", pa.list_(pa.int64())),  # each cell, and the end
+        ("values_before", pa.list_(pa.uint32())),  # each cell, and the end; no memory sorts 2**32
         ("grid", pa.list_(pa.float64())),  # one of the three says how the cells are cut
         ("float_edges", pa.list_(pa.float64())),
         ("whole_edges", pa.list_(pa.int64())),
@@ -60,7 +70,11 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class NumericProfile:
-    """A numeric column of the reference."""
+    """A numeric column of the reference.
+
+    `values` are all there are, sorted; or, where they would be too many to keep, `QUANTILES` of
+    them at equal steps, both ends included.
+    """
 
     name: str
     rows: int
@@ -70,6 +84,16 @@ class NumericProfile:
     shift_history: History
     missing_history: History
     kind: Literal["numeric"] = "numeric"
+
+    @property
+    def present(self) -> int:
+        """The number of rows that have a value."""
+        return self.counts.size
+
+    @property
+    def is_complete(self) -> bool:
+        """Are all values kept?"""
+        return len(self.values) == self.present
 
 
 @dataclass(frozen=True)
@@ -138,7 +162,8 @@ class ReferenceProfile:
         if starts and len(starts) != len(windows):
             raise DataError(f"starts: must be one per window, got {len(starts)} of {len(windows)}")
         opened = [Columns(window, categorical=categorical) for window in windows]
-        batches = [_numeric_batch(name, opened) for name in numeric]
+        kept = VALUE_BYTES // 8 // max(len(numeric), 1)
+        batches = [_numeric_batch(name, opened, kept=kept) for name in numeric]
         batches += [_categorical_batch(name, opened) for name in categorical]
         columns = [(name, "numeric") for name in numeric]
         columns += [(name, "categorical") for name in categorical]
@@ -228,11 +253,13 @@ def _read(source: pa.NativeFile) -> tuple[dict[str, Any], pa.RecordBatchFileRead
     return header, reader
 
 
-def _numeric_batch(name: str, windows: Sequence[Columns]) -> pa.RecordBatch:
+def _numeric_batch(name: str, windows: Sequence[Columns], *, kept: int) -> pa.RecordBatch:
+    """Profile one numeric column; of more than `kept` values, only quantiles are kept."""
     blocks = [window.numeric_blocks(name, PARTS) for window in windows]
     samples = [union(parts) for parts in blocks]
     values = union(samples)
-    cells = cells_for(values)
+    is_complete = len(values) <= max(kept, QUANTILES)
+    cells = cells_for(values, quantiles=None if is_complete else QUANTILES)
     counts = cells.count(values)
     rows = np.array([window.rows for window in windows])
     present = np.array([len(sample) for sample in samples])
@@ -252,6 +279,8 @@ def _numeric_batch(name: str, windows: Sequence[Columns]) -> pa.RecordBatch:
     rough = Edges.at_quantiles(values, min(len(values), _BLOCK_QUANTILES))
     held = np.array([[rough.count(block).held for block in window] for window in blocks])
     dependence = read_dependence(held)
+    if not is_complete:
+        values = values[np.linspace(0, len(values) - 1, QUANTILES).astype(np.int64)]
     whole = values.dtype.kind == "i"
     return _batch(
         name=name,
@@ -353,7 +382,7 @@ def _decode(batch: pa.RecordBatch, starts: NDArray[np.datetime64] | None) -> Col
         one("name"),
         one("rows"),
         values,
-        CellCounts(_cells(batch), numbers("values_before")),
+        CellCounts(_cells(batch), numbers("values_before").astype(np.int64)),
         History(numbers("window_present"), numbers("window_distances"), starts, dependence[0]),
         History(numbers("window_present"), numbers("window_shifts"), starts, dependence[1]),
         History(numbers("window_rows"), numbers("window_missing_changes"), starts),

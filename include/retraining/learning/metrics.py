@@ -1,7 +1,22 @@
-"""Metrics of predictions with bootstrap confidence intervals, alone and as a paired difference.
+r"""Metrics of predictions with confidence intervals, alone and as a paired difference.
 
 Higher is better for all of them; what is a loss bears ``neg_``, as in scikit-learn. Each works on
 weighted rows, so that a bootstrap draw is one row of weights and no copy of the data.
+
+The interval of one metric comes from its influence function: how far the metric moves per unit of
+weight that one row gains. Over the number of rows, its squares add up to the metric's variance,
+
+.. math:: \operatorname{var}(T) = \sum_i \psi_i^2, \quad \psi_i = \mathrm{IF}(x_i) / n
+
+which is the squared standard error for a mean, DeLong's variance for the area under the ROC curve,
+and the delta method for the others; time and memory grow with the rows, not with rows times draws.
+The difference of two models has the differences of their influences, row by row.
+
+References
+----------
+Hampel, F. R. (1974). The influence curve and its role in robust estimation. Journal of the American
+Statistical Association 69, 383-393.
+van der Vaart, A. W. (1998). Asymptotic Statistics. Cambridge University Press, ch. 3 and 20.
 """
 
 from __future__ import annotations
@@ -20,13 +35,17 @@ Floats = NDArray[np.float64]
 Weighted = Callable[[Floats], Floats]
 
 RESAMPLES = 1000
-CHUNK = 50
+CHUNK = 50  # draws at once
+_CHUNK_WEIGHTS = 2_500_000  # of all draws at once: 20 MB an array, of which some eight are alive
+# More rows than these are not resampled: 1,000 draws of them take some 20 CPU seconds, and know the
+# ends of an interval less well than the influences do.
+MAX_RESAMPLED_ROWS = 100_000
 
 
 def measure(
-    metric: Metric, labels: Floats, scores: Floats, *, confidence: float = 0.95, seed: int = 0
+    metric: Metric, labels: Floats, scores: Floats, *, confidence: float = 0.95
 ) -> Performance:
-    """Give a metric with its bootstrap percentile interval.
+    """Give a metric with its interval, from the influence of each row.
 
     Parameters
     ----------
@@ -39,13 +58,32 @@ def measure(
         value.
     confidence : float
         Of the two-sided interval.
-    seed : int
-        Of the resampling.
+
+    Notes
+    -----
+    The ends stay inside the metric's range. A metric in [0, 1] has the score interval of a share of
+    as many rows as would give it the same variance (Wilson, 1927); others are symmetric in the
+    logarithm of the loss, or of ``1 - R2``, whose scatter grows with it. An interval without ends
+    where the rows cannot carry the metric, or there is one alone.
+
+    By simulation, 95 % intervals cover 93 to 97 % from 300 rows on, for an area under the ROC curve
+    of up to 0.99. They cover less, 90 to 93 %, where a class has only 15 to 30 rows and most of
+    them are told apart, and for the root mean squared error where the errors have heavy tails: a
+    sample then seldom holds the rows that make up the metric.
+
+    References
+    ----------
+    Wilson, E. B. (1927). Probable inference, the law of succession, and statistical inference.
+    Journal of the American Statistical Association 22, 209-212.
     """
-    weighted = _weighted_metric(metric, labels, scores)
-    draws = _resample(len(labels), seed, weighted)[0]
-    low, high = _interval(draws, confidence)
-    whole = float(weighted(np.ones((1, len(labels))))[0])
+    whole = value(metric, labels, scores)
+    low, high = float("-inf"), float("inf")
+    if np.isfinite(whole) and len(labels) > 1:
+        error, z = _scatter(_influences(metric, labels, scores), confidence)
+        if metric in _SHARES:
+            low, high = _share_interval(whole, error, z, _least_rows(metric, labels))
+        else:
+            low, high = _loss_interval(whole, error, z, best=1.0 if metric == "r2" else 0.0)
     return Performance(metric=metric, rows=len(labels), value=whole, low=low, high=high)
 
 
@@ -66,14 +104,29 @@ def paired_gain(
     """Give candidate minus champion on the same rows, and the ends of its interval.
 
     Both are resampled with the same rows each time, so that what is common to them cancels out
-    (paired percentile bootstrap; Efron and Tibshirani, 1993, ch. 13).
+    (paired percentile bootstrap; Efron and Tibshirani, 1993, ch. 13). Beyond `MAX_RESAMPLED_ROWS`
+    the interval is the one that the bootstrap comes to with many rows and draws: around the
+    gain, with the differences of the influences of each row.
+
+    Parameters
+    ----------
+    metric, labels
+        As of `measure`.
+    candidate, champion : ndarray of shape (n_rows,) or (n_rows, n_classes)
+        Scores of the same rows.
+    confidence : float
+        Of the two-sided interval.
+    seed : int
+        Of the resampling.
     """
     one = _weighted_metric(metric, labels, candidate)
     other = _weighted_metric(metric, labels, champion)
-    first, second = _resample(len(labels), seed, one, other)
-    low, high = _interval(first - second, confidence)
     everything = np.ones((1, len(labels)))
-    return float(one(everything)[0] - other(everything)[0]), low, high
+    gain = float(one(everything)[0] - other(everything)[0])
+    if len(labels) > MAX_RESAMPLED_ROWS:
+        return gain, *_paired_interval(metric, labels, (candidate, champion), gain, confidence)
+    first, second = _resample(len(labels), seed, one, other)
+    return gain, *_interval(first - second, confidence)
 
 
 def delong_gain(
@@ -90,22 +143,13 @@ def delong_gain(
     DeLong, DeLong and Clarke-Pearson (1988), Biometrics 44(3); by midranks as in Sun and Xu (2014),
     IEEE Signal Processing Letters 21(11).
     """
-    from scipy.stats import rankdata
-
     positive = labels == 1
     ones, zeros = int(positive.sum()), int((~positive).sum())
-
-    def outscored(scores: Floats) -> tuple[Floats, Floats]:
-        ranks = rankdata(scores)
-        of_ones = (ranks[positive] - rankdata(scores[positive])) / zeros
-        of_zeros = 1 - (ranks[~positive] - rankdata(scores[~positive])) / ones
-        return of_ones, of_zeros
-
-    (ours_1, ours_0), (theirs_1, theirs_0) = outscored(candidate), outscored(champion)
-    gain = float((ours_1 - theirs_1).mean())
+    change = _outscored(positive, candidate) - _outscored(positive, champion)
+    gain = float(change[positive].mean())
     if min(ones, zeros) < 2:
         return gain, float("-inf"), float("inf")
-    variance = (ours_1 - theirs_1).var(ddof=1) / ones + (ours_0 - theirs_0).var(ddof=1) / zeros
+    variance = change[positive].var(ddof=1) / ones + change[~positive].var(ddof=1) / zeros
     reach = NormalDist().inv_cdf((1 + confidence) / 2) * float(np.sqrt(variance))
     return gain, gain - reach, gain + reach
 
@@ -136,11 +180,13 @@ def calibration_error(labels: Floats, scores: Floats, *, bins: int = 10) -> floa
 def _resample(rows: int, seed: int, *metrics: Weighted) -> list[Floats]:
     generator = np.random.default_rng(seed)
     chunks: list[list[Floats]] = [[] for _ in metrics]
-    offsets = np.arange(CHUNK)[:, None] * rows
-    for _ in range(RESAMPLES // CHUNK):
-        picked = generator.integers(rows, size=(CHUNK, rows)) + offsets  # ten times multinomial()
-        counts = np.bincount(picked.ravel(), minlength=CHUNK * rows).astype(np.float64)
-        weights = counts.reshape(CHUNK, rows)
+    most = max(1, min(CHUNK, _CHUNK_WEIGHTS // max(rows, 1)))
+    for start in range(0, RESAMPLES, most):
+        draws = min(most, RESAMPLES - start)
+        offsets = np.arange(draws)[:, None] * rows
+        picked = generator.integers(rows, size=(draws, rows)) + offsets  # ten times multinomial()
+        counts = np.bincount(picked.ravel(), minlength=draws * rows).astype(np.float64)
+        weights = counts.reshape(draws, rows)
         for chunk, metric in zip(chunks, metrics, strict=True):
             chunk.append(metric(weights))
     return [np.concatenate(chunk) for chunk in chunks]
@@ -153,6 +199,204 @@ def _interval(draws: Floats, confidence: float) -> tuple[float, float]:
     tail = (1 - confidence) / 2
     low, high = np.quantile(known, [tail, 1 - tail])
     return float(low), float(high)
+
+
+# --- intervals from the influence of each row ----------------------------------------------------
+
+_SHARES = frozenset({"roc_auc", "average_precision", "accuracy", "balanced_accuracy"})  # in [0, 1]
+
+
+def _paired_interval(
+    metric: Metric,
+    labels: Floats,
+    scores: tuple[Floats, Floats],
+    gain: float,
+    confidence: float,
+) -> tuple[float, float]:
+    if not np.isfinite(gain):
+        return float("-inf"), float("inf")
+    influences = _influences(metric, labels, scores[0])
+    # What both lack must not cancel out: a single row of a class may differ by all there is.
+    influences -= _influences(metric, labels, scores[1], alone=-0.5)
+    error, quantile = _scatter(influences, confidence)
+    return gain - quantile * error, gain + quantile * error
+
+
+def _scatter(influences: Floats, confidence: float) -> tuple[float, float]:
+    """Give the standard error, and how many of them the interval reaches to either side.
+
+    The quantile is Student's, with the degrees of freedom of a variance that is a sum of squares
+    (Satterthwaite, 1946, Biometrics Bulletin 2): twice its square over its own variance. Where a
+    few rows make up most of the scatter, as the positives do where they are rare, it is estimated
+    from those few.
+    """
+    from scipy.special import stdtrit
+
+    squares = influences**2
+    variance = float(squares.sum())
+    if variance == 0:
+        return 0.0, NormalDist().inv_cdf((1 + confidence) / 2)
+    squares /= variance  # no fourth power may vanish
+    uncertain = max(float(squares @ squares) - 1 / len(squares), 0.0)
+    freedom = 2 / max(uncertain, 1e-10)  # no difference from a normal quantile beyond
+    return variance**0.5, float(stdtrit(freedom, (1 + confidence) / 2))
+
+
+def _share_interval(share: float, error: float, z: float, least: int) -> tuple[float, float]:
+    """Give the score interval of a share of as many rows as its standard error tells of.
+
+    There are never fewer than `least` of them, and just those where nothing went wrong yet, or
+    everything did.
+    """
+    rows = float(least)
+    if 0 < share < 1:
+        if error == 0:  # all scores are equal: what follows from that is certain
+            return share, share
+        rows = max(rows, share * (1 - share) / error**2)
+    shrunk = 1 + z**2 / rows
+    middle = (share + z**2 / (2 * rows)) / shrunk
+    reach = z / shrunk * np.sqrt(share * (1 - share) / rows + (z / (2 * rows)) ** 2)
+    # Rounding may not push the value out of its own interval.
+    return max(0.0, min(share, float(middle - reach))), min(1.0, max(share, float(middle + reach)))
+
+
+def _loss_interval(found: float, error: float, z: float, *, best: float) -> tuple[float, float]:
+    """Give the interval that is normal in the logarithm of what is lost on the `best` value."""
+    lost = best - found
+    if lost <= 0:
+        return found, found
+    factor = float(np.exp(min(z * error / lost, 700.0)))  # beyond, the float overflows
+    return best - lost * factor, best - lost / factor
+
+
+def _least_rows(metric: Metric, labels: Floats) -> int:
+    """Give of how many rows, at least, a metric in [0, 1] is the share.
+
+    The variance of an area under the ROC curve A is at most A (1 - A) over the rows of the smaller
+    class (Birnbaum and Klose, 1957, Annals of Mathematical Statistics 28); that of a mean of
+    recalls at most that of a share of the smallest class.
+    """
+    if metric == "accuracy":
+        return len(labels)
+    if metric == "average_precision":
+        return int((labels == 1).sum())
+    held = np.unique(labels, return_counts=True)[1]
+    return int(min(held.min(), len(labels) - held.max()) if metric == "roc_auc" else held.min())
+
+
+def _influences(metric: Metric, labels: Floats, scores: Floats, *, alone: float = 0.5) -> Floats:
+    """Give the influence of each row over the number of rows, of shape (n_rows,).
+
+    Their squares add up to the variance; as in DeLong's and that of a mean, those of a class of n
+    rows are larger by n / (n - 1). How a class scatters of which there is one row alone is unknown:
+    it counts as `alone`, half of the range of values in [0, 1], which is the most there can be.
+    """
+    if metric == "roc_auc":
+        if scores.ndim == 2:
+            return _macro_auc_influences(labels, scores, alone)
+        return _auc_influences(labels == 1, scores, alone)
+    if metric == "average_precision":
+        return _average_precision_influences(labels, scores, alone)
+    if metric == "balanced_accuracy":
+        right = _contributions(metric, labels, scores)
+        numbers, row_class, held = np.unique(labels, return_inverse=True, return_counts=True)
+        recall = np.bincount(row_class, right) / held
+        found = _centred(right - recall[row_class], held[row_class], alone)
+        return found / len(numbers)
+    rows = len(labels)
+    if metric == "r2":
+        around = (labels - labels.mean()) ** 2
+        squared = (labels - scores) ** 2
+        spread = around.mean()
+        return _centred((squared.mean() / spread * around - squared) / spread, rows, alone)
+    found = _contributions(metric, labels, scores)
+    mean = found.mean()
+    found = _centred(found - mean, rows, alone)
+    if metric == "neg_root_mean_squared_error":
+        found = found / (-2 * np.sqrt(mean)) if mean > 0 else found
+    return found
+
+
+def _centred(away: Floats, held: NDArray[np.intp] | int, alone: float) -> Floats:
+    """Scale distances from the mean of a class of `held` rows to what their mean scatters by."""
+    held = np.asarray(held, dtype=np.float64)
+    found: Floats = np.where(held > 1, away / np.sqrt(held * np.maximum(held - 1, 1)), alone)
+    return found
+
+
+def _outscored(positive: NDArray[np.bool_], scores: Floats) -> Floats:
+    """Give the share of negatives below each positive, and of positives above each negative.
+
+    Of shape (n_rows,); equal scores count half.
+    """
+    order, starts, held = _levels(scores)
+    of_level = positive[order]
+    ones = np.add.reduceat(of_level, starts, dtype=np.float64)
+    zeros = held - ones
+    ones_below = np.repeat(np.cumsum(ones) - ones / 2, held)
+    zeros_below = np.repeat(np.cumsum(zeros) - zeros / 2, held)
+    found = np.empty(len(scores))
+    found[order] = np.where(of_level, zeros_below / zeros.sum(), 1 - ones_below / ones.sum())
+    return found
+
+
+def _levels(scores: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Give the order of the scores, where each different one starts in it, and its rows."""
+    order = np.argsort(scores)
+    ordered = scores[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    return order, starts, np.diff(np.r_[starts, len(scores)])
+
+
+def _auc_influences(positive: NDArray[np.bool_], scores: Floats, alone: float) -> Floats:
+    """Give what DeLong's variance is the sum of squares of."""
+    found = _outscored(positive, scores)
+    for of_class in (positive, ~positive):
+        shares = found[of_class]
+        found[of_class] = _centred(shares - shares.mean(), len(shares), alone)
+    return found
+
+
+def _macro_auc_influences(labels: Floats, scores: Floats, alone: float) -> Floats:
+    """Average the influences on each class against the rest; those all or none do not count."""
+    found = np.zeros(len(labels))
+    classes = 0
+    for number in range(scores.shape[1]):
+        positive = labels == number
+        if 0 < positive.sum() < len(labels):
+            found += _auc_influences(positive, scores[:, number], alone)
+            classes += 1
+    return found / classes
+
+
+def _average_precision_influences(labels: Floats, scores: Floats, alone: float) -> Floats:
+    r"""Give the influences on the average precision.
+
+    With :math:`\pi(s)` the precision of all rows that score *s* or more, which are the share
+    :math:`G(s)`, *p* the share of positives and :math:`F_1` their part of the law of the scores,
+    AP is :math:`\int \pi\, dF_1 / p`. A row with label *y* and score *s* moves :math:`\pi(t)` by
+    :math:`(y - \pi(t)) / G(t)` for all *t* up to *s*, so that by the chain rule
+
+    .. math:: \mathrm{IF} = \frac1p \Big( y\,(\pi(s) - \mathrm{AP})
+              + \int_{t \le s} \frac{y - \pi(t)}{G(t)}\, dF_1(t) \Big)
+    """
+    order, starts, held = _levels(scores)
+    positives = labels[order]
+    ones = np.add.reduceat(positives, starts)
+    seen = len(labels) - starts  # rows that score as much or more
+    precision = np.cumsum(ones[::-1])[::-1] / seen
+    total = positives.sum()
+    whole = precision @ ones / total
+    gained = precision - whole + np.cumsum(ones / seen)  # by a positive
+    lost = np.cumsum(precision * ones / seen)  # by any row
+    found = np.empty(len(labels))
+    found[order] = (positives * np.repeat(gained, held) - np.repeat(lost, held)) / total
+    if total == 1:
+        found[labels == 1] = alone
+    return found
+
+
+# --- metrics of weighted rows ---------------------------------------------------------------------
 
 
 def _weighted_metric(metric: Metric, labels: Floats, scores: Floats) -> Weighted:
@@ -224,12 +468,16 @@ def _macro_auc(labels: Floats, scores: Floats) -> Weighted:
 
 def _balanced_accuracy(weights: Floats, *, labels: Floats, right: Floats) -> Floats:
     """Mean of each class's recall; classes without rows do not count."""
-    classes = labels == np.unique(labels)[:, None]
-    totals = weights @ classes.T.astype(np.float64)
-    hits = weights @ (classes * right).T
+    totals, hits = [], []
+    for number in np.unique(labels):  # not all at once: rows times classes are many
+        held = labels == number
+        of_class = weights[:, held]
+        totals.append(of_class.sum(axis=1))
+        hits.append(of_class @ right[held])
+    all_rows = np.column_stack(totals)
     with np.errstate(invalid="ignore"):
-        recall = np.where(totals > 0, hits / totals, 0)
-    mean: Floats = recall.sum(axis=1) / (totals > 0).sum(axis=1)
+        recall = np.where(all_rows > 0, np.column_stack(hits) / all_rows, 0)
+    mean: Floats = recall.sum(axis=1) / (all_rows > 0).sum(axis=1)
     return mean
 
 

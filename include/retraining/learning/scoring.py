@@ -69,6 +69,4 @@ def performance(
     known, scores = known[labelled], scores[labelled]
     if len(known) < spec.gate.min_rows or len(np.unique(known)) < 2:
         return None
-    return metrics.measure(
-        spec.gate.metric, known, scores, confidence=spec.gate.confidence, seed=spec.training.seed
-    )
+    return metrics.measure(spec.gate.metric, known, scores, confidence=spec.gate.confidence)

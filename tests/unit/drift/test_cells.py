@@ -156,3 +156,12 @@ def test_small_references_and_whole_ones_beyond_float64_get_edges() -> None:
     assert isinstance(cells_for(small), Edges)
     assert isinstance(cells_for(np.arange(2**60, 2**60 + 300_000)), Edges)
     assert GRID_CELLS == len(Grid(0.0, 1.0)) == np.iinfo(np.uint16).max + 1
+
+
+def test_cells_that_stand_for_the_values_leave_no_few_of_them_open() -> None:
+    few, many = np.repeat([1.0, 2.0, 5.0], [50, 1, 49]), np.arange(100.0)
+    assert cells_for(few, quantiles=3) == Edges(np.array([1.0, 2.0, 5.0]))
+    assert cells_for(few, quantiles=2) == Edges(np.array([1.0, 5.0]))
+    assert len(cells_for(many, quantiles=80)) == 161
+    assert cells_for(many) == Edges.at_quantiles(many)
+    assert len(cells_for(np.empty(0), quantiles=80)) == 1

@@ -6,11 +6,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from include.retraining.drift import cells as cells_module
+from include.retraining.drift import profile as profile_module
 from include.retraining.drift.measure import measure_columns
 from include.retraining.drift.profile import CategoricalProfile, NumericProfile, ReferenceProfile
 from include.retraining.drift.statistics import ks_distance, total_variation_distance
 from include.retraining.errors import DataError
+from include.retraining.records import FeatureDrift
 from include.retraining.spec import Drift
 
 
@@ -137,7 +142,7 @@ def test_a_profile_of_another_version_is_refused(profile: ReferenceProfile) -> N
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, reader.schema.with_metadata(metadata)):
             pass
-        with pytest.raises(DataError, match=f"format version 4, got {got}"):
+        with pytest.raises(DataError, match=f"format version 5, got {got}"):
             ReferenceProfile.from_bytes(sink.getvalue().to_pybytes())
 
 
@@ -162,3 +167,153 @@ def test_a_single_window_has_no_history_to_compare() -> None:
     assert {f.state for f in measure_columns(profile, _window(1), policy=Drift())} == {
         "uncalibrated"
     }
+
+
+# --- bounded size ---------------------------------------------------------------------------------
+
+_numbers = st.lists(
+    st.one_of(
+        st.integers(-4, 4).map(float), st.floats(-9, 9), st.sampled_from([np.inf, -np.inf, np.nan])
+    ),
+    min_size=1,
+    max_size=120,
+)
+
+
+def _measured(windows: list[pa.Table], now: pa.Table, **kept: int) -> tuple[FeatureDrift, ...]:
+    """Profile with other bounds, send it through storage, measure."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in kept.items():
+            owner = cells_module if name == "_GRID_ROWS" else profile_module
+            patch.setattr(owner, name, value)
+        numeric = [name for name in windows[0].column_names if name != "c"]
+        built = ReferenceProfile.build(windows, numeric=numeric).to_bytes()
+    return measure_columns(ReferenceProfile.from_bytes(built), now, policy=Drift())
+
+
+@given(_numbers, _numbers, st.integers(2, 20), st.sampled_from([1, 10**9]))
+@settings(max_examples=200, deadline=None)
+def test_the_interval_without_values_holds_the_exact_distance(
+    before: list[float], now: list[float], quantiles: int, grid_rows: int
+) -> None:
+    windows, current = [pa.table({"x": before})], pa.table({"x": now})
+    (exact,) = _measured(windows, current, _GRID_ROWS=grid_rows)
+    (found,) = _measured(windows, current, VALUE_BYTES=0, QUANTILES=quantiles, _GRID_ROWS=grid_rows)
+    assert exact.distance_high is None
+    if exact.distance is None:
+        assert found.distance is None
+        return
+    assert found.distance is not None
+    high = found.distance if found.distance_high is None else found.distance_high
+    assert found.distance - 1e-12 <= exact.distance <= high + 1e-12
+    assert (found.missing_change, found.missing_threshold) == (
+        exact.missing_change,
+        exact.missing_threshold,
+    )
+
+
+def test_few_different_values_are_exact_however_many_rows() -> None:
+    rng = np.random.default_rng(0)
+    windows = [pa.table({"x": rng.poisson(3, 500).astype(float)}) for _ in range(5)]
+    now = pa.table({"x": rng.poisson(4, 500).astype(float) + 0.5 * (rng.random(500) < 0.1)})
+    (exact,) = _measured(windows, now)
+    (found,) = _measured(windows, now, VALUE_BYTES=0, QUANTILES=30)
+    assert found.distance_high is None
+    assert (found.distance, found.drifted) == (exact.distance, True)
+
+
+@pytest.mark.parametrize("rows", [60_000, 300_000], ids=["edges", "grid"])
+def test_the_interval_of_a_long_reference_is_narrow_and_the_verdict_the_same(rows: int) -> None:
+    rng = np.random.default_rng(1)
+
+    def table(moved: float) -> pa.Table:
+        return pa.table(
+            {
+                "normal": rng.normal(size=rows // 5),
+                "moved": rng.normal(moved, 1, rows // 5),
+                "heavy": rng.standard_t(1.5, rows // 5),
+                "zeros": np.where(rng.random(rows // 5) < 0.6, 0, rng.exponential(size=rows // 5)),
+                "whole": rng.integers(2**60, 2**60 + 10**6, rows // 5),
+            }
+        )
+
+    windows, now = [table(0) for _ in range(5)], table(0.4)
+    exact = _measured(windows, now)
+    for one, other in zip(_measured(windows, now, VALUE_BYTES=0), exact, strict=True):
+        assert other.distance is not None
+        assert one.distance is not None
+        high = one.distance if one.distance_high is None else one.distance_high
+        assert one.distance <= other.distance <= high
+        assert high - one.distance <= 0.001
+        assert one.drifted == other.drifted == (one.name == "moved")
+        assert one.threshold == pytest.approx(other.threshold, rel=1e-3)
+        assert one.shift == pytest.approx(other.shift, abs=1e-4)
+        if one.drifted:
+            assert (one.psi, one.wasserstein) == pytest.approx(
+                (other.psi, other.wasserstein), rel=0.02
+            )
+
+
+@pytest.mark.parametrize("columns", [1, 4])
+def test_values_are_kept_while_they_fit_into_the_column_s_part(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(profile_module, "VALUE_BYTES", 8 * 600 * columns)
+    monkeypatch.setattr(profile_module, "QUANTILES", 50)
+    values = {f"x{i}": np.random.default_rng(i).normal(size=601) for i in range(columns)}
+    names = list(values)
+    for rows, kept in ((600, 600), (601, 50)):
+        table = pa.table({name: column[:rows] for name, column in values.items()})
+        for column in ReferenceProfile.build([table], numeric=names):
+            assert isinstance(column, NumericProfile)
+            assert len(column.values) == kept
+            assert column.present == rows
+            assert column.is_complete == (rows == kept)
+            assert column.values[0] == table[column.name].to_numpy().min()
+            assert column.values[-1] == table[column.name].to_numpy().max()
+
+
+def test_history_of_a_long_reference_is_as_exact_as_of_a_short_one(windows: list[pa.Table]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(profile_module, "VALUE_BYTES", 0)
+        patch.setattr(profile_module, "QUANTILES", 50)
+        cut = ReferenceProfile.build(windows, numeric=["x"])
+    whole = ReferenceProfile.build(windows, numeric=["x"])
+    assert not _numeric(cut, "x").is_complete
+    assert _numeric(cut, "x").history.distances == pytest.approx(
+        _numeric(whole, "x").history.distances
+    )
+
+
+def test_a_constant_column_is_called_constant_without_its_values() -> None:
+    table = pa.table({"x": np.full(300, 7.0)})
+    (found,) = _measured([table] * 5, table, VALUE_BYTES=0, QUANTILES=50)
+    assert (found.distance, found.distance_high) == (0.0, None)
+    assert "constant 7 in the reference and now" in found.reason
+
+
+def test_a_threshold_inside_the_interval_is_not_exceeded_for_certain() -> None:
+    rng = np.random.default_rng(2)
+    windows = [pa.table({"x": rng.normal(size=3000)}) for _ in range(6)]
+    now = pa.table({"x": rng.normal(0, 1.5, 3000)})  # wider, not shifted: only D may call it drift
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(profile_module, "VALUE_BYTES", 0)
+        patch.setattr(profile_module, "QUANTILES", 50)
+        profile = ReferenceProfile.build(windows, numeric=["x"])
+    (found,) = measure_columns(profile, now, policy=Drift())
+    assert found.distance is not None
+    assert found.distance_high is not None
+    middle = (found.distance + found.distance_high) / 2
+    for floor, drifted in ((found.distance - 1e-9, True), (middle, False)):
+        policy = Drift(min_distance=floor, alpha=0.9)
+        (judged,) = measure_columns(profile, now, policy=policy)
+        assert judged.threshold == floor
+        assert judged.drifted == drifted
+
+
+def test_a_profile_of_many_long_columns_is_small() -> None:
+    rng = np.random.default_rng(3)
+    rows, columns = 20_000, 300
+    table = pa.table({f"x{i}": rng.normal(size=rows) for i in range(columns)})
+    content = ReferenceProfile.build([table], numeric=table.column_names).to_bytes()
+    assert len(content) < columns * 105_000 < 8 * rows * columns
