@@ -7,6 +7,7 @@
     ├── DataError            data or state is wrong; a retry cannot help
     │   ├── BatchRefused     a batch broke a critical expectation
     │   ├── NotPublished     a partition that is not there (yet)
+    │   ├── Superseded       a newer delivery of a partition, or another one, is in force
     │   └── ScoringError     a model version cannot score rows
     ├── RegistryError        the model registry is in a state no step may act on
     └── LedgerError          the ledger is broken, or two writers disagree
@@ -47,6 +48,10 @@ class BatchRefused(DataError):
 
 class NotPublished(DataError):
     """A partition has no published data."""
+
+
+class Superseded(DataError):
+    """A newer delivery of a partition is in force, or another writer was first with this one."""
 
 
 class ScoringError(DataError):
