@@ -7,7 +7,7 @@
     ├── DataError            data or state is wrong; a retry cannot help
     │   ├── BatchRefused     a batch broke a critical expectation
     │   ├── NotPublished     a partition that is not there (yet)
-    │   ├── Superseded       a newer delivery is in force; an older one never replaces it
+    │   ├── Superseded       a newer delivery of a partition, or another one, is in force
     │   └── ScoringError     a model version cannot score rows
     ├── RegistryError        the model registry is in a state no step may act on
     └── LedgerError          the ledger is broken, or two writers disagree
@@ -51,7 +51,7 @@ class NotPublished(DataError):
 
 
 class Superseded(DataError):
-    """What is in force is newer than what was to replace it."""
+    """A newer delivery of a partition is in force, or another writer was first with this one."""
 
 
 class ScoringError(DataError):

@@ -203,7 +203,7 @@ class Snapshot:
         Returns
         -------
         list of str
-            Partitions, in order.
+            In order.
 
         Raises
         ------
@@ -231,6 +231,13 @@ class Snapshot:
                 continue
             found.append(partition)
         return found
+
+    def files(
+        self, *, column: str, first: datetime | None = None, last: datetime | None = None
+    ) -> list[str]:
+        """Give the data files of these partitions: absolute paths, or ``s3://`` URLs."""
+        names = self.between(column, first, last)
+        return [file for name in names for file in self.parts[name].files]
 
     def has(self, partition: str, file: _DataFile) -> bool:
         """Is this file in force?"""
@@ -520,9 +527,10 @@ class Table:
                     return None
                 return self._create(action, schema, properties)
             # another thread of this process may have moved it on
-            if opened.snapshot.parts.get(partition) != base.parts.get(partition):
-                return None
-            if not file.fits(opened.snapshot.schema):
+            newest = opened.snapshot
+            if newest.parts.get(partition) != base.parts.get(partition) or not file.fits(
+                newest.schema
+            ):
                 return None
             try:
                 opened.table.create_write_transaction(
@@ -536,16 +544,19 @@ class Table:
             except CommitFailedError as error:
                 log.info("%s %s: another writer was first: %s", self.url, partition, error)
                 return None
-            opened = self._open()
-            assert opened is not None
-            if opened.snapshot.has(partition, file):
-                return opened.snapshot
-            # somebody newer was upon us at once; ours was in force between the two
-            for version in range(opened.snapshot.version - 1, base.version, -1):
-                snapshot = self.snapshot(version)
-                if snapshot.has(partition, file):
-                    return snapshot
-            raise AssertionError(f"{self.url}: {file.path} was committed, but is in no version")
+            return self._with(file, partition, after=base.version)
+
+    def _with(self, file: _DataFile, partition: str, *, after: int) -> Snapshot:
+        """Give a version that has a file in force which was committed after a version."""
+        newest = self.snapshot()
+        if newest.has(partition, file):
+            return newest
+        # somebody with a newer delivery was upon us at once; ours was in force before
+        for version in range(newest.version - 1, after, -1):
+            snapshot = self.snapshot(version)
+            if snapshot.has(partition, file):
+                return snapshot
+        raise AssertionError(f"{self.url}: {file.path} was committed, but is in no version")
 
     def _create(
         self, action: AddAction, schema: Schema, properties: CommitProperties
