@@ -6,20 +6,19 @@ import datetime as dt
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pytest
 from sklearn.metrics import log_loss
 
 from include.demo import churn_feed
 from include.demo.__main__ import main as demo
-from include.retraining.data import validation
-from include.retraining.features import feature_sets as features
-from include.retraining.features import skew
+from include.retraining import shelf
+from include.retraining.data import publication, validation
+from include.retraining.features import feature_sets, skew
 from include.retraining.learning import rows as rows_of
 from include.retraining.monitor import measuring
 from include.retraining.monitor.verdict import judge
-from include.retraining.records import DriftReport, Verdict
+from include.retraining.records import DriftReport, TrainingSet, Verdict
 from include.retraining.registry import succession, versions
 from include.retraining.retrain import candidate as candidates
 from include.retraining.retrain import gate, incident, training_set
@@ -79,8 +78,8 @@ def lived(spec, tmp_path_factory) -> tuple[Settings, list[DriftReport], list[Ver
         churn_feed.land(storage, batch)
         report = validation.validate_batch(spec, storage, batch)
         assert (report.status, report.rows_quarantined) == ("accepted", 0)
-        features.publish_batch(spec, storage, report)
-        features.materialize(spec, settings, batch)
+        publication.publish_batch(spec, storage, report)
+        feature_sets.materialize(spec, settings, batch)
         reports.append(measuring.measure_drift(spec, settings, batch))
         verdicts.append(measuring.judge_batch(spec, settings, reports[-1]))
         if verdicts[-1].outcome != "retrain":
@@ -111,9 +110,9 @@ def test_first_model_waits_for_labels_that_can_no_longer_change(spec, lived):
     assert champion.promise.value > -0.62  # the share alone gives -0.66
     batch = spec.batch_ref(trained[0])
     storage = Storage.of(settings)
-    folder = f"churn/retrain/incident={champion.incident_id}"
-    learnt = storage.read_table(f"{folder}/training.parquet").to_pandas()
-    duel = storage.read_table(f"{folder}/duel.parquet").to_pandas()
+    found = shelf.find(storage, TrainingSet, "churn", champion.incident_id)
+    learnt = training_set.training_rows(spec, storage, found).to_pandas()
+    duel = training_set.duel_rows(spec, storage, found).to_pandas()
     labelled = learnt[learnt[training_set.LABEL].notna()]
     assert champion.trained_until == batch.end - 58 * DAY
     assert labelled["ordered_at"].max() < champion.trained_until - 30 * DAY
@@ -144,11 +143,7 @@ def test_champion_is_judged_on_the_labels_that_have_matured_meanwhile(spec, live
     assert report.performance is not None
     assert report.performance.rows == len(matured)
     storage = Storage.of(settings)
-    tables = [
-        storage.read_table(features.feature_set(spec, storage, batch).key).to_pandas()
-        for batch in features.published_partitions(spec, storage)
-    ]
-    rows = pd.concat(tables)
+    rows = feature_sets.joined_rows(spec, storage).read().to_pandas()
     rows = rows[(rows["ordered_at"] >= start) & (rows["ordered_at"] < end)]
     frame = rows_of.feature_frame(spec, pa.Table.from_pandas(rows))
     scores = versions.load_model(spec, settings, 1).predict_proba(frame)

@@ -8,11 +8,13 @@ import socket
 import time
 from collections.abc import Iterator
 
+import mlflow
 import pytest
 import requests
 from mlflow.exceptions import MlflowException
 
 from include.retraining import __main__ as cli
+from include.retraining import shelf
 from include.retraining.errors import (
     DataError,
     RetrainingError,
@@ -20,10 +22,9 @@ from include.retraining.errors import (
     SpecError,
     Unavailable,
 )
-from include.retraining.learning import artifact as model_file
 from include.retraining.monitor import measuring
 from include.retraining.names import CHAMPION
-from include.retraining.records import Candidate, GateDecision, Performance
+from include.retraining.records import Candidate, GateDecision, Performance, TrainingSet
 from include.retraining.registry import ledger, server, succession, versions
 from include.retraining.registry import succession as registry
 from include.retraining.retrain import candidate as candidates
@@ -139,11 +140,12 @@ def test_artifact_store_that_does_not_answer_loses_no_duel(champion, monkeypatch
         except requests.RequestException as error:
             raise MlflowException("The following failures occurred while downloading") from error
 
-    rows = Storage.of(champion).read_table(
-        f"flights/retrain/incident={versions.version(SPEC, champion, 1).incident_id}/duel.parquet"
-    )
+    incident_id = versions.version(SPEC, champion, 1).incident_id
+    storage = Storage.of(champion)
+    found = shelf.find(storage, TrainingSet, "flights", incident_id)
+    rows = training_set.duel_rows(SPEC, storage, found)
     with monkeypatch.context() as patch:
-        patch.setattr(model_file, "read", fetch)
+        patch.setattr(mlflow.artifacts, "download_artifacts", fetch)
         with pytest.raises(Unavailable, match="its artifact store does not answer"):
             versions.score(SPEC, champion, 1, rows)
     assert len(versions.score(SPEC, champion, 1, rows)) == rows.num_rows

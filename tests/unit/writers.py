@@ -58,8 +58,7 @@ def replay_quarantine(home: str, partition: str, mapping: str) -> str:
     """Replay and publish a quarantined batch; give its report as JSON."""
     from pathlib import Path
 
-    from include.retraining.data import quarantine
-    from include.retraining.features import feature_sets as features
+    from include.retraining.data import publication, quarantine
     from include.retraining.records import DeliveryMapping
     from include.retraining.settings import Settings
     from tests.unit.pipeline import small_spec
@@ -71,5 +70,5 @@ def replay_quarantine(home: str, partition: str, mapping: str) -> str:
         spec.batch_ref(partition),
         mapping=DeliveryMapping.model_validate_json(mapping),
     )
-    features.publish_batch(spec, storage, report)
+    publication.publish_batch(spec, storage, report)
     return report.model_dump_json()

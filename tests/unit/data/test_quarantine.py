@@ -8,12 +8,11 @@ import pandas as pd
 import pytest
 
 from include.demo import flights_feed
+from include.retraining import shelf
 from include.retraining.__main__ import main
-from include.retraining.data import quarantine, validation
-from include.retraining.data.delivery import kept_key
+from include.retraining.data import publication, quarantine, validation
 from include.retraining.errors import BatchRefused, DataError, NotPublished
-from include.retraining.features import feature_sets as features
-from include.retraining.names import storage_key
+from include.retraining.features import feature_sets
 from include.retraining.records import DeliveryMapping, ValidationReport
 from include.retraining.settings import Settings
 from include.retraining.storage import Storage
@@ -53,6 +52,10 @@ def replay(storage: Storage, mapping: DeliveryMapping | None = None) -> Validati
     return quarantine.revalidate_batch(SPEC, storage, BATCH, mapping=mapping)
 
 
+def folder_of(report: ValidationReport) -> str:
+    return shelf.delivery_folder("flights", WEEK, report.content_sha256)
+
+
 def good(storage: Storage, report: ValidationReport) -> pd.DataFrame:
     return storage.read_table(report.files["batch"]).to_pandas()
 
@@ -66,7 +69,7 @@ def test_refused_batch_comes_back_whole_with_the_columns_renamed(empty, storage)
     pd.testing.assert_frame_equal(
         good(storage, report), week()[list(SPEC.source.columns)], check_dtype=False
     )
-    assert features.publish_batch(SPEC, storage, report)
+    assert publication.publish_batch(SPEC, storage, report)
     assert quarantine.newest_report(SPEC, storage, BATCH) == report
 
 
@@ -140,13 +143,13 @@ def everything(storage: Storage) -> dict[str, bytes]:
 def test_replaying_twice_publishes_once(empty, storage):
     validate(SPEC, empty, WEEK, refused_week())
     first = replay(storage, RENAME)
-    assert features.publish_batch(SPEC, storage, first)
-    features.materialize(SPEC, empty, BATCH)
+    assert publication.publish_batch(SPEC, storage, first)
+    feature_sets.materialize(SPEC, empty, BATCH)
     state = everything(storage)
     for mapping in (RENAME, None):
         again = replay(storage, mapping)
         assert again == first
-        assert not features.publish_batch(SPEC, storage, again)
+        assert not publication.publish_batch(SPEC, storage, again)
     assert everything(storage) == state
 
 
@@ -154,11 +157,11 @@ def test_same_files_delivered_again_stay_repaired(empty, storage):
     # an ingest run that was cleared used to undo the replay
     validate(SPEC, empty, WEEK, refused_week())
     report = replay(storage, RENAME)
-    features.publish_batch(SPEC, storage, report)
-    features.materialize(SPEC, empty, BATCH)
+    publication.publish_batch(SPEC, storage, report)
+    feature_sets.materialize(SPEC, empty, BATCH)
     again = validate(SPEC, empty, WEEK, refused_week())
     assert again == report
-    assert not features.publish_batch(SPEC, storage, again)
+    assert not publication.publish_batch(SPEC, storage, again)
 
 
 def test_other_files_are_read_as_they_are(empty, storage):
@@ -178,10 +181,10 @@ def test_later_mapping_takes_the_place_of_the_first(empty, storage):
     assert (good(storage, wrong)["origin"].iloc[[3, 5, 8]] == "LGA").all()
 
 
-@pytest.mark.parametrize("step", ["mapping.json", "delivery", "validated", "validation.json"])
+@pytest.mark.parametrize("step", ["mapping.json", "delivery.json", "staged", "validation.json"])
 def test_replay_killed_anywhere_is_finished_by_the_next(empty, storage, monkeypatch, step):
     ingest(SPEC, empty, WEEK, week().iloc[:-100])
-    before = features.published(SPEC, storage, WEEK)
+    before = publication.published(SPEC, storage, WEEK)
     validate(SPEC, empty, WEEK, misspelt_week())
     write = Storage.write
 
@@ -194,10 +197,10 @@ def test_replay_killed_anywhere_is_finished_by_the_next(empty, storage, monkeypa
         patch.setattr(Storage, "write", killed)
         with pytest.raises(KeyboardInterrupt):
             replay(storage, NEWARK)
-    assert features.published(SPEC, storage, WEEK) == before
+    assert publication.published(SPEC, storage, WEEK) == before
     report = replay(storage, NEWARK)
-    assert features.publish_batch(SPEC, storage, report)
-    assert features.published(SPEC, storage, WEEK) == report
+    assert publication.publish_batch(SPEC, storage, report)
+    assert publication.published(SPEC, storage, WEEK).content == report.identity
     assert report.rows_in == 6053 == report.rows_good + report.rows_quarantined
 
 
@@ -208,10 +211,9 @@ def test_replays_at_once_come_to_one_result(empty, storage, processes: ProcessPo
     reports = {run.result(timeout=120) for run in runs}
     assert len(reports) == 1
     report = ValidationReport.model_validate_json(reports.pop())
-    assert features.published(SPEC, storage, WEEK) == report
+    part = publication.published(SPEC, storage, WEEK)
+    assert (part.content, part.rows) == (report.identity, 6053)
     assert (report.status, report.rows_good) == ("accepted", 6053)
-    files = features.files_in_force(empty.storage_url, "flights/features/weather")
-    assert len(files) == 1
 
 
 # --- what cannot be replayed ----------------------------------------------------------------------
@@ -246,7 +248,7 @@ def test_mapping_that_names_what_is_not_there_changes_nothing(empty, storage, ma
     report = validate(SPEC, empty, WEEK, refused_week())
     with pytest.raises(DataError, match=says):
         replay(storage, DeliveryMapping(**mapping))
-    assert not storage.exists(f"{kept_key(SPEC, WEEK, report.content_sha256)}/mapping.json")
+    assert not storage.exists(f"{folder_of(report)}/mapping.json")
 
 
 def test_batch_that_is_still_refused_publishes_nothing(empty, storage):
@@ -254,7 +256,7 @@ def test_batch_that_is_still_refused_publishes_nothing(empty, storage):
     report = replay(storage, DeliveryMapping(renames={"no_such": "distance"}))
     assert report.status == "refused"
     with pytest.raises(BatchRefused, match="'distance' is missing"):
-        features.publish_batch(SPEC, storage, report)
+        publication.publish_batch(SPEC, storage, report)
 
 
 def test_renaming_onto_a_column_that_is_there_is_refused(empty, storage):
@@ -265,9 +267,9 @@ def test_renaming_onto_a_column_that_is_there_is_refused(empty, storage):
 
 def test_damaged_delivery_is_not_replayed(empty, storage):
     report = validate(SPEC, empty, WEEK, refused_week())
-    folder = kept_key(SPEC, WEEK, report.content_sha256)
+    folder = folder_of(report)
     storage.write(f"{folder}/batch/{WEEK}.parquet", b"")
-    with pytest.raises(DataError, match="is damaged"):
+    with pytest.raises(DataError, match=r"has other content by now.*deliver the files again"):
         replay(storage)
 
 
@@ -295,9 +297,9 @@ def test_shell_shows_and_replays(shell, storage, capsys):
     assert "from a shell: typo" in told
     assert "6,053 good + 0 quarantined" in told
     assert "nothing is in quarantine" in told
-    report = features.published(SPEC, storage, WEEK)
+    report = publication.published(SPEC, storage, WEEK)
     assert report is not None
-    assert report.rows_good == features.feature_set(SPEC, storage, BATCH).rows == 6053
+    assert report.rows == feature_sets.feature_set(SPEC, storage, BATCH).rows == 6053
 
     assert main(["quarantine", "replay", "flights", WEEK]) == 0
     assert "trigger" not in capsys.readouterr().out
@@ -317,6 +319,6 @@ def test_shell_says_what_is_wrong_with_a_request(shell, storage, capsys):
 def test_reports_of_replays_are_kept_as_json(empty, storage):
     validate(SPEC, empty, WEEK, refused_week())
     report = replay(storage, RENAME)
-    key = f"{storage_key('flights', 'reports', WEEK)}/validation.json"
+    key = f"{shelf.report_folder('flights', WEEK)}/validation.json"
     assert json.loads(storage.read(key))["mapping"]["reason"] == "a new exporter"
     assert storage.read_record(key, ValidationReport) == report

@@ -16,9 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from include.demo import flights_feed
-from include.retraining.data import validation
+from include.retraining.data import publication, validation
 from include.retraining.errors import BatchRefused, DataError
-from include.retraining.features import feature_sets as features
 from include.retraining.records import BatchRef, ValidationReport
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
@@ -92,10 +91,10 @@ def assert_refused(
     assert told(report)[expectation] == "critical"
     assert_every_row_is_somewhere(storage, report, rows_in)
     with pytest.raises(BatchRefused, match=expectation):
-        features.publish_batch(flights, storage, report)
-    assert features.published(flights, storage, batch.partition) is None
-    assert not storage.list("flights/validated")
-    assert not storage.list("flights/features")
+        publication.publish_batch(flights, storage, report)
+    assert publication.published(flights, storage, batch.partition) is None
+    assert not storage.list("flights/tables")
+    assert not storage.list("flights/staged")
     return report
 
 

@@ -10,6 +10,7 @@ from include.retraining.__main__ import main
 from include.retraining.data import publication, validation
 from include.retraining.errors import NotPublished
 from include.retraining.features import definitions, feature_sets, skew
+from include.retraining.features.feature_tables import look, make_tables
 from include.retraining.records import SkewReport
 from include.retraining.settings import Settings
 from include.retraining.spec import MODELS_DIR, load_spec
@@ -51,11 +52,11 @@ def test_ages_are_those_of_the_youngest_row(ingested: Settings):
     assert (found["weekday"].age_hours, found["weekday"].ttl_hours) == (None, None)
 
 
-def test_publication_that_was_not_materialized_is_told(ingested: Settings):
+def test_tables_that_were_not_loaded_online_are_told(ingested: Settings):
     flights = flights_feed.flights_of(LAST).assign(arr_delay=100.0)
-    publication.publish_batch(
-        SPEC, Storage.of(ingested), validate(SPEC, ingested, WEEKS[-1], flights)
-    )
+    storage = Storage.of(ingested)
+    publication.publish_batch(SPEC, storage, validate(SPEC, ingested, WEEKS[-1], flights))
+    make_tables(SPEC, storage, look(SPEC, storage), [LAST])
     report = skew.check_skew(SPEC, ingested, LAST)
     assert differing(report) == RATES
     alert = alerts.of_skew(report)

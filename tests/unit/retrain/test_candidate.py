@@ -15,7 +15,7 @@ import skops.io
 from include.demo import flights_feed
 from include.retraining import shelf
 from include.retraining.errors import DataError, ScoringError, SpecError
-from include.retraining.features import feature_sets as features
+from include.retraining.features import feature_sets
 from include.retraining.learning import rows as rows_of
 from include.retraining.learning import scoring
 from include.retraining.learning.estimator import build_pipeline
@@ -41,8 +41,9 @@ def build(
     request = request_retrain(spec, settings, partition)
     found = training_set.build_training_set(spec, settings, request)
     storage = Storage.of(settings)
-    tables = [storage.read_table(key).to_pandas() for key in (found.training_key, found.duel_key)]
-    return found, *tables
+    learnt = training_set.training_rows(spec, storage, found)
+    duel = training_set.duel_rows(spec, storage, found)
+    return found, learnt.to_pandas(), duel.to_pandas()
 
 
 def feed(until: str) -> pd.DataFrame:
@@ -216,15 +217,15 @@ def test_labels_of_one_class_are_refused(ingested, limit, label):
 
 @pytest.mark.parametrize("name", ["temp", "dest"], ids=["numeric", "categorical"])
 def test_feature_without_a_single_value_is_named(ingested, monkeypatch, name):
-    join = features.join
+    real = training_set.training_rows
 
     def without(*arguments):
-        table = join(*arguments)
+        table = real(*arguments)
         place = table.column_names.index(name)
-        nothing = pa.nulls(table.num_rows, table.column(name).type)
+        nothing = pa.nulls(table.num_rows, table.schema.field(name).type)
         return table.set_column(place, name, nothing)
 
-    monkeypatch.setattr(features, "join", without)
+    monkeypatch.setattr(training_set, "training_rows", without)
     with pytest.raises(DataError, match=f"no value in any of [0-9]+ training rows: {name}. Mend"):
         build(ingested, "2013-01-21")
 
@@ -334,7 +335,7 @@ def test_equal_data_and_seed_give_an_equal_model_and_another_seed_another(ingest
 def test_other_estimators_are_trained_kept_and_loaded_again(ingested, estimator, params):
     spec = small_spec(training={"estimator": estimator, "params": params})
     _, candidate = train(spec, ingested, "2013-01-21")
-    rows = Storage.of(ingested).read_table(candidate.training_set.duel_key)
+    rows = training_set.duel_rows(spec, Storage.of(ingested), candidate.training_set)
     scores = versions.score(spec, ingested, candidate.version, rows)
     assert ((scores >= 0) & (scores <= 1)).all()
 
@@ -384,8 +385,9 @@ def test_estimator_that_cannot_be_fitted_is_a_data_error_and_leaves_nothing(
 
 def test_pipeline_takes_missing_values_and_levels_it_never_saw(shared):
     storage = Storage.of(shared)
-    joined = features.feature_set(SPEC, storage, SPEC.batch_ref(WEEKS[1]))
-    frame = rows_of.feature_frame(SPEC, storage.read_table(joined.key)).tail(500)
+    joined = feature_sets.feature_set(SPEC, storage, SPEC.batch_ref(WEEKS[1]))
+    rows = feature_sets.rows_of(SPEC, storage, joined)
+    frame = rows_of.feature_frame(SPEC, rows).tail(500)
     for estimator in (SPEC.training.estimator, FOREST):
         spec = small_spec(training={"estimator": estimator, "params": {}})
         pipeline = build_pipeline(spec).fit(frame, np.arange(500) % 2)
@@ -513,7 +515,7 @@ def model_path(settings: Settings, name: str = "model.skops") -> Path:
 
 def scores_of(settings: Settings, spec: ModelSpec, candidate: Candidate) -> np.ndarray:
     versions._load.cache_clear()
-    rows = Storage.of(settings).read_table(candidate.training_set.duel_key)
+    rows = training_set.duel_rows(spec, Storage.of(settings), candidate.training_set)
     return versions.score(spec, settings, candidate.version, rows)
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.retraining import shelf
+from include.retraining.errors import DataError
 from include.retraining.learning import metrics
 from include.retraining.learning import rows as feedback
 from include.retraining.names import CHAMPION
@@ -25,7 +26,7 @@ from include.retraining.registry import ledger, server, succession, versions
 from include.retraining.registry import succession as registry
 from include.retraining.retrain import candidate as candidates
 from include.retraining.retrain import duel as duels
-from include.retraining.retrain import gate, training_set
+from include.retraining.retrain import gate, policies, training_set
 from include.retraining.retrain.duel import Comparison, Duel
 from include.retraining.retrain.gate import check_duel, conclude
 from include.retraining.settings import Settings
@@ -460,10 +461,12 @@ def test_champion_that_saw_the_duels_rows_fails_the_gate_closed(trained, until, 
     assert can_compare or "inside the duel window" in decision.reasons[0]
 
 
-def test_champion_nobody_knows_the_training_data_of_fails_the_gate_closed(trained: Settings):
+def test_champion_nobody_knows_the_training_data_of_fails_the_gate_closed(
+    trained: Settings, monkeypatch
+):
     tag(trained, versions.TRAINED_UNTIL_TAG, None)
     assert duel(trained, 2, 1).gain is not None  # its training set is there: no row leaked
-    Storage.of(trained).delete(candidate_of(trained, 1).training_set.training_key)
+    monkeypatch.setattr(duels, "training_rows", gone)
     decision = duel(trained, 2, 1)
     assert not decision.passed
     assert "nobody knows what it was trained on" in decision.reasons[0]
@@ -473,12 +476,22 @@ def test_champion_nobody_knows_the_training_data_of_fails_the_gate_closed(traine
     assert "its training set is gone; by its time span" in leakage.detail
 
 
+def gone(*_: object) -> pa.Table:
+    raise DataError("version 3 needs a file that is gone")
+
+
 @pytest.mark.parametrize("version", [1, 2], ids=["champion", "candidate"])
-def test_duel_row_in_a_training_set_fails_the_gate(trained: Settings, version):
-    storage = Storage.of(trained)
-    rows = storage.read_table(candidate_of(trained, 2).training_set.duel_key)
-    key = candidate_of(trained, version).training_set.training_key
-    storage.write_table(key, pa.concat_tables([storage.read_table(key), rows.slice(3, 5)]))
+def test_duel_row_in_a_training_set_fails_the_gate(trained: Settings, monkeypatch, version):
+    incident, real = candidate_of(trained, version).incident_id, duels.training_rows
+    some = window(trained, 2).slice(3, 5)
+
+    def leaking(spec, storage, learned, columns):
+        rows = real(spec, storage, learned, columns)
+        if learned.incident_id == incident:
+            rows = pa.concat_tables([rows, some.select(columns)])
+        return rows
+
+    monkeypatch.setattr(duels, "training_rows", leaking)
     decision = duel(trained, 2, 1)
     who = {1: "the champion, version 1", 2: "the candidate"}[version]
     leakage = check(decision, f"leakage, {who}")
@@ -487,18 +500,20 @@ def test_duel_row_in_a_training_set_fails_the_gate(trained: Settings, version):
     assert sum(name.startswith("leakage") for name in broken(decision)) == 1
 
 
-def with_window(settings: Settings, version: int, rows: pa.Table) -> None:
-    """Put other rows into the duel window of a version."""
-    Storage.of(settings).write_table(candidate_of(settings, version).training_set.duel_key, rows)
+def with_window(patch: pytest.MonkeyPatch, rows: pa.Table) -> None:
+    """Put other rows into the duel window."""
+    for module in (duels, policies):
+        patch.setattr(module, "duel_rows", lambda *_: rows)
 
 
 def window(settings: Settings, version: int) -> pa.Table:
-    return Storage.of(settings).read_table(candidate_of(settings, version).training_set.duel_key)
+    found = candidate_of(settings, version).training_set
+    return training_set.duel_rows(SPEC, Storage.of(settings), found)
 
 
 @pytest.mark.parametrize("champion", [None, 1])
-def test_empty_window_fails_the_gate_closed(trained: Settings, champion):
-    with_window(trained, 2, window(trained, 2).slice(0, 0))
+def test_empty_window_fails_the_gate_closed(trained: Settings, monkeypatch, champion):
+    with_window(monkeypatch, window(trained, 2).slice(0, 0))
     decision = duel(trained, 2, champion)
     assert not decision.passed
     assert (decision.candidate, decision.gain, broken(decision)) == (None, None, ["window"])
@@ -507,22 +522,22 @@ def test_empty_window_fails_the_gate_closed(trained: Settings, champion):
     assert versions.version(SPEC, trained, 2).stage == "Archived"
 
 
-def test_window_with_one_class_fails_the_gate_closed(trained: Settings):
+def test_window_with_one_class_fails_the_gate_closed(trained: Settings, monkeypatch):
     rows = window(trained, 2)
-    with_window(trained, 2, rows.filter(pa.compute.equal(rows.column(training_set.LABEL), 1.0)))
+    with_window(monkeypatch, rows.filter(pa.compute.equal(rows.column(training_set.LABEL), 1.0)))
     decision = duel(trained, 2, 1)
     assert not decision.passed
     assert "labelled rows of 1 different labels" in decision.reasons[0]
 
 
-def test_window_with_one_row_of_a_class_fails_the_gate_closed(trained: Settings):
+def test_window_with_one_row_of_a_class_fails_the_gate_closed(trained: Settings, monkeypatch):
     """The bootstrap gives an interval all the same, of the other class alone."""
     rows = window(trained, 2)
     late = pa.compute.equal(rows.column(training_set.LABEL), 1.0)
     few = pa.concat_tables(
         [rows.filter(late).slice(0, 1), rows.filter(pa.compute.invert(late)).slice(0, 300)]
     )
-    with_window(trained, 2, few)
+    with_window(monkeypatch, few)
     decision = duel(trained, 2, 1)
     assert not decision.passed
     assert "a class has one row in the window" in decision.reasons[-1]
@@ -556,11 +571,11 @@ def test_slice_too_small_to_judge_does_not_count(trained: Settings):
     assert duel(trained, 2, 1, small_spec(gate={"min_slice_rows": 10_000})).slices == {}
 
 
-def test_slice_of_one_class_does_not_count(trained: Settings):
+def test_slice_of_one_class_does_not_count(trained: Settings, monkeypatch):
     rows = window(trained, 2)
     late = pa.compute.equal(rows.column(training_set.LABEL), 1.0)
     keep = pa.compute.or_(pa.compute.not_equal(rows.column("origin"), "LGA"), late)
-    with_window(trained, 2, rows.filter(keep))
+    with_window(monkeypatch, rows.filter(keep))
     found = duel(trained, 2, 1, small_spec(gate={"min_slice_rows": 2})).slices
     assert sorted(found) == ["origin=EWR", "origin=JFK"]
 
@@ -589,8 +604,10 @@ def test_disabled_gate_holds_no_duel_and_keeps_the_promise(trained: Settings):
     assert versions.champion(SPEC, trained).promise == decision.candidate
 
 
-def test_disabled_gate_promotes_without_a_promise_where_the_window_is_empty(trained: Settings):
-    with_window(trained, 2, window(trained, 2).slice(0, 0))
+def test_disabled_gate_promotes_without_a_promise_where_the_window_is_empty(
+    trained: Settings, monkeypatch
+):
+    with_window(monkeypatch, window(trained, 2).slice(0, 0))
     decision = duel(trained, 2, None, small_spec(gate={"mode": "disabled"}))
     assert decision.passed
     succession.promote(SPEC, trained, decision, actor="test", at=AT)
@@ -629,11 +646,13 @@ def test_policy_about_distance_leaves_out_what_drifts_by_construction(trained: S
     assert "weekday" not in reason
 
 
-def test_feature_whose_distance_nobody_can_measure_breaks_the_policy(trained: Settings):
+def test_feature_whose_distance_nobody_can_measure_breaks_the_policy(
+    trained: Settings, monkeypatch
+):
     rows = window(trained, 1)
     position = rows.column_names.index("temp")
     nothing = pa.nulls(rows.num_rows, pa.float64())
-    with_window(trained, 1, rows.set_column(position, "temp", nothing))
+    with_window(monkeypatch, rows.set_column(position, "temp", nothing))
     decision = duel(trained, 1, None, small_spec(policies={"max_duel_distance": 0.99}))
     assert not decision.passed
     assert "temp" in decision.reasons[0]

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from include.retraining import __main__ as cli
 from include.retraining import shelf
 from include.retraining.errors import DataError, RegistryError
+from include.retraining.features import feature_sets
+from include.retraining.records import TrainingSet
 from include.retraining.registry import server, versions
 from include.retraining.retrain import candidate as candidates
-from include.retraining.retrain import candidate as training
 from include.retraining.retrain import reproduction
 from include.retraining.retrain.reproduction import reproduce
 from include.retraining.settings import Settings
@@ -53,11 +55,11 @@ def test_model_file_of_then_is_followed_and_that_it_changed_is_said(trained):
 
 
 def test_changed_row_is_found_out(trained):
-    storage = Storage.of(trained)
-    key = f"flights/retrain/incident={incident(trained, 1)}/training.parquet"
-    table = storage.read_table(key)
+    joined = feature_sets.joined_rows(SPEC, Storage.of(trained))
+    (path,) = joined.parts["2013-01-07"].files
+    table = pq.read_table(path, partitioning=None)
     place = table.column_names.index("temp")
-    storage.write_table(key, table.set_column(place, "temp", pa.array([50.0] * table.num_rows)))
+    pq.write_table(table.set_column(place, "temp", pa.array([50.0] * table.num_rows)), path)
     found = reproduce(SPEC, trained, 1)
     assert not found.equal
     assert "rows: " in found.differences[0]
@@ -76,8 +78,8 @@ def test_other_digest_in_the_registry_is_found_out(trained):
 
 def test_other_packages_and_commit_are_said(trained, monkeypatch):
     before = candidates.environment()
-    monkeypatch.setattr(training, "environment", lambda: ["new-one==1.0", *before[:-1]])
-    monkeypatch.setattr(training, "git_commit", lambda _: "another")
+    monkeypatch.setattr(candidates, "environment", lambda: ["new-one==1.0", *before[:-1]])
+    monkeypatch.setattr(candidates, "git_commit", lambda _: "another")
     found = reproduce(SPEC, trained, 1)
     name, version = before[-1].split("==")
     assert found.equal
@@ -89,8 +91,9 @@ def test_other_packages_and_commit_are_said(trained, monkeypatch):
 def test_what_is_not_there_is_named(trained):
     with pytest.raises(RegistryError, match="no version 9"):
         reproduce(SPEC, trained, 9)
-    Storage.of(trained).delete(f"flights/retrain/incident={incident(trained, 1)}/duel.parquet")
-    with pytest.raises(DataError, match=r"duel.parquet is gone"):
+    incident_id = versions.version(SPEC, trained, 1).incident_id
+    Storage.of(trained).delete(shelf.key_of(TrainingSet, "flights", incident_id))
+    with pytest.raises(RegistryError, match="no digest or no training set"):
         reproduce(SPEC, trained, 1)
     for path in (trained.home / "mlflow-artifacts").rglob(shelf.SPEC_ARTIFACT):
         path.write_text('{"model": "flights"}')
@@ -98,7 +101,9 @@ def test_what_is_not_there_is_named(trained):
         reproduce(SPEC, trained, 2)
     for path in (trained.home / "mlflow-artifacts").rglob(shelf.SPEC_ARTIFACT):
         path.unlink()
-    with pytest.raises(DataError, match=f"has no {shelf.SPEC_ARTIFACT}"):
+    with pytest.raises(
+        DataError, match=f"{shelf.SPEC_ARTIFACT} is not there.*cannot be reproduced"
+    ):
         reproduce(SPEC, trained, 3)
 
 
