@@ -295,6 +295,11 @@ class DriftReport(Record):
         default=None, description="on rows whose labels have matured, of this batch or before it"
     )
     promise: Performance | None = Field(default=None, description="of the champion, from its duel")
+    history: tuple[Performance, ...] = Field(
+        default=(),
+        description="realised in the windows before it, oldest first, whoever was champion; at "
+        "most drift.max_history_windows",
+    )
     champion_age_days: float | None = Field(
         default=None, description="since its training data ended"
     )

@@ -115,7 +115,7 @@ class Storage:
 
     def delete(self, key: str) -> None:
         """Remove an object; one that is not there is no error."""
-        if self.exists(key):
+        with contextlib.suppress(FileNotFoundError):
             self.filesystem.rm_file(self._path(key))
 
     def list(self, prefix: str) -> list[str]:

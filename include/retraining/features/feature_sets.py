@@ -7,7 +7,6 @@ again.
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 from collections.abc import Sequence
 
@@ -28,10 +27,10 @@ from include.retraining.storage import Storage, sha256
 
 
 def materialize(spec: ModelSpec, settings: Settings, batch: BatchRef) -> FeatureSet:
-    """Make a published batch's feature tables, load them online, keep their join with its rows.
+    """Make a published batch's feature tables, keep their join with its rows, load them online.
 
     Safe to run twice: values are overwritten with the same values. If other batches come in force
-    meanwhile whose feature rows this one sees, it is joined again.
+    meanwhile whose feature rows this one sees, or that are newer, it is done again.
 
     Raises
     ------
@@ -40,23 +39,23 @@ def materialize(spec: ModelSpec, settings: Settings, batch: BatchRef) -> Feature
     """
     storage = Storage.of(settings)
     definitions.apply_definitions(spec, settings)
-
-    seen: list[InForce] = []
-
-    def newest() -> dt.datetime:
-        there = look(spec, storage)
+    store, views = definitions.feature_store(settings), definitions.stored_views(spec)
+    there = look(spec, storage)
+    while True:
         # the tables of a batch look back into the one before it, so those of the next one, too
         following = [one for one in there.batches if one.start == batch.end]
         make_tables(spec, storage, there, [*_window(spec, there, batch), *following])
-        seen.append(there)
-        return max(one.end for one in there.batches)
-
-    store = definitions.feature_store(settings)
-    # an older batch that is delivered again must not set the online values back, so what came after
-    # it is written once more
-    until = write_online(store, definitions.stored_views(spec), batch.start, newest)
-    note_online(storage, spec.model, until)
-    return _join_batch(spec, settings, batch, seen[-1])
+        found = _join_batch(spec, settings, batch, there)
+        # an older batch that is delivered again must not set the online values back, so what came
+        # after it is written once more; a neighbour may have been faster, so it looks again
+        write_online(store, views, batch.start, there.end)
+        now = look(spec, storage)
+        is_same = _digest(spec, now, batch) == _digest(spec, there, batch)
+        if found is not None and is_same and now.end <= there.end:
+            note_online(storage, spec.model, there.end)
+            shelf.keep(storage, found)
+            return found
+        there = now
 
 
 def refresh_later(spec: ModelSpec, settings: Settings, batch: BatchRef) -> list[FeatureSet]:
@@ -83,11 +82,14 @@ def stale_batches(
     with_missing : bool
         Count those that have no feature set yet as well.
     """
-    there, joined = look(spec, storage), joined_rows(spec, storage)
-    found = []
-    for one in there.batches:
-        if one.start < since or (until is not None and one.start >= until):
-            continue
+    there = look(spec, storage)
+    inside = [
+        one for one in there.batches if one.start >= since and (until is None or one.start < until)
+    ]
+    if not inside:
+        return []
+    joined, found = joined_rows(spec, storage), []
+    for one in inside:
         part = joined.parts.get(one.partition)
         is_stale = part is not None and part.content != _digest(spec, there, one)
         if is_stale or (with_missing and part is None):
@@ -99,8 +101,14 @@ def join_anew(spec: ModelSpec, settings: Settings, batch: BatchRef) -> FeatureSe
     """Join a batch again, with the feature tables that it sees made as they have to be."""
     storage = Storage.of(settings)
     there = look(spec, storage)
-    make_tables(spec, storage, there, _window(spec, there, batch))
-    return _join_batch(spec, settings, batch, there)
+    while True:
+        make_tables(spec, storage, there, _window(spec, there, batch))
+        found = _join_batch(spec, settings, batch, there)
+        now = look(spec, storage)
+        if found is not None and _digest(spec, now, batch) == _digest(spec, there, batch):
+            shelf.keep(storage, found)
+            return found
+        there = now
 
 
 def is_current(spec: ModelSpec, storage: Storage, batch: BatchRef) -> bool:
@@ -111,34 +119,26 @@ def is_current(spec: ModelSpec, storage: Storage, batch: BatchRef) -> bool:
     return not stale_batches(spec, storage, since=batch.end)
 
 
-def _join_batch(spec: ModelSpec, settings: Settings, batch: BatchRef, there: InForce) -> FeatureSet:
-    """Join a batch with the feature tables made of what is there, until nothing else is there."""
-    storage = Storage.of(settings)
-    while True:
-        digest = _digest(spec, there, batch)
-        joined = join(spec, settings, there.inputs[BATCH].read([batch.partition]))
-        version = None
-        # somebody may have looked later, and joined what is newer
-        with contextlib.suppress(Superseded):
-            version = (
-                _table(spec, storage)
-                .replace(batch.partition, joined, content=digest, order=there.order)
-                .version
-            )
-        now = look(spec, storage)
-        if version is not None and digest == _digest(spec, now, batch):
-            found = FeatureSet(
-                batch=batch,
-                service=spec.features.service,
-                rows=joined.num_rows,
-                table_version=version,
-                seen_from=_seen_from(spec, batch),
-                sha256=digest,
-            )
-            shelf.keep(storage, found)
-            return found
-        there = now
-        make_tables(spec, storage, there, _window(spec, there, batch))
+def _join_batch(
+    spec: ModelSpec, settings: Settings, batch: BatchRef, there: InForce
+) -> FeatureSet | None:
+    """Join a batch with the feature tables; None if somebody has joined what is newer."""
+    digest = _digest(spec, there, batch)
+    joined = join(spec, settings, there.read(BATCH, batch))
+    try:
+        done = _table(spec, Storage.of(settings)).replace(
+            batch.partition, joined, content=digest, order=there.order
+        )
+    except Superseded:
+        return None
+    return FeatureSet(
+        batch=batch,
+        service=spec.features.service,
+        rows=joined.num_rows,
+        table_version=done.version,
+        seen_from=_seen_from(spec, batch),
+        sha256=digest,
+    )
 
 
 def _window(spec: ModelSpec, there: InForce, batch: BatchRef) -> list[BatchRef]:

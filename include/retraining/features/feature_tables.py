@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -25,12 +26,26 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class InForce(NamedTuple):
-    """The rows of all inputs at one look."""
+@dataclass(frozen=True)
+class InForce:
+    """The rows of all inputs at one look: `made_of` says what each batch's tables are made of."""
 
     inputs: dict[str, Snapshot]
     batches: list[BatchRef]
     made_of: dict[str, str]
+    _read: dict[tuple[str, str], pa.Table] = field(default_factory=dict)
+
+    @property
+    def end(self) -> dt.datetime:
+        """The end of the newest batch."""
+        return max(batch.end for batch in self.batches)
+
+    def read(self, name: str, batch: BatchRef) -> pa.Table:
+        """Give the rows of one input of a batch; asked twice, they are read once."""
+        key = name, batch.partition
+        if key not in self._read:
+            self._read[key] = self.inputs[name].read([batch.partition])
+        return self._read[key]
 
     @property
     def order(self) -> int:
@@ -82,10 +97,10 @@ def make_tables(
         made_of = there.made_of[batch.partition]
         if all(_is_made(kept[name], batch, made_of) for name in names):
             continue
-        inputs = {name: _frame(rows, batch) for name, rows in there.inputs.items()}
+        inputs = {name: _frame(there.read(name, batch)) for name in there.inputs}
         before = by_end.get(batch.start)
         earlier = {
-            name: _frame(there.inputs[name], before) if before else frame.iloc[:0]
+            name: _frame(there.read(name, before)) if before else frame.iloc[:0]
             for name, frame in inputs.items()
         }
         made = load_function(spec.features.tables)(inputs, earlier, batch)
@@ -107,11 +122,10 @@ def _is_made(kept: Snapshot, batch: BatchRef, made_of: str) -> bool:
     return part is not None and part.content == made_of
 
 
-def _frame(rows: Snapshot, batch: BatchRef) -> pd.DataFrame:
-    """Give a batch's rows with exact types: those of Arrow, within pandas."""
+def _frame(table: pa.Table) -> pd.DataFrame:
+    """Give rows with exact types: those of Arrow, within pandas."""
     import pandas as pd
 
-    table = rows.read([batch.partition])
     frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
     return frame
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from include.retraining import shelf
-from include.retraining.data.publication import read_rows, require_published
+from include.retraining.data.publication import not_published, rows_in_force
 from include.retraining.features.definitions import feature_store, service_of, sources_of
 from include.retraining.features.online import online_until
 from include.retraining.records import BatchRef, FeatureSkew, SkewReport
@@ -54,12 +54,14 @@ def check_skew(
         The batch is not in force.
     """
     storage = Storage.of(settings)
-    require_published(spec, storage, batch.partition)
     asked = at is not None
     at = at or online_until(storage, spec.model) or batch.end
     sources = sources_of(spec)
     needed = sorted({*sources.join_keys, *sources.request_columns})
-    rows = read_rows(spec, storage, [batch.partition], columns=needed)
+    there = rows_in_force(spec, storage)
+    if batch.partition not in there.parts:
+        raise not_published(spec, batch.partition)
+    rows = there.read([batch.partition], needed)
     frame = rows.to_pandas(types_mapper=pd.ArrowDtype).dropna()
     sample = frame.drop_duplicates(sources.join_keys).head(MAX_KEYS).reset_index(drop=True)
     store, service = feature_store(settings), service_of(spec)

@@ -10,7 +10,8 @@ import contextlib
 import datetime as dt
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ import pyarrow as pa
 
 from include.retraining import shelf
 from include.retraining.data.publication import batches_of, rows_in_force
-from include.retraining.drift import trend
 from include.retraining.drift.measure import measure_columns, overall_state
 from include.retraining.drift.profile import ReferenceProfile
 from include.retraining.errors import NotPublished
@@ -87,6 +87,7 @@ def measure_drift(
         rows=rows.num_rows,
         labelled_rows=int((~np.isnan(known)).sum()),
         trainable_rows=None,
+        history=_history(spec, storage, batch),
     )
     champion = versions.champion(spec, settings)
     if champion is None:
@@ -211,9 +212,10 @@ def judge_batch(
     done = shelf.find(storage, Verdict, spec.model, batch.partition)
     if not anew and done is not None and done.content_sha256 == report.content_sha256:
         return done
-    _measure_unjudged(spec, settings, report)
-    earlier = reports_before(spec, storage, report, spec.drift.max_history_windows)
-    verdict = verdicts.judge(spec, report, earlier=earlier, hold=hold)
+    earlier = _earlier(spec, settings, report)
+    verdict = verdicts.judge(
+        spec, report, earlier=earlier, realised=_realised(earlier, report), hold=hold
+    )
     shelf.keep(storage, verdict)
     log.info(
         "%s %s: %s (%s)", spec.model, batch.partition, verdict.outcome, "; ".join(verdict.reasons)
@@ -222,33 +224,59 @@ def judge_batch(
 
 
 def reports_before(
-    spec: ModelSpec, storage: Storage, report: DriftReport, windows: int
-) -> list[DriftReport]:
-    """Give the stored reports of the windows before a report's, oldest first."""
-    starts = (report.batch.start - back * spec.partitions.length for back in range(windows, 0, -1))
-    found = (
-        shelf.find(storage, DriftReport, spec.model, spec.partition_key(start)) for start in starts
-    )
-    return [earlier for earlier in found if earlier is not None]
+    spec: ModelSpec, storage: Storage, batch: BatchRef, windows: int
+) -> dict[str, DriftReport | None]:
+    """Give the stored reports of the windows right before a batch, by partition, oldest first."""
+    starts = [batch.start - back * spec.partitions.length for back in range(windows, 0, -1)]
+    names = [spec.partition_key(start) for start in starts if start >= spec.partitions.first]
+    if not names:
+        return {}
+    with ThreadPoolExecutor(len(names)) as threads:  # on S3 every record is a round trip
+        found = threads.map(lambda name: shelf.find(storage, DriftReport, spec.model, name), names)
+        return dict(zip(names, found, strict=True))
 
 
-def _measure_unjudged(spec: ModelSpec, settings: Settings, report: DriftReport) -> None:
-    """Measure the windows right before that have features but no report yet.
+def _earlier(spec: ModelSpec, settings: Settings, report: DriftReport) -> list[DriftReport]:
+    """Give the reports that a verdict asks for; those that are not there yet are measured.
 
     Monitors of neighbouring batches may run at once and in any order; whether drift persists, or
     grows, must not depend on that.
     """
     storage = Storage.of(settings)
-    if report.champion_version is None:
-        return
-    for back in range(1, max(verdicts.LOOK_BACK, trend.WINDOWS)):
-        start = report.batch.start - back * spec.partitions.length
-        if start < spec.partitions.first:
-            return
-        batch = spec.batch_ref(spec.partition_key(start))
-        if shelf.find(storage, DriftReport, spec.model, batch.partition) is None:
+    reports = reports_before(spec, storage, report.batch, verdicts.REPORTS_BEFORE)
+    found = []
+    for partition, known in reports.items():
+        earlier = known
+        if earlier is None and report.champion_version is not None:
             with contextlib.suppress(NotPublished):
-                measure_drift(spec, settings, batch)
+                earlier = measure_drift(spec, settings, spec.batch_ref(partition))
+        if earlier is not None:
+            found.append(earlier)
+    return found
+
+
+def _history(spec: ModelSpec, storage: Storage, batch: BatchRef) -> tuple[Performance, ...]:
+    """Give what was realised in the windows before a batch, as the nearest report has it.
+
+    So a batch reads one report, however long its history is.
+    """
+    start = batch.start
+    for _ in range(verdicts.REPORTS_BEFORE):
+        start -= spec.partitions.length
+        if start < spec.partitions.first:
+            break
+        found = shelf.find(storage, DriftReport, spec.model, spec.partition_key(start))
+        if found is not None:
+            own = filter(None, [found.performance])
+            return (*found.history, *own)[-spec.drift.max_history_windows :]
+    return ()
+
+
+def _realised(earlier: Sequence[DriftReport], report: DriftReport) -> list[Performance]:
+    """Give what was realised before a batch, as it is known now."""
+    if not earlier:
+        return list(report.history)
+    return [*earlier[0].history, *(one.performance for one in earlier if one.performance)]
 
 
 def trainable_rows(

@@ -18,6 +18,7 @@ from include.retraining.records import DriftReport, FeatureDrift, Outcome, Perfo
 from include.retraining.spec import ModelSpec
 
 LOOK_BACK = 3
+REPORTS_BEFORE = max(LOOK_BACK, trend.WINDOWS) - 1  # that a verdict asks for
 AT_ONCE = 2.0
 
 
@@ -26,6 +27,7 @@ def judge(
     report: DriftReport,
     *,
     earlier: Sequence[DriftReport] = (),
+    realised: Sequence[Performance] | None = None,
     hold: str | None = None,
 ) -> Verdict:
     """Decide what to do about a batch.
@@ -38,14 +40,19 @@ def judge(
         What was measured.
     earlier : sequence of DriftReport
         Of the batches before it, oldest first. Those against the same champion say whether drift
-        persists; the realised performance of all says how much batches differ.
+        persists.
+    realised : sequence of Performance, optional
+        Of the batches before it, oldest first: how much batches differ. Those of `earlier`, unless
+        given.
     hold : str, optional
         Why a retrain has to wait now.
     """
     if report.champion_version is None:
         wanted, reasons = _without_champion(spec, report)
     else:
-        wanted, reasons = _with_champion(spec, report, earlier)
+        if realised is None:
+            realised = [r.performance for r in earlier if r.performance]
+        wanted, reasons = _with_champion(spec, report, earlier, realised)
     outcome: Outcome = wanted
     if wanted == "retrain" and hold:
         outcome, reasons = "blocked", [*reasons, hold]
@@ -78,10 +85,13 @@ def _without_champion(spec: ModelSpec, report: DriftReport) -> tuple[Outcome, li
 
 
 def _with_champion(  # noqa: PLR0911 - one return per rule, in the order of the rules
-    spec: ModelSpec, report: DriftReport, earlier: Sequence[DriftReport]
+    spec: ModelSpec,
+    report: DriftReport,
+    earlier: Sequence[DriftReport],
+    realised: Sequence[Performance],
 ) -> tuple[Outcome, list[str]]:
     recent = _recent(spec, report, earlier, LOOK_BACK)
-    harm = _harm(spec, report, earlier)
+    harm = _harm(spec, report, realised)
     due = [*_age(spec, report), *_growth(spec, report)]
     drifted = [f for f in report.columns if f.drifted and not f.expected]
     persistent = [f for f in drifted if _persists(spec, f, recent)]
@@ -163,11 +173,11 @@ def _recent(
     ]
 
 
-def _harm(spec: ModelSpec, report: DriftReport, earlier: Sequence[DriftReport]) -> list[str]:
+def _harm(spec: ModelSpec, report: DriftReport, realised: Sequence[Performance]) -> list[str]:
     now, promise = report.performance, report.promise
     if now is None or promise is None:
         return []
-    ordinary = ordinary_drop(spec, [r.performance for r in earlier if r.performance])
+    ordinary = ordinary_drop(spec, realised)
     if now.high >= promise.value - max(spec.retrain.min_performance_drop, ordinary):
         return []
     text = (

@@ -45,8 +45,8 @@ def publish_report(
     files = {shelf.DRIFT_REPORT_ARTIFACT: report.model_dump_json(indent=2).encode()}
     storage, pages = Storage.of(settings), []
     if verdict.outcome != "ignore" and report.champion_version is not None:
-        before = reports_before(spec, storage, report, PICTURED_WINDOWS)
-        files[shelf.PICTURE_ARTIFACT] = picture([*before, report])
+        before = reports_before(spec, storage, report.batch, PICTURED_WINDOWS)
+        files[shelf.PICTURE_ARTIFACT] = picture([*filter(None, before.values()), report])
         page = _page(spec, settings, report)
         if page is not None:
             pages.append(shelf.drift_page_key(spec.model, report.batch.partition))
