@@ -493,7 +493,8 @@ class Table:
         if self.storage.is_local:
             return pa.OSFile(path)
         if size < WHOLE_FILE:
-            return pa.BufferReader(self.storage.filesystem.cat_file(path))
+            # more than one at a time, and s3fs would ask for the size first
+            return pa.BufferReader(self.storage.filesystem.cat_file(path, max_concurrency=1))
         return self.storage.filesystem.open(path, "rb", size=size, cache_type="none")
 
     def data_path(self, path: str) -> str:

@@ -493,14 +493,14 @@ def test_a_value_is_never_changed_to_fit(local: Table, has: pa.Array, comes: pa.
 
 
 _NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1)
-_COLUMNS = st.one_of(
-    st.tuples(st.just(pa.int64()), st.integers(-(2**63), 2**63 - 1)),
-    st.tuples(st.just(pa.float64()), st.floats(allow_nan=False)),
-    st.tuples(st.just(pa.string()), st.text(st.characters(codec="utf-8"))),
-    st.tuples(st.just(pa.bool_()), st.booleans()),
-    st.tuples(st.just(pa.timestamp("us", "UTC")), st.integers(-(2**62), 2**62)),
-    st.tuples(st.just(pa.timestamp("us")), st.integers(-(2**62), 2**62)),
-)
+_VALUES = {
+    pa.int64(): st.integers(-(2**63), 2**63 - 1),
+    pa.float64(): st.floats(),
+    pa.string(): st.text(st.characters(codec="utf-8")),
+    pa.bool_(): st.booleans(),
+    pa.timestamp("us", "UTC"): st.integers(-(2**62), 2**62),
+    pa.timestamp("us"): st.integers(-(2**62), 2**62),
+}
 
 
 @settings(
@@ -514,13 +514,8 @@ def test_any_columns_come_back(tmp_path: Path, data: st.DataObject) -> None:
     rows = data.draw(st.integers(0, 4))
     columns = {}
     for name in names:
-        kind, _ = data.draw(_COLUMNS)
-        some = {
-            pa.int64(): st.integers(-(2**63), 2**63 - 1),
-            pa.float64(): st.floats(),
-            pa.string(): st.text(st.characters(codec="utf-8")),
-            pa.bool_(): st.booleans(),
-        }.get(kind, st.integers(-(2**62), 2**62))
+        kind = data.draw(st.sampled_from(list(_VALUES)))
+        some = _VALUES[kind]
         columns[name] = pa.array(
             data.draw(st.lists(st.none() | some, min_size=rows, max_size=rows)), kind
         )
@@ -872,9 +867,7 @@ def test_a_data_file_that_is_gone_is_told(table: Table) -> None:
     put(table, "b", batch(2))
     snapshot = table.snapshot()
     fsspec.url_to_fs(table.url)[0].rm_file(snapshot.parts["a"].files[0])
-    with pytest.raises(
-        DataError, match=r"is gone, but version 1 of .* publish partition 'a' again"
-    ):
+    with pytest.raises(DataError, match=r"is gone, but version 1 .* publish partition 'a'"):
         snapshot.read()
     assert values(snapshot, "b") == [2]
     # a correction mends it
@@ -1029,5 +1022,5 @@ def test_opening_and_publishing_cost_the_same_however_long_the_history(
     opened, opened_again, read, replaced = cost[62]
     assert opened <= 25
     assert opened_again <= 2
-    assert read <= 3
+    assert read <= 3  # the log twice, the file once
     assert replaced <= 11
