@@ -135,8 +135,8 @@ def cast(column: pa.ChunkedArray, kind: pa.DataType, *, name: str, where: str) -
         if pa.types.is_timestamp(natural) and pa.types.is_timestamp(kind):
             return kept.cast(kind)
         if _is_number(natural) and _is_number(kind):
-            changed = kept.cast(kind)
-            if _are_same(changed.cast(natural), kept):
+            changed = _cast_number(kept, kind)
+            if _are_same(_cast_number(changed, natural), kept):
                 return changed
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         reason = f" ({str(error).splitlines()[0]})"
@@ -150,6 +150,12 @@ def cast(column: pa.ChunkedArray, kind: pa.DataType, *, name: str, where: str) -
 def _is_number(kind: pa.DataType) -> bool:
     types = pa.types
     return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
+
+
+def _cast_number(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    # Arrow would refuse all integers beyond 2^53, those that a float holds exactly too
+    is_rounded = pa.types.is_integer(column.type) and pa.types.is_floating(kind)
+    return column.cast(kind, safe=not is_rounded)
 
 
 def _are_same(left: pa.ChunkedArray, right: pa.ChunkedArray) -> bool:

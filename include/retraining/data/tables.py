@@ -17,6 +17,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import random
 import re
@@ -28,6 +29,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -68,6 +70,7 @@ _FILE = re.compile(
     rf"{PARTITION}=(?P<partition>{_PARTITION_NAME.pattern})/{DELIVERY}=(?P<delivery>[^/]+)/"
     r"(?P<order>\d{6,9})-(?P<content>[0-9a-f]{12,128})-(?P<parts>\d+)-[0-9a-f]{8}\.parquet"
 )
+_LOG_FILE = re.compile(r"(?P<version>\d{20})\.(?P<kind>json|checkpoint\..*parquet)")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _YEARS = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1 to 9999 in microseconds
 _PROPERTIES = {
@@ -411,6 +414,7 @@ class Table:
                 after = self._commit(written, base, partition, order, about or {})
                 if after is not None:
                     written = None
+                    self._keep_commits(base.version, after.version)
                     return Published(
                         after.version, after.parts[partition], changed=True, before=now
                     )
@@ -447,24 +451,70 @@ class Table:
             opened = self._open()
             if opened is None:
                 return []
+            newest = opened.snapshot.version
+            unknown = [version for version in keep_versions if not 0 <= version <= newest]
+            if unknown:
+                raise DataError(
+                    f"{self.url}: versions to keep must be 0 to {newest}, got {unknown}; nothing "
+                    "was removed"
+                )
+            removed: list[str] = []
             with self._explained():
-                removed: list[str] = []
+                # the second run looks for files that no version knows, too
                 for full, age in ((False, older_than), (True, max(older_than, ORPHAN_AGE))):
                     removed += opened.table.vacuum(
-                        retention_hours=int(age / timedelta(hours=1)),
+                        retention_hours=math.ceil(age / timedelta(hours=1)),
                         dry_run=dry_run,
                         enforce_retention_duration=False,
                         full=full,
                         keep_versions=sorted(set(keep_versions)),
                     )
-        return sorted(set(removed))
+            self._open()
+            return sorted({*removed, *self._clean_log(keep_versions, newest, older_than, dry_run)})
+
+    def _clean_log(
+        self, keep: Collection[int], newest: int, older_than: timedelta, dry_run: bool
+    ) -> list[str]:
+        """Remove what of the log no version needs that is kept or recent.
+
+        A version needs the last checkpoint at or before it, and all commits from there on. Commits
+        stay from the first one that is needed, without a gap, because readers refuse a log with a
+        gap; checkpoints in between go, since they are what makes a log large.
+        """
+        commits: dict[int, tuple[str, datetime]] = {}
+        checkpoints: dict[int, list[str]] = {}
+        filesystem = self.storage.filesystem
+        for path, about in filesystem.find(f"{self._path}/_delta_log", detail=True).items():
+            found = _LOG_FILE.fullmatch(os.path.basename(path))
+            if found and found["kind"] == "json":
+                modified = about.get("LastModified") or datetime.fromtimestamp(about["mtime"], UTC)
+                commits[int(found["version"])] = path, modified
+            elif found:
+                checkpoints.setdefault(int(found["version"]), []).append(path)
+        limit = datetime.now(UTC) - older_than
+        recent = [version for version, (_, modified) in commits.items() if modified > limit]
+        # one was in force when the recent ones began
+        first_recent = max(min([*recent, newest]) - 1, 0)
+        bases = {
+            max((one for one in checkpoints if one <= version), default=0)
+            for version in {*keep, *range(first_recent, newest + 1)}
+        }
+        gone = [path for version, (path, _) in sorted(commits.items()) if version < min(bases)]
+        for version, paths in sorted(checkpoints.items()):
+            if version < newest and version not in bases:
+                gone += paths
+        if not dry_run:
+            for path in gone:
+                filesystem.rm_file(path)
+        return [f"_delta_log/{os.path.basename(path)}" for path in gone]
 
     def open_data(self, path: str, size: int) -> Any:
         """Open a data file for reading; raises FileNotFoundError."""
         if self.storage.is_local:
             return pa.OSFile(path)
         if size < WHOLE_FILE:
-            return pa.BufferReader(self.storage.filesystem.cat_file(path))
+            # more than one at a time, and s3fs would ask for the size first
+            return pa.BufferReader(self.storage.filesystem.cat_file(path, max_concurrency=1))
         return self.storage.filesystem.open(path, "rb", size=size, cache_type="none")
 
     def data_path(self, path: str) -> str:
@@ -514,7 +564,8 @@ class Table:
         action = file.action(partition)
         properties = CommitProperties(
             custom_metadata=dict(about),
-            max_commit_retries=200,
+            # delta-rs would create a table that is there by now a second time, beside what it holds
+            max_commit_retries=0 if base.version < 0 else 200,
             app_transactions=[Transaction(partition, order)],
         )
         schema = Schema.from_arrow(
@@ -606,6 +657,7 @@ class Table:
                 # what is updated bit by bit gets slower with every bit
                 if version - opened.version <= CHECKPOINT_EVERY:
                     if version != opened.snapshot.version:
+                        self._check_log(version)
                         opened.snapshot = self._snapshot_of(opened.table)
                     return opened
             try:
@@ -613,8 +665,41 @@ class Table:
             except TableNotFoundError:
                 _opened.pop(key, None)
                 return None
+            self._check_log(table.version())
             opened = _opened[key] = _Opened(table, table.version(), self._snapshot_of(table))
             return opened
+
+    def _check_log(self, version: int) -> None:
+        """Refuse commits of no bytes, which delta-rs passes over as if they were not there.
+
+        A machine that loses power can leave them on a disk; a put on S3 is whole.
+        """
+        if not self.storage.is_local:
+            return
+        for number in range(version, max(-1, version - 2 * CHECKPOINT_EVERY), -1):
+            path = f"{self._path}/_delta_log/{number:020}.json"
+            with contextlib.suppress(FileNotFoundError):  # older than the log
+                if not Path(path).stat().st_size:
+                    raise DataError(
+                        f"{path} is empty, so what was committed there is lost; restore it from a "
+                        "backup, or remove it and all later entries and publish again"
+                    )
+
+    def _keep_commits(self, after: int, last: int) -> None:
+        """Have commits on the disk, as their data files are: delta-rs leaves it to chance."""
+        if not self.storage.is_local:
+            return
+        folder = f"{self._path}/_delta_log"
+        for path in [
+            *(f"{folder}/{number:020}.json" for number in range(after + 1, last + 1)),
+            folder,
+        ]:
+            with contextlib.suppress(FileNotFoundError):
+                file = os.open(path, os.O_RDONLY)
+                try:
+                    os.fsync(file)
+                finally:
+                    os.close(file)
 
     def _snapshot_of(self, table: DeltaTable) -> Snapshot:
         actions = pa.table(table.get_add_actions()).combine_chunks()
@@ -663,14 +748,20 @@ class Table:
         """Say what an error of delta-rs means; an outage is none of the data's."""
         try:
             yield
-        except TableNotFoundError:
-            raise
         except OSError as error:
             raise Unavailable(f"{self.url}: the storage does not answer: {error}") from error
         except DeltaError as error:
             raise DataError(
                 f"{self.url}: the log of the table cannot be used: {_first_line(error)}; restore "
                 "the missing or broken files of _delta_log/ from a backup"
+            ) from error
+        except BaseException as error:
+            if type(error).__name__ != "PanicException" or "Forked process" not in str(error):
+                raise
+            raise RuntimeError(
+                f"{self.url}: this process was forked from one that had opened a table, and "
+                "delta-rs does not survive a fork; import it before a fork, but open tables only "
+                "after it, or start processes with spawn or forkserver"
             ) from error
 
 
@@ -750,7 +841,8 @@ class _DataFile:
                     "nullCount": self.nulls,
                     "minValues": {name: low for name, (low, _) in moments.items()},
                     "maxValues": {name: high for name, (_, high) in moments.items()},
-                }
+                },
+                ensure_ascii=False,  # delta-rs does not find a name that is written in escapes
             ),
         )
 
