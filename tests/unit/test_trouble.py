@@ -26,7 +26,7 @@ from include.retraining.monitor import measuring
 from include.retraining.names import CHAMPION
 from include.retraining.records import Candidate, GateDecision, Performance, TrainingSet
 from include.retraining.registry import ledger, server, succession, versions
-from include.retraining.registry import succession as registry
+from include.retraining.registry import server as mlflow_server
 from include.retraining.retrain import candidate as candidates
 from include.retraining.retrain import gate, incident, training_set
 from include.retraining.settings import Settings
@@ -75,7 +75,7 @@ def at(settings: Settings, uri: str) -> Settings:
 @pytest.fixture(params=["down", "slow"])
 def silent(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An address where nothing listens, or where somebody does and never answers."""
-    monkeypatch.setattr(registry, "ANSWER_SECONDS", 1)
+    monkeypatch.setattr(mlflow_server, "ANSWER_SECONDS", 1)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         if request.param == "down":
@@ -134,7 +134,7 @@ def test_artifact_store_that_does_not_answer_loses_no_duel(champion, monkeypatch
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
 
-    def fetch(*_):
+    def fetch(*_, **__):
         try:
             return requests.get(f"http://127.0.0.1:{port}/model.skops", timeout=5).content
         except requests.RequestException as error:

@@ -73,6 +73,8 @@ def labels(spec: ModelSpec, rows: pa.Table, *, known_at: dt.datetime | None = No
 
 def _class_numbers(spec: ModelSpec, column: pa.ChunkedArray) -> Floats:
     numbers = {str(name): float(number) for number, name in enumerate(spec.label.classes)}
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     found = column.combine_chunks().dictionary_encode()
     names = [
         f"{value:.0f}" if isinstance(value, float) else str(value)

@@ -51,10 +51,36 @@ def test_content_is_told_by_its_bytes_and_not_by_its_names(spec, storage: Storag
     assert delivery.landed(spec, storage, PARTITION).sha256 == before
 
 
-def test_kept_delivery_is_read_back_as_it_landed(spec, storage: Storage):
+@pytest.mark.parametrize("copy", [True, False], ids=["copied", "where-it-landed"])
+def test_kept_delivery_is_read_back_as_it_landed(spec, storage: Storage, copy):
     storage.write(f"{FOLDER}/_SUCCESS", b"")
     for name in ("b.csv", "a.csv"):
         storage.write(f"{FOLDER}/{name}", name.encode())
     found = delivery.landed(spec, storage, PARTITION)
-    delivery.keep(spec, storage, found)
+    delivery.keep(spec, storage, found, copy=copy)
+    assert delivery.kept(spec, storage, PARTITION, found.sha256) == found
+
+
+def test_delivery_that_is_read_where_it_landed_tells_that_it_was_replaced(spec, storage: Storage):
+    storage.write(f"{FOLDER}/_SUCCESS", b"")
+    storage.write(f"{FOLDER}/a.csv", b"1")
+    found = delivery.landed(spec, storage, PARTITION)
+    delivery.keep(spec, storage, found, copy=False)
+    storage.write(f"{FOLDER}/a.csv", b"2")
+    with pytest.raises(DataError, match=r"a\.csv has other content by now"):
+        delivery.kept(spec, storage, PARTITION, found.sha256)
+    storage.delete(f"{FOLDER}/a.csv")
+    with pytest.raises(DataError, match=r"a\.csv is gone.*read where it landed"):
+        delivery.kept(spec, storage, PARTITION, found.sha256)
+
+
+def test_same_bytes_under_new_names_do_not_damage_what_is_kept(spec, storage: Storage):
+    # the copies of both deliveries were read as one, and its digest was another
+    storage.write(f"{FOLDER}/_SUCCESS", b"")
+    storage.write(f"{FOLDER}/a.csv", b"1")
+    delivery.keep(spec, storage, delivery.landed(spec, storage, PARTITION), copy=True)
+    storage.delete(f"{FOLDER}/a.csv")
+    storage.write(f"{FOLDER}/renamed.csv", b"1")
+    found = delivery.landed(spec, storage, PARTITION)
+    delivery.keep(spec, storage, found, copy=True)
     assert delivery.kept(spec, storage, PARTITION, found.sha256) == found

@@ -16,7 +16,7 @@ from include.demo import flights_feed
 from include.retraining.data import publication, validation
 from include.retraining.data.tables import Part, Table
 from include.retraining.errors import BatchRefused, DataError, NotPublished, SpecError
-from include.retraining.features import definitions, feature_sets, join, online, skew
+from include.retraining.features import definitions, feature_sets, join, skew
 from include.retraining.records import BatchRef, FeatureSet, ValidationReport
 from include.retraining.settings import Settings
 from include.retraining.storage import Storage
@@ -436,14 +436,14 @@ def test_slow_neighbour_does_not_set_online_values_back(
         ingest(SPEC, empty, week)
     report = validate(SPEC, empty, WEEKS[2])
     publication.publish_batch(SPEC, Storage.of(empty), report)
-    real = online._write
+    real = feature_sets.write_online
 
     def late(*arguments: object) -> None:  # the next week is ingested whole before this one writes
-        monkeypatch.setattr(online, "_write", real)
+        monkeypatch.setattr(feature_sets, "write_online", real)
         ingest(SPEC, empty, WEEKS[3])
         real(*arguments)
 
-    monkeypatch.setattr(online, "_write", late)
+    monkeypatch.setattr(feature_sets, "write_online", late)
     feature_sets.materialize(SPEC, empty, report.batch)
     feature_sets.refresh_later(SPEC, empty, report.batch)
     assert skew.check_skew(SPEC, empty, SPEC.batch_ref(WEEKS[3])).problems == ()

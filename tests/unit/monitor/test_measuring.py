@@ -8,6 +8,7 @@ from include.retraining import shelf
 from include.retraining.monitor import measuring
 from include.retraining.records import DriftReport, PublishedReport, Verdict
 from include.retraining.registry import server
+from include.retraining.retrain import incident
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
@@ -27,8 +28,11 @@ def settings(trained: Settings) -> Settings:
 def monitor(
     spec: ModelSpec, settings: Settings, partition: str
 ) -> tuple[DriftReport, Verdict, PublishedReport]:
-    report = measuring.measure_drift(spec, settings, spec.batch_ref(partition))
-    verdict = measuring.judge_batch(spec, settings, report)
+    storage, batch = Storage.of(settings), spec.batch_ref(partition)
+    learned = incident.last_training(spec, storage, batch)
+    report = measuring.measure_drift(spec, settings, batch, learned=learned)
+    hold = incident.hold_reason(spec, storage, batch)
+    verdict = measuring.judge_batch(spec, settings, report, hold=hold)
     return report, verdict, drift_report.publish_report(spec, settings, report, verdict)
 
 
@@ -70,9 +74,10 @@ def test_a_window_that_was_not_measured_yet_is_measured_for_its_successor(settin
     alone = monitor(spec, settings, FOURTH)[1]
     assert shelf.find(storage, DriftReport, spec.model, THIRD) is not None
     monitor(spec, settings, THIRD)
-    in_order = measuring.judge_batch(
-        spec, settings, measuring.measure_drift(spec, settings, spec.batch_ref(FOURTH)), anew=True
-    )
+    batch = spec.batch_ref(FOURTH)
+    report = measuring.measure_drift(spec, settings, batch)
+    hold = incident.hold_reason(spec, storage, batch)
+    in_order = measuring.judge_batch(spec, settings, report, hold=hold, anew=True)
     assert in_order == alone
 
 
@@ -80,7 +85,7 @@ def test_growth_counts_rows_since_the_last_retrain(settings):
     spec = pipeline.small_spec(retrain={"growth": 0.2})
     report, verdict, _ = monitor(spec, settings, FOURTH)
     first, later = (
-        measuring._trainable_rows(spec, Storage.of(settings), spec.batch_ref(partition))
+        measuring.trainable_rows(spec, Storage.of(settings), spec.batch_ref(partition))
         for partition in (THIRD, FOURTH)
     )
     assert (report.learned_rows, report.new_rows) == (first, later - first)

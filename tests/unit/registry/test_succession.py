@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from include.retraining.errors import RegistryError, ScoringError
+from include.retraining.features import definitions
 from include.retraining.names import CHALLENGER, CHAMPION, PREVIOUS_CHAMPION
 from include.retraining.records import GateDecision, Performance, Promotion
 from include.retraining.registry import ledger, server, succession, versions
@@ -44,6 +45,7 @@ def rollback(settings: Settings, request_id: str, to_version: int | None = None)
         request_id=request_id,
         at=AT,
         to_version=to_version,
+        is_service=lambda name: definitions.is_service(SPEC, name),
     )
 
 

@@ -9,7 +9,11 @@ import pyarrow as pa
 import pytest
 
 from include.retraining.errors import DataError, SpecError
-from include.retraining.replay import past as replay
+from include.retraining.replay.outcomes import Outcome, replay
+from include.retraining.replay.past import Past, Window, published_windows
+from include.retraining.replay.picture import as_picture
+from include.retraining.replay.policies import Policy, standard_policies
+from include.retraining.replay.table import as_json, as_table
 from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec
 from include.retraining.storage import Storage
 from tests.unit import pipeline
@@ -42,7 +46,7 @@ def small_spec() -> ModelSpec:
     return ModelSpec.model_validate(content)
 
 
-def made_windows(spec: ModelSpec, *, turn: int = TURN) -> list[replay.Window]:
+def made_windows(spec: ModelSpec, *, turn: int = TURN) -> list[Window]:
     generator = np.random.default_rng(7)
     windows = []
     for number in range(WINDOWS):
@@ -63,20 +67,20 @@ def made_windows(spec: ModelSpec, *, turn: int = TURN) -> list[replay.Window]:
                 "side": pa.array(np.where(up, "up", "down")),
             }
         )
-        windows.append(replay.Window(batch, rows))
+        windows.append(Window(batch, rows))
     return windows
 
 
 @pytest.fixture(scope="module")
-def past() -> replay.Past:
+def past() -> Past:
     spec = small_spec()
-    return replay.Past(spec, made_windows(spec))
+    return Past(spec, made_windows(spec))
 
 
 @pytest.fixture(scope="module")
-def outcomes(past: replay.Past) -> dict[str, replay.Outcome]:
-    policies = replay.standard_policies(past.spec, ["retrain.growth=0.5,drift.min_distance=0.2"])
-    return {outcome.policy: outcome for outcome in replay.replay(past, policies)}
+def outcomes(past: Past) -> dict[str, Outcome]:
+    policies = standard_policies(past.spec, ["retrain.growth=0.5,drift.min_distance=0.2"])
+    return {outcome.policy: outcome for outcome in replay(past, policies)}
 
 
 def test_bounds_are_bounds(past, outcomes):
@@ -99,11 +103,11 @@ def test_drift_of_the_made_past_is_found_and_pays(past, outcomes):
 
 def test_without_drift_ours_retrains_never():
     spec = small_spec()
-    past = replay.Past(spec, made_windows(spec, turn=WINDOWS))
+    past = Past(spec, made_windows(spec, turn=WINDOWS))
     policies = [
-        policy for policy in replay.standard_policies(spec) if policy.name == "ours: the model file"
+        policy for policy in standard_policies(spec) if policy.name == "ours: the model file"
     ]
-    assert replay.replay(past, policies)[0].retrains == 0
+    assert replay(past, policies)[0].retrains == 0
 
 
 def test_a_schedule_retrains_when_it_says(past, outcomes):
@@ -125,15 +129,15 @@ def test_metric_of_a_policy_is_that_of_the_champion_of_each_window(past, outcome
 
 def test_replaying_again_gives_the_same(outcomes):
     spec = small_spec()
-    again = replay.replay(
-        replay.Past(spec, made_windows(spec)),
-        replay.standard_policies(spec, ["retrain.growth=0.5,drift.min_distance=0.2"]),
+    again = replay(
+        Past(spec, made_windows(spec)),
+        standard_policies(spec, ["retrain.growth=0.5,drift.min_distance=0.2"]),
     )
     assert {outcome.policy: outcome for outcome in again} == outcomes
 
 
 def test_ideal_models_know_the_newest_rows_and_need_no_duel(past):
-    ideal = replay.Past(past.spec, past.windows, ideal=True)
+    ideal = Past(past.spec, past.windows, ideal=True)
     at = past.first
     assert ideal.trainable(at) > past.trainable(at)
     assert ideal.model(at).end > past.model(at).end
@@ -143,18 +147,18 @@ def test_ideal_models_know_the_newest_rows_and_need_no_duel(past):
 
 def test_a_candidate_that_learned_the_old_law_is_not_promoted(past):
     """Right at the turn the duel window already follows the new law, and nothing was learned."""
-    outcomes = replay.replay(past, [replay.Policy("now", "rule", lambda walk: walk.now == TURN)])
+    outcomes = replay(past, [Policy("now", "rule", lambda walk: walk.now == TURN)])
     assert (outcomes[0].retrains, outcomes[0].promotions) == (1, 0)
 
 
 def test_outcomes_can_be_read_by_people_and_programs(past, outcomes):
     found = list(outcomes.values())
-    table = replay.as_table(past, found)
+    table = as_table(past, found)
     assert "after every window" in table
     assert max(map(len, table.splitlines())) <= 100
-    content = json.loads(replay.as_json(past, found))
+    content = json.loads(as_json(past, found))
     assert {policy["policy"] for policy in content["policies"]} == set(outcomes)
-    assert replay.as_picture(past, found).startswith(b"\x89PNG")
+    assert as_picture(past, found).startswith(b"\x89PNG")
 
 
 def test_progress_is_told(past):
@@ -164,25 +168,25 @@ def test_progress_is_told(past):
         told.append((title, length))
         return items
 
-    replay.replay(past, replay.standard_policies(past.spec)[:3], progress=progress)
+    replay(past, standard_policies(past.spec)[:3], progress=progress)
     assert told == [("training models", len(past.choices)), ("policies", 3)]
 
 
 def test_too_short_a_past_is_refused():
     spec = small_spec()
     with pytest.raises(DataError, match=r"3 windows are published.*training.min_rows 500"):
-        replay.Past(spec, made_windows(spec)[:3])
+        Past(spec, made_windows(spec)[:3])
 
 
 def test_unknown_first_partition_is_refused(past):
     with pytest.raises(DataError, match="--first: '2001-01-01' is not published"):
-        replay.Past(past.spec, past.windows, first="2001-01-01")
+        Past(past.spec, past.windows, first="2001-01-01")
 
 
 @pytest.mark.parametrize("change", ["retrain.grwth=0.3", "nothing", "drift=1"])
 def test_unknown_setting_to_try_is_refused(past, change):
     with pytest.raises(SpecError, match="--try: no setting"):
-        replay.standard_policies(past.spec, [change])
+        standard_policies(past.spec, [change])
 
 
 def test_the_command_shows_a_table_and_keeps_a_picture(shared, tmp_path, monkeypatch, capsys):
@@ -212,18 +216,18 @@ def test_the_command_says_what_is_missing(shared, monkeypatch, capsys):
 def test_a_first_model_that_cannot_be_learned_is_named(shared):
     """Delay rates of the week before are unknown in the first week."""
     spec = pipeline.small_spec()
-    windows = replay.published_windows(spec, Storage.of(shared))
+    windows = published_windows(spec, Storage.of(shared))
     with pytest.raises(DataError, match=r"no value in any of .* training rows: carrier_delay_rate"):
-        replay.Past(spec, windows)
+        Past(spec, windows)
 
 
-def test_means_over_several_beginnings(past: replay.Past):
-    policies = replay.standard_policies(past.spec)
+def test_means_over_several_beginnings(past: Past):
+    policies = standard_policies(past.spec)
     once = [
-        {o.policy: o for o in replay.replay(past.begun_at(past.first + later), policies)}
+        {o.policy: o for o in replay(past.begun_at(past.first + later), policies)}
         for later in range(3)
     ]
-    averaged = {o.policy: o for o in replay.replay(past, policies, starts=3)}
+    averaged = {o.policy: o for o in replay(past, policies, starts=3)}
     for name in ("every 3 windows", "ours: the model file", "clairvoyant, 2 retrains"):
         expected = [run[name] for run in once]
         assert averaged[name].retrains == pytest.approx(np.mean([o.retrains for o in expected]))
@@ -232,12 +236,12 @@ def test_means_over_several_beginnings(past: replay.Past):
             np.std([o.regained for o in expected], ddof=1)
         )
         assert averaged[name].retrained == expected[0].retrained
-    table = replay.as_table(past, list(averaged.values()), starts=3)
+    table = as_table(past, list(averaged.values()), starts=3)
     assert " ± " in table
     assert "means of 3 beginnings" in table
 
 
 @pytest.mark.parametrize("starts", [0, 99])
-def test_beginnings_that_leave_no_windows_are_refused(past: replay.Past, starts: int):
+def test_beginnings_that_leave_no_windows_are_refused(past: Past, starts: int):
     with pytest.raises(DataError, match=r"--starts: must be from 1 to \d+, .* got " + str(starts)):
-        replay.replay(past, [], starts=starts)
+        replay(past, [], starts=starts)

@@ -106,7 +106,7 @@ def test_rolling_window_leaves_older_rows_out_and_does_not_cut_whole_batches(ing
     assert len(learnt) == kept.sum()
     assert learnt["sched_dep"].min() >= oldest
     batch = spec.batch_ref("2013-01-28")
-    assert measuring._trainable_rows(spec, Storage.of(ingested), batch) == found.training_rows
+    assert measuring.trainable_rows(spec, Storage.of(ingested), batch) == found.training_rows
 
 
 def test_rolling_window_longer_than_the_history_is_all_of_it(ingested):

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from include.retraining import shelf
 from include.retraining.errors import DataError
 from include.retraining.learning import metrics
-from include.retraining.learning import rows as feedback
 from include.retraining.names import CHAMPION
 from include.retraining.records import (
     Candidate,
@@ -23,7 +22,6 @@ from include.retraining.records import (
     Traits,
 )
 from include.retraining.registry import ledger, server, succession, versions
-from include.retraining.registry import succession as registry
 from include.retraining.retrain import candidate as candidates
 from include.retraining.retrain import duel as duels
 from include.retraining.retrain import gate, policies, training_set
@@ -399,6 +397,7 @@ def test_decision_is_in_mlflow_with_its_table(trained: Settings):
 
     decision = duel(trained, 2, 1)
     run_id = candidate_of(trained, 2).run_id
+    duel_table.publish(SPEC, trained, decision, run_id=run_id)
     text = mlflow.artifacts.load_text(f"runs:/{run_id}/{shelf.DUEL_ARTIFACT}")
     assert text == duel_table.as_markdown(decision)
     assert "| gain on the champion | FAILED | roc_auc gain +0.0000" in text
@@ -560,7 +559,7 @@ def test_predictions_that_are_nan_fail_the_gate_closed(trained: Settings, monkey
             return np.full((len(frame), 2), np.nan)
 
     monkeypatch.setattr(
-        registry, "load_model", lambda s, t, n: Broken() if n == bad else real(s, t, n)
+        versions, "load_model", lambda s, t, n: Broken() if n == bad else real(s, t, n)
     )
     decision = duel(trained, 2, 1, dry_run() if bad == 2 else SPEC)
     assert not decision.passed
@@ -691,7 +690,7 @@ def test_model_like_the_one_rolled_back_is_not_promoted_again(trained: Settings,
     def scores(spec, settings, number, rows):
         return real(spec, settings, number, rows) + better[number] * labels
 
-    monkeypatch.setattr(feedback, "score", scores)
+    monkeypatch.setattr(versions, "score", scores)
     decision = duel(trained, 3, 1)
     assert check(decision, "gain on the champion").passed
     assert broken(decision) == [

@@ -4,8 +4,9 @@ import datetime as dt
 
 import pytest
 
+from include.retraining import shelf
 from include.retraining.names import incident_id
-from include.retraining.records import GateDecision, Performance, RetrainRequest
+from include.retraining.records import GateDecision, Performance, RetrainClaim, RetrainRequest
 from include.retraining.registry import succession
 from include.retraining.retrain import incident
 from include.retraining.retrain.incident import NotDue, hold_reason, open_incident
@@ -57,7 +58,8 @@ def test_request_says_what_it_is_about(empty: Settings):
     assert request.incident_id == incident_id("flights", "manual", week(1), None)
     assert request.batch == spec.batch_ref(week(1))
     assert (request.reason, request.champion_version, request.force) == ("it is worse", None, False)
-    assert incident.decision(spec, Storage.of(empty), request.incident_id) is None
+    found = shelf.find(Storage.of(empty), RetrainClaim, "flights", request.incident_id)
+    assert (found.run_id, found.request) == ("run", request)
 
 
 def test_same_run_gets_its_request_again_whatever_changed_since(empty: Settings):

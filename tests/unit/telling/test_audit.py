@@ -13,7 +13,7 @@ from include.retraining.errors import RegistryError
 from include.retraining.registry import ledger, server
 from include.retraining.settings import Settings
 from include.retraining.storage import Storage, sha256
-from include.retraining.telling import audit
+from include.retraining.telling import audit, model_card
 from tests.unit.registry.test_succession import SPEC, promote
 from tests.unit.retrain.test_gate import crown
 
@@ -27,6 +27,7 @@ def unpacked(content: bytes) -> dict[str, bytes]:
 def test_pack_holds_the_evidence_of_its_version(trained: Settings):
     crown(trained, 1, None)
     crown(trained, 2, 1)
+    model_card.publish(SPEC, trained, 2)
     started = time.monotonic()
     content, manifest = audit.audit_pack(SPEC, trained, 2)
     assert time.monotonic() - started < 10

@@ -33,18 +33,22 @@ def logged(settings: Settings, number: int) -> str:
 
 def duel(settings: Settings, partition: str) -> tuple[RetrainRequest, Candidate, GateDecision]:
     request, candidate = train(SPEC, settings, partition)
-    return request, candidate, gate.decide(SPEC, settings, request, candidate)
+    decision = gate.decide(SPEC, settings, request, candidate)
+    model_card.publish(SPEC, settings, candidate.version)
+    return request, candidate, decision
 
 
 @pytest.fixture
 def promoted(ingested: Settings) -> Settings:
     decision = duel(ingested, "2013-01-21")[2]
     succession.promote(SPEC, ingested, decision, actor="ada", at=AT)
+    model_card.publish(SPEC, ingested, decision.candidate_version)
     return ingested
 
 
 def test_candidate_has_a_card_before_it_is_judged(ingested):
     _, candidate = train(SPEC, ingested, "2013-01-21")
+    model_card.publish(SPEC, ingested, candidate.version)
     card = described(ingested, 1)
     assert card == logged(ingested, 1)
     assert card.startswith("# flights, version 1\n")
@@ -95,6 +99,8 @@ def test_card_written_twice_is_the_same_and_a_rollback_is_in_it(promoted):
     passed = decision.model_copy(update={"passed": True})
     succession.promote(SPEC, promoted, passed, actor="bob", at=AT)
     succession.rollback(SPEC, promoted, reason="it is worse", actor="eve", request_id="r", at=AT)
+    for number in (1, 2):
+        model_card.publish(SPEC, promoted, number)
     assert "by **bob**" in described(promoted, 2)
     card = described(promoted, 1)
     assert "promotion, by **ada**" in card
