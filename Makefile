@@ -8,7 +8,7 @@ export DO_NOT_TRACK := true
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo up down test lint types check bench bench-gate bench-drift bench-replay bench-features lock clean
+.PHONY: help install install-dev demo up down test lint types check bench bench-gate bench-drift bench-replay bench-features bench-history bench-volume lock clean
 
 help:  ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,12 @@ bench-replay: $(VENV)/.installed-dev  ## when to retrain: policies over the past
 
 bench-gate: $(VENV)/.installed-dev  ## how often the gate decides right about candidates of known quality
 	$(PY) -W ignore -m benchmarks.gate
+
+bench-history: $(VENV)/.installed-dev  ## what a batch costs after 20, 400 and 2,000 others
+	$(PY) -W ignore -m benchmarks.history
+
+bench-volume: $(VENV)/.installed-dev  ## memory and CPU of large batches, disk after a year
+	$(PY) -W ignore -m benchmarks.volume
 
 bench-features: $(VENV)/.installed-dev  ## speed of the point-in-time join
 	$(PY) -W ignore -m benchmarks.features

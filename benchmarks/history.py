@@ -48,13 +48,13 @@ MEASURED = 5
 SUITE = {"name": "history", "expectations": []}
 
 
-def spec_of() -> ModelSpec:
+def spec_of(every: str = "hour") -> ModelSpec:
     return ModelSpec.model_validate(
         {
             "model": "history",
             "description": "Does a sale come back?",
             "owner": "benchmarks",
-            "partitions": {"every": "hour", "first": FIRST},
+            "partitions": {"every": every, "first": FIRST},
             "source": {
                 "batch": "landing/{partition}.parquet",
                 "key": ["id"],
@@ -73,7 +73,7 @@ def spec_of() -> ModelSpec:
             },
             "drift": {"min_rows": 50},
             "training": {"min_rows": 500, "params": {"max_iter": 10}, "cv_folds": 0},
-            "gate": {"duel_days": 0.125, "min_rows": 50, "floor": 0.0},
+            "gate": {"duel_days": 0.125 if every == "hour" else 1, "min_rows": 50, "floor": 0.0},
             "retrain": {"growth": 1e6, "autonomy": 3},
         }
     )  # fmt: skip
@@ -82,7 +82,8 @@ def spec_of() -> ModelSpec:
 def rows_of(batch: BatchRef, number: int) -> pa.Table:
     generator = np.random.default_rng(number)
     amount = generator.gamma(2.0, 20.0, ROWS)
-    seconds = np.sort(generator.uniform(0, 3600, ROWS))
+    length = (batch.end - batch.start).total_seconds()
+    seconds = np.sort(generator.uniform(0, length, ROWS))
     start = np.datetime64(batch.start.replace(tzinfo=None), "us")
     return pa.table(
         {
@@ -98,6 +99,12 @@ def rows_of(batch: BatchRef, number: int) -> pa.Table:
     )
 
 
+def land(storage: Storage, batch: BatchRef, number: int) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows_of(batch, number), sink)
+    storage.write(f"landing/{batch.partition}.parquet", sink.getvalue().to_pybytes())
+
+
 class World:
     """One model in one storage."""
 
@@ -111,9 +118,8 @@ class World:
         return self.spec.batch_ref(self.spec.partition_key(FIRST + dt.timedelta(hours=number)))
 
     def land(self, number: int) -> BatchRef:
-        batch, sink = self.batch(number), pa.BufferOutputStream()
-        pq.write_table(rows_of(batch, number), sink)
-        self.storage.write(f"landing/{batch.partition}.parquet", sink.getvalue().to_pybytes())
+        batch = self.batch(number)
+        land(self.storage, batch, number)
         return batch
 
     def stages(self, batch: BatchRef) -> Iterator[tuple[str, Callable[[], Any]]]:

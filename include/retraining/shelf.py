@@ -219,6 +219,11 @@ def table_key(model: str, kind: TableKind, name: str) -> str:
     return f"{model}/tables/{kind}/{name}"
 
 
+def old_layout_folder(model: str) -> str:
+    """Give the folder in which release 0.1 kept the rows of a model."""
+    return f"{model}/validated"
+
+
 def joined_key(model: str) -> str:
     """Give the folder of the table of rows with their features."""
     return f"{model}/tables/joined"

@@ -72,3 +72,18 @@ def replay_quarantine(home: str, partition: str, mapping: str) -> str:
     )
     publication.publish_batch(spec, storage, report)
     return report.model_dump_json()
+
+
+def publish(home: str, report: str) -> bool:
+    """Publish a validated batch."""
+    from pathlib import Path
+
+    from include.retraining.data import publication
+    from include.retraining.records import ValidationReport
+    from include.retraining.settings import Settings
+    from tests.unit.pipeline import small_spec
+
+    storage = Storage.of(Settings(home=Path(home)))
+    return publication.publish_batch(
+        small_spec(), storage, ValidationReport.model_validate_json(report)
+    )

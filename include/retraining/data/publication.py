@@ -131,8 +131,22 @@ def _empty_quarantine(
 
 
 def rows_in_force(spec: ModelSpec, storage: Storage, name: str = BATCH) -> Snapshot:
-    """Give the table of an input as it is now."""
-    return Table(storage, _key(spec, "rows", name)).snapshot()
+    """Give the table of an input as it is now.
+
+    Raises
+    ------
+    DataError
+        There is no table, but what a release before the tables kept.
+    """
+    found = Table(storage, _key(spec, "rows", name)).snapshot()
+    if found.version < 0 and storage.list(shelf.old_layout_folder(spec.model)):
+        raise DataError(
+            f"{storage.url_of(shelf.old_layout_folder(spec.model))} is state of release 0.1, which "
+            "kept rows in another layout; this release reads none of it. Start anew: point "
+            "RETRAINING_STORAGE_URL, or RETRAINING_HOME, to an empty place, copy the landing "
+            f"folder there, and start a backfill of {spec.model}__ingest; or go back to release 0.1"
+        )
+    return found
 
 
 def quarantined_rows(spec: ModelSpec, storage: Storage, name: str = BATCH) -> Snapshot:

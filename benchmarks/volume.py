@@ -1,0 +1,334 @@
+"""Memory, CPU and disk of large and of many batches: `make bench-volume`.
+
+Each figure is taken in a process of its own: the peak of its memory above what its imports take,
+and its CPU seconds. `state` walks a year of batches and holds what is on disk
+against what has landed. Writes var/bench/volume.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from include.retraining.settings import REPOSITORY
+
+WEEK = "2013-04-15"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("case", nargs="*", default=["1m", "5m", "wide", "daily", "weekly"])
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.inside:
+        print(json.dumps(CASES[options.case[0]]()))
+        return
+    target = REPOSITORY / "var" / "bench" / "volume.json"
+    result = json.loads(target.read_text()) if target.exists() else {}
+    for case in options.case:
+        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.volume", "--inside", case]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        if answer.returncode:
+            print(answer.stderr[-3000:], file=sys.stderr)
+            raise SystemExit(1)
+        result[case] = json.loads(answer.stdout.strip().splitlines()[-1])
+        print(case, json.dumps(result[case], indent=1), flush=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(result, indent=2))
+
+
+class Meter:
+    """CPU seconds by step, and the peak of memory above what there was when it began."""
+
+    def __init__(self) -> None:
+        self.base = _resident()
+        self.seconds: dict[str, float] = {}
+
+    def step(self, name: str, work: Any) -> Any:
+        started = time.process_time()
+        found = work()
+        self.seconds[name] = round(time.process_time() - started, 2)
+        return found
+
+    def result(self) -> dict[str, Any]:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return {
+            "cpu_s": round(sum(self.seconds.values()), 2),
+            "cpu_by_step": self.seconds,
+            "peak_mb_above_imports": round(peak - self.base),
+            "imports_mb": round(self.base),
+        }
+
+
+def _resident() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def _import_everything() -> None:
+    for name in ("great_expectations", "great_expectations.expectations.core", "feast", "mlflow",
+                 "mlflow.sklearn", "sklearn.ensemble", "scipy.stats", "duckdb", "deltalake",
+                 "feature_repo.flights_views", "benchmarks.walk"):  # fmt: skip
+        importlib.import_module(name)
+
+
+def _flights(rows: int) -> tuple[bytes, bytes]:
+    """Give one week of flights, repeated under other flight numbers, and its weather."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    from include.demo import flights_feed
+    from include.retraining.spec import MODELS_DIR, load_spec
+
+    batch = load_spec(MODELS_DIR / "flights.yaml").batch_ref(WEEK)
+    week = pa.Table.from_pandas(flights_feed.flights_of(batch), preserve_index=False)
+    place = week.column_names.index("flight")
+    parts, number = [], 0
+    while sum(part.num_rows for part in parts) < rows:
+        flight = pc.add(week.column("flight").cast(pa.int64()), number * 10_000)
+        parts.append(week.set_column(place, "flight", flight))
+        number += 1
+    contents = []
+    frame = flights_feed.weather_of(batch)
+    for table in (pa.concat_tables(parts).slice(0, rows), pa.Table.from_pandas(frame)):
+        sink = io.BytesIO()
+        pq.write_table(table, sink)
+        contents.append(sink.getvalue())
+    return contents[0], contents[1]
+
+
+def _land(storage: Any, rows: int) -> None:
+    """Land it from another process: making it takes memory of its own."""
+    script = (
+        "import sys; from benchmarks.volume import _flights; "
+        "from include.retraining.storage import Storage\n"
+        "for key, content in zip(sys.argv[3:], _flights(int(sys.argv[2]))): "
+        "Storage(sys.argv[1]).write(key, content)"
+    )
+    keys = [f"landing/{name}/{WEEK}.parquet" for name in ("flights", "weather")]
+    command = [sys.executable, "-W", "ignore", "-c", script, storage.url, str(rows), *keys]
+    subprocess.run(command, check=True)
+
+
+def rows_of(count: int, *, champion: bool) -> dict[str, Any]:
+    """Validate, publish and join so many rows; with a champion, measure them as well."""
+    from benchmarks import walk
+    from include.retraining.settings import Settings
+    from include.retraining.spec import MODELS_DIR, load_spec
+    from include.retraining.storage import Storage
+
+    warnings.simplefilter("ignore")
+    _import_everything()
+    spec = load_spec(MODELS_DIR / "flights.yaml")
+    small = {"min_rows": 3000, "params": {"max_iter": 10, "early_stopping": False}}
+    spec = spec.model_copy(update={"training": spec.training.model_copy(update=small)})
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(home=Path(folder))
+        storage, batch = Storage.of(settings), spec.batch_ref(WEEK)
+        _land(storage, count)
+        if champion:  # made elsewhere: its memory is not what is measured
+            script = (
+                "import sys, warnings; warnings.simplefilter('ignore'); "
+                "from benchmarks.volume import _champion; _champion(sys.argv[1])"
+            )
+            command = [sys.executable, "-W", "ignore", "-c", script, folder]
+            subprocess.run(command, check=True, capture_output=True)
+        meter = Meter()
+        report = meter.step(
+            "validate", lambda: walk.validation.validate_batch(spec, storage, batch)
+        )
+        assert report.rows_good > count * 0.9, report.findings
+        meter.step("publish", lambda: walk.publication.publish_batch(spec, storage, report))
+        meter.step("features", lambda: walk.feature_sets.materialize(spec, settings, batch))
+        if champion:
+            drift = meter.step(
+                "measure", lambda: walk.measuring.measure_drift(spec, settings, batch)
+            )
+            assert drift.performance is not None
+        return {"rows": count, **meter.result()}
+
+
+def _champion(home: str) -> None:
+    """Make a champion from the weeks before."""
+    from benchmarks import walk
+    from include.demo import flights_feed
+    from include.retraining.data.validation import SUITES
+    from include.retraining.settings import Settings
+    from include.retraining.spec import MODELS_DIR, load_spec
+    from include.retraining.storage import Storage
+
+    settings, spec = Settings(home=Path(home)), load_spec(MODELS_DIR / "flights.yaml")
+    small = {"min_rows": 3000, "params": {"max_iter": 10, "early_stopping": False}}
+    spec = spec.model_copy(update={"training": spec.training.model_copy(update=small)})
+    for back in (3, 2, 1):
+        start = spec.batch_ref(WEEK).start - back * spec.partitions.length
+        batch = spec.batch_ref(spec.partition_key(start))
+        flights_feed.land(Storage.of(settings), batch)
+        step = walk.take(spec, settings, batch, SUITES)
+        if step.decision is not None and step.decision.passed:
+            return
+    raise SystemExit("no champion")
+
+
+def wide() -> dict[str, Any]:
+    """350 columns of 20,000 rows: validation, and the report of a batch whose columns all moved."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from benchmarks import walk
+    from include.retraining.settings import Settings
+    from include.retraining.storage import Storage
+
+    warnings.simplefilter("ignore")
+    sys.modules["feature_repo.wide_views"] = importlib.import_module("benchmarks.wide_views")
+    _import_everything()
+    spec, names = wide_spec(), [f"x{number}" for number in range(350)]
+    rules = [
+        {"type": kind, "severity": "critical", "kwargs": {"column": name, **limits}}
+        for name in names
+        for kind, limits in (
+            ("expect_column_values_to_not_be_null", {}),
+            ("expect_column_values_to_be_between", {"min_value": -99, "max_value": 99}),
+        )
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        suites = Path(folder, "suites")
+        suites.mkdir()
+        (suites / "wide.json").write_text(json.dumps({"name": "wide", "expectations": rules}))
+        settings = Settings(home=Path(folder, "home"))
+        storage, meter, step = Storage.of(settings), None, None
+        for day in range(7):
+            generator = np.random.default_rng(day)
+            batch = spec.batch_ref(f"2024-01-{day + 1:02d}")
+            start = np.datetime64(batch.start.replace(tzinfo=None), "us")
+            seconds = np.sort(generator.uniform(0, 86400, 20_000))
+            values = generator.normal(0.0 if day < 6 else 1.0, 1.0, (350, 20_000))
+            chance = 1 / (1 + np.exp(-values[0]))
+            table = pa.table(
+                {
+                    "id": np.arange(20_000) + day * 20_000,
+                    "at": pa.array(start + (seconds * 1e6).astype("timedelta64[us]")).cast(
+                        pa.timestamp("us", "UTC")
+                    ),
+                    "y": (generator.random(20_000) < chance).astype("int64"),
+                    **dict(zip(names, values, strict=True)),
+                }
+            )
+            sink = io.BytesIO()
+            pq.write_table(table, sink)
+            storage.write(f"landing/{batch.partition}.parquet", sink.getvalue())
+            if day < 6:
+                step = walk.take(spec, settings, batch, suites)
+        assert step is not None
+        meter = Meter()
+        report = meter.step(
+            "validate", lambda: walk.validation.validate_batch(spec, storage, batch, suites=suites)
+        )
+        meter.step("page", lambda: walk.validation_page.publish_page(spec, storage, report))
+        walk.publication.publish_batch(spec, storage, report)
+        walk.feature_sets.materialize(spec, settings, batch)
+        drift = meter.step("measure", lambda: walk.measuring.measure_drift(spec, settings, batch))
+        verdict = meter.step("judge", lambda: walk.measuring.judge_batch(spec, settings, drift))
+        assert verdict.outcome != "ignore", verdict
+        assert drift.champion_version is not None
+        published = meter.step(
+            "publish_report",
+            lambda: walk.drift_report.publish_report(spec, settings, drift, verdict),
+        )
+        return {**meter.result(), "pages_bytes": sum(len(storage.read(k)) for k in published.pages)}
+
+
+def wide_spec() -> Any:
+    from include.retraining.spec import ModelSpec
+
+    names = [f"x{number}" for number in range(350)]
+    return ModelSpec.model_validate(
+        {
+            "model": "wide", "description": "d", "owner": "o",
+            "partitions": {"every": "day", "first": "2024-01-01"},
+            "source": {
+                "batch": "landing/{partition}.parquet", "key": ["id"], "event_time": "at",
+                "columns": {"id": "integer", "at": "timestamp", "y": "integer"}
+                | dict.fromkeys(names, "number"),
+            },
+            "label": {"column": "y", "maturity_days": 0},
+            "features": {
+                "service": "wide_v1", "tables": "benchmarks.wide_views:build", "numeric": names,
+            },
+            "training": {"min_rows": 30_000, "params": {"max_iter": 5}, "cv_folds": 0},
+            "gate": {"duel_days": 1, "floor": 0.0},
+            "retrain": {"autonomy": 3, "cool_down_days": 30},
+        }
+    )  # fmt: skip
+
+
+def state(kind: str) -> dict[str, Any]:
+    """Walk a year; give what is on disk for each byte that landed."""
+    from benchmarks import history, walk
+    from include.demo import flights_feed
+    from include.retraining.data.validation import SUITES
+    from include.retraining.settings import Settings
+    from include.retraining.spec import MODELS_DIR, load_spec
+    from include.retraining.storage import Storage
+
+    warnings.simplefilter("ignore")
+    sys.modules["feature_repo.history_views"] = importlib.import_module("benchmarks.history_views")
+    with tempfile.TemporaryDirectory() as folder:
+        home, suites = Path(folder, "home"), Path(folder, "suites")
+        suites.mkdir()
+        (suites / "history.json").write_text(json.dumps(history.SUITE))
+        settings = Settings(home=home)
+        storage, started, retrains = Storage.of(settings), time.process_time(), 0
+        if kind == "weekly":
+            spec, count, suites = load_spec(MODELS_DIR / "flights.yaml"), 51, SUITES
+        else:
+            spec, count = history.spec_of(every="day"), 365
+        outcomes: dict[str, int] = {}
+        for number in range(count):
+            start = spec.partitions.first + number * spec.partitions.length
+            batch = spec.batch_ref(spec.partition_key(start))
+            if kind == "weekly":
+                flights_feed.land(storage, batch)
+            else:
+                history.land(storage, batch, number)
+            step = walk.take(spec, settings, batch, suites)
+            retrains += step.decision is not None
+            outcomes[step.verdict.outcome] = outcomes.get(step.verdict.outcome, 0) + 1
+        sizes: dict[str, int] = {}
+        for path in home.rglob("*"):
+            if path.is_file():
+                parts = path.relative_to(home).parts
+                place = "/".join(parts[:3]) if parts[0] == "storage" else parts[0]
+                sizes[place] = sizes.get(place, 0) + path.stat().st_size
+        landed = sum(size for place, size in sizes.items() if place.startswith("storage/landing"))
+        kept = sum(sizes.values()) - landed
+        return {
+            "batches": count, "retrains": retrains, "outcomes": outcomes, "landed_bytes": landed,
+            "state_bytes": kept, "times_landed": round(kept / landed, 1),
+            "by_place": dict(sorted(sizes.items(), key=lambda one: -one[1])[:15]),
+            "cpu_s": round(time.process_time() - started),
+        }  # fmt: skip
+
+
+CASES = {
+    "1m": lambda: rows_of(1_000_000, champion=False),
+    "5m": lambda: rows_of(5_000_000, champion=True),
+    "wide": wide,
+    "daily": lambda: state("daily"),
+    "weekly": lambda: state("weekly"),
+}
+
+if __name__ == "__main__":
+    main()
