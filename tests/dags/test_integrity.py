@@ -38,6 +38,7 @@ before = set(sys.modules)
 bag = BundleDagBag(sys.argv[1] + "/dags", bundle_path=Path(sys.argv[1]), bundle_name="retraining")
 print(json.dumps({
     "dags": sorted(bag.dags),
+    "files": {name: dag.relative_fileloc for name, dag in bag.dags.items()},
     "errors": bag.import_errors,
     "modules": sorted(set(sys.modules) - before),
 }))
@@ -85,6 +86,12 @@ def test_every_model_has_one_dag_per_stage(parsed):
     assert parsed["dags"] == sorted(
         f"{model}__{stage}" for model in models for stage in get_args(Stage)
     )
+
+
+def test_every_dag_belongs_to_the_file_of_its_stage(parsed):
+    # where its code is shown, and which file a task reads again
+    for name, file in parsed["files"].items():
+        assert file == f"dags/{name.partition('__')[2]}.py"
 
 
 def test_parsing_imports_no_heavy_library(parsed):
@@ -147,7 +154,10 @@ def test_what_airflow_cannot_make_is_told_in_one_line_a_model_by_the_file_that_h
     assert file.endswith("model_files.py")
     long_name, patient = [line for line in told.splitlines() if "cannot make its DAGs" in line]
     assert "'mmm" in long_name
-    assert "tag cannot be longer than 100 characters (in ingest, monitor, retrain, rollback)" in long_name
+    assert (
+        "tag cannot be longer than 100 characters (in ingest, monitor, retrain, rollback)"
+        in long_name
+    )
     assert "less than 250 characters, not 259 (in replay_quarantine)" in long_name
     assert "model 'patient': Airflow cannot make its DAGs: OverflowError:" in patient
     assert patient.endswith("(in ingest)")
