@@ -6,8 +6,11 @@ in it.
 
 from __future__ import annotations
 
-from include.retraining.errors import SpecError
-from include.retraining.spec import load_specs
+from pathlib import Path
 
-if wrong := load_specs().errors:
+from retraining_provider.generation import failures
+
+from include.retraining.errors import SpecError
+
+if wrong := failures(Path(__file__).parent):
     raise SpecError("\n".join(map(str, wrong)))

@@ -3,10 +3,12 @@
 
 **Starts** when the monitor asks for it; on the model file's `retrain.schedule`, if the model is too
 old; by hand (form: partition, reason, force).
+
 **Does**: claims the incident, builds the point-in-time training set, trains and registers the
 candidate, lets it duel with the champion on later rows that neither was trained on, and promotes it
 if the gate says so. With `autonomy: 2` a person approves in between (the message on Slack leads to
 the question; also Browse > Required Actions); no answer means no.
+
 **Emits** `<model>.champion` when the champion changes.
 
 **When it fails**: the champion is untouched until `promote_candidate`. Clear the failed task: the
@@ -16,187 +18,84 @@ second one.
 
 from __future__ import annotations
 
-import datetime as dt
-
-from airflow.providers.standard.operators.python import BranchPythonOperator
-from airflow.sdk import DAG, Asset, CronTriggerTimetable, Metadata, Param, get_current_context, task
+from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowSkipException
-from retraining_provider.context import approver, retrain_cause
-from retraining_provider.defaults import task_defaults
-from retraining_provider.hooks.retraining import RetrainingHook
+from retraining_provider import forms
+from retraining_provider.context import Run, retrain_cause
+from retraining_provider.defaults import TRAINING
+from retraining_provider.generation import generate, stage_dag
 from retraining_provider.links import ModelVersionLink
-from retraining_provider.operators.alert import QUESTION_TASK, AlertOperator
-from retraining_provider.operators.approval import PromotionApprovalOperator
 from retraining_provider.operators.card import ModelCardOperator
+from retraining_provider.operators.record import step
+from retraining_provider.promoting import promote_if_passed
+from retraining_provider.timetables import retrain_timetable
 
-from include.retraining.names import asset_name, dag_id
-from include.retraining.spec import ModelSpec, load_specs
+from include.retraining.records import Candidate, GateDecision, RetrainRequest, TrainingSet
+from include.retraining.spec import ModelSpec
 
 
-def retrain(spec: ModelSpec) -> DAG:  # noqa: C901, PLR0915 - count the tasks
+def claim_retrain(run: Run) -> RetrainRequest:
+    """Open the incident for this run; skipped where a retrain is not due."""
+    from include.retraining.registry.succession import notice_hand_move
+    from include.retraining.retrain.incident import NotDue, open_incident
+
+    notice_hand_move(run.spec, run.settings, at=run.at)
+    cause = retrain_cause(run)
+    try:
+        return open_incident(run.spec, run.settings, run_id=run.run_id, at=run.at, **cause)
+    except NotDue as reason:
+        raise AirflowSkipException(str(reason)) from reason
+
+
+def build_training_set(run: Run, request: RetrainRequest) -> TrainingSet:
+    """Choose the rows to learn from, and the later ones of the duel."""
+    from include.retraining.retrain.training_set import build_training_set
+
+    return build_training_set(run.spec, run.settings, request)
+
+
+def train_candidate(run: Run, request: RetrainRequest, training_set: TrainingSet) -> Candidate:
+    """Fit and register the candidate."""
+    from include.retraining.retrain.candidate import train_candidate
+
+    return train_candidate(run.spec, run.settings, request, training_set)
+
+
+def run_duel(run: Run, request: RetrainRequest, candidate: Candidate) -> GateDecision:
+    """Hold candidate and champion against the same rows, and the gate against what was found."""
+    from include.retraining.retrain.gate import decide
+
+    return decide(run.spec, run.settings, request, candidate)
+
+
+def retrain(spec: ModelSpec) -> DAG:
     """Give the retrain DAG of one model."""
-    champion = Asset(asset_name(spec.model, "champion"))
-    parts = spec.partitions
-    is_asked = spec.retrain.autonomy == 2
-
-    def next_step(decision: dict[str, bool]) -> str | list[str]:
-        if not decision["passed"] or spec.retrain.autonomy == 1:
-            return "alert_gate"
-        return [QUESTION_TASK, "alert_question"] if is_asked else "promote_candidate"
-
-    with DAG(
-        dag_id(spec.model, "retrain"),
+    with stage_dag(
+        spec,
+        "retrain",
         description=f"Train a candidate for {spec.model}, let it duel, promote it if it wins",
         doc_md=__doc__,
-        schedule=CronTriggerTimetable(spec.retrain.schedule, timezone="UTC")
-        if spec.retrain.schedule
-        else None,
-        start_date=parts.first + parts.length,
+        schedule=retrain_timetable(spec),
         catchup=False,
         max_active_runs=1,
-        default_args=task_defaults(spec),
-        params={
-            "partition": Param(
-                None,
-                type=["null", "string"],
-                title="Partition",
-                description="The newest batch the retrain may read; "
-                "empty: the newest published one.",
-            ),
-            "reason": Param(
-                None,
-                type=["null", "string"],
-                title="Reason",
-                description="Why, for the ledger. A run by hand needs one.",
-                maxLength=2000,
-            ),
-            "force": Param(
-                False,
-                type="boolean",
-                title="Force",
-                description="Retrain in spite of cool-down, budget, "
-                "or an earlier retrain of the same cause.",
-            ),
-            "trigger": Param("manual", enum=["manual", "monitor"], description="Leave as it is."),
-        },
-        tags=["retraining", spec.model],
+        form=forms.of_retrain(),
     ) as dag:
-
-        @task
-        def claim_retrain() -> object:
-            from include.retraining.registry.succession import notice_hand_move
-            from include.retraining.retrain.incident import NotDue, open_incident
-
-            context = get_current_context()
-            settings = RetrainingHook().settings()
-            notice_hand_move(spec, settings, at=dt.datetime.now(dt.UTC))
-            try:
-                request = open_incident(
-                    spec,
-                    settings,
-                    run_id=context["dag_run"].run_id,
-                    at=dt.datetime.now(dt.UTC),
-                    **retrain_cause(spec, settings, context),
-                )
-            except NotDue as reason:
-                raise AirflowSkipException(str(reason)) from reason
-            return request.model_dump(mode="json")
-
-        @task
-        def build_training_set(request: object) -> object:
-            from include.retraining.records import RetrainRequest
-            from include.retraining.retrain.training_set import build_training_set
-
-            found = RetrainRequest.model_validate(request)
-            return build_training_set(spec, RetrainingHook().settings(), found).model_dump(
-                mode="json"
-            )
-
-        @task
-        def train_candidate(request: object, training_set: object) -> object:
-            from include.retraining.records import RetrainRequest, TrainingSet
-            from include.retraining.retrain.candidate import train_candidate
-
-            return train_candidate(
-                spec,
-                RetrainingHook().settings(),
-                RetrainRequest.model_validate(request),
-                TrainingSet.model_validate(training_set),
-            ).model_dump(mode="json")
-
-        @task
-        def run_duel(request: object, candidate: object) -> object:
-            from include.retraining.records import Candidate, RetrainRequest
-            from include.retraining.retrain.gate import decide
-
-            return decide(
-                spec,
-                RetrainingHook().settings(),
-                RetrainRequest.model_validate(request),
-                Candidate.model_validate(candidate),
-            ).model_dump(mode="json")
-
-        @task(outlets=[champion], trigger_rule="none_failed_min_one_success")
-        def promote_candidate(decision: object):
-            from include.retraining.records import GateDecision
-            from include.retraining.registry.succession import promote
-
-            promotion = promote(
-                spec,
-                RetrainingHook().settings(),
-                GateDecision.model_validate(decision),
-                actor=approver(get_current_context()),
-                at=dt.datetime.now(dt.UTC),
-            )
-            yield Metadata(
-                champion, {"version": promotion.version, "incident_id": promotion.incident_id}
-            )
-            return promotion.model_dump(mode="json")
-
-        request = claim_retrain()
-        candidate = train_candidate(request, build_training_set(request))
-        candidate.operator.operator_extra_links = [ModelVersionLink()]
-        decision = run_duel(request, candidate)
-        decide_promotion = BranchPythonOperator(
-            task_id="decide_promotion", python_callable=next_step, op_args=[decision]
+        request = step(spec, claim_retrain)
+        training_set = step(spec, build_training_set, request)
+        candidate = step(
+            spec,
+            train_candidate,
+            request,
+            training_set,
+            links=[ModelVersionLink()],
+            execution_timeout=TRAINING,
         )
-        promotion = promote_candidate(decision)
-        alert_gate = AlertOperator(task_id="alert_gate", spec=spec, subject="gate", record=decision)
-        alert_promotion = AlertOperator(
-            task_id="alert_promotion", spec=spec, subject="promotion", record=promotion
-        )
+        decision = step(spec, run_duel, request, candidate)
+        card = ModelCardOperator(task_id="write_candidate_card", spec=spec, record=candidate)
 
-        decide_promotion >> [promotion, alert_gate]
-        if is_asked:
-            approve_promotion = PromotionApprovalOperator(
-                task_id=QUESTION_TASK, spec=spec, record=decision
-            )
-            alert_question = AlertOperator(
-                task_id="alert_question", spec=spec, subject="question", record=decision
-            )
-            # after the promotion: what follows the question directly is skipped by a no
-            alert_answer = AlertOperator(
-                task_id="alert_answer",
-                spec=spec,
-                subject="answer",
-                record=decision,
-                trigger_rule="none_failed",
-            )
-            decide_promotion >> [approve_promotion, alert_question]
-            approve_promotion >> promotion >> alert_answer
-        write_candidate_card = ModelCardOperator(
-            task_id="write_candidate_card", spec=spec, record=candidate
-        )
-        write_champion_card = ModelCardOperator(
-            task_id="write_champion_card", spec=spec, record=promotion
-        )
-        decision >> write_candidate_card
-        promotion >> [alert_promotion, write_champion_card]
-    if parts.last:
-        # set last: a task would inherit it, and a run by hand after that day would be without tasks
-        dag.end_date = parts.last + parts.length
+        decision >> card
+        promote_if_passed(spec, decision)
     return dag
 
 
-for spec in load_specs().specs:
-    retrain(spec)
+globals().update(generate(retrain))

@@ -1,12 +1,84 @@
-"""Reads from a running task which batch it is about."""
+"""What a running task works on: its model, its batch, its systems, and who asked."""
 
 from __future__ import annotations
 
+import datetime as dt
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import Asset
+
+from include.retraining.names import asset_name
 
 if TYPE_CHECKING:
     from include.retraining.records import BatchRef
+    from include.retraining.settings import Settings
     from include.retraining.spec import ModelSpec
+    from include.retraining.storage import Storage
+
+
+class Run:
+    """One task of one run, as the functions of a DAG file see it; read when it is asked for.
+
+    :param spec: the model.
+    :param context: Airflow's.
+    """
+
+    def __init__(self, spec: ModelSpec, context: Any) -> None:
+        self.spec = spec
+        self.context = context
+        self.run_id: str = context["dag_run"].run_id
+        self.params = context.get("params") or {}
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The addresses of this run's systems, with what the connections know."""
+        from retraining_provider.hooks.retraining import RetrainingHook
+
+        return RetrainingHook().settings()
+
+    @cached_property
+    def storage(self) -> Storage:
+        """The object storage of this run."""
+        from include.retraining.storage import Storage
+
+        return Storage.of(self.settings)
+
+    @cached_property
+    def batch(self) -> BatchRef:
+        """The batch this run is about."""
+        return batch_of(self.spec, self.context)
+
+    @cached_property
+    def at(self) -> dt.datetime:
+        """When this task did what it does: for the ledger, never for a decision."""
+        return dt.datetime.now(dt.UTC)
+
+    @property
+    def actor(self) -> str:
+        """Who started this run, as far as Airflow knows."""
+        user = getattr(self.context["dag_run"], "triggering_user_name", None)
+        return user or f"Airflow, run {self.run_id}"
+
+    @property
+    def approver(self) -> str:
+        """Who approved a promotion; who started the run where nobody was asked."""
+        from retraining_provider.operators.alert import ANSWER_KEY, QUESTION_TASK
+
+        instance = self.context["task_instance"]
+        answer = instance.xcom_pull(task_ids=QUESTION_TASK, key=ANSWER_KEY)
+        return f"{answer['by']}, who approved" if answer else self.actor
+
+    def emit(self, noun: str, *, partitions: tuple[str, ...] = (), **facts: Any) -> None:
+        """Say what the event of one of the task's assets carries.
+
+        :param noun: of the asset, which has to be among the task's outlets.
+        :param partitions: which starts one run each of what waits for it.
+        """
+        event = self.context["outlet_events"][Asset(asset_name(self.spec.model, noun))]
+        if partitions:
+            event.add_partitions(list(partitions))
+        event.extra = facts
 
 
 def partition_key(context: Any) -> str | None:
@@ -31,38 +103,15 @@ def batch_of(spec: ModelSpec, context: Any) -> BatchRef:
     return spec.batch_ref(key)
 
 
-def current_batch(spec: ModelSpec) -> BatchRef:
-    """Give the batch of the task that is running."""
-    from airflow.sdk import get_current_context
-
-    return batch_of(spec, get_current_context())
-
-
-def actor(context: Any) -> str:
-    """Give who started a run, as far as Airflow knows."""
-    dag_run = context["dag_run"]
-    user = getattr(dag_run, "triggering_user_name", None)
-    return user or f"Airflow, run {dag_run.run_id}"
-
-
-def approver(context: Any) -> str:
-    """Give who approved a promotion; who started the run where nobody was asked."""
-    from retraining_provider.operators.alert import ANSWER_KEY, QUESTION_TASK
-
-    answer = context["task_instance"].xcom_pull(task_ids=QUESTION_TASK, key=ANSWER_KEY)
-    return f"{answer['by']}, who approved" if answer else actor(context)
-
-
-def retrain_cause(spec: ModelSpec, settings: Any, context: Any) -> dict[str, Any]:
+def retrain_cause(run: Run) -> dict[str, Any]:
     """Give what a run of the retrain DAG is about, by how it was started.
 
     :raises DataError: a run by hand gives no reason, or no batch has been published yet.
     """
     from include.retraining.data.publication import published_partitions
     from include.retraining.errors import DataError
-    from include.retraining.storage import Storage
 
-    params, dag_run = context["params"], context["dag_run"]
+    spec, params, dag_run = run.spec, run.params, run.context["dag_run"]
     is_scheduled = str(dag_run.run_type).endswith("scheduled")
     if not is_scheduled and not params["reason"]:
         raise DataError(
@@ -71,7 +120,7 @@ def retrain_cause(spec: ModelSpec, settings: Any, context: Any) -> dict[str, Any
     if params["partition"]:
         batch = spec.batch_ref(params["partition"])
     else:
-        batches = published_partitions(spec, Storage.of(settings))
+        batches = published_partitions(spec, run.storage)
         if is_scheduled:  # not what came later than this run was for
             batches = [batch for batch in batches if batch.end <= dag_run.logical_date]
         if not batches:

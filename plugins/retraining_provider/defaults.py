@@ -1,4 +1,4 @@
-"""What every task of the bundle has in common."""
+"""What every task of the bundle has in common, and what each kind of task has of its own."""
 
 from __future__ import annotations
 
@@ -7,14 +7,46 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
 
+from include.retraining.names import EventStage, Stage
 from retraining_provider.notifications.failure import FailureNotifier
 
 if TYPE_CHECKING:
     from include.retraining.spec import ModelSpec
 
+# how long a task may hold its slot; time that it spends deferred or parked does not count
+SHORT = dt.timedelta(minutes=15)  # looks, decides or tells
+DATA = dt.timedelta(hours=3)  # works on the rows of a batch
+TRAINING = dt.timedelta(hours=24)  # fits models
 
-def task_defaults(spec: ModelSpec) -> dict[str, Any]:
-    """Give the default arguments of a model's tasks.
+# which of the waiting tasks gets the next free slot: the larger number. A rollback is an emergency;
+# a retrain that has begun ends before more batches come in
+PRIORITY: dict[Stage | EventStage, int] = {
+    "rollback": 50,
+    "retrain": 40,
+    "monitor": 30,
+    "watch_landing": 20,
+    "replay_quarantine": 20,
+    "ingest": 10,
+}
+
+# For pages, cards and checks that nothing waits for: last in line, and one at a time of each task,
+# so that a backfill's pages never take the slots its verdicts need. Not a pool: a pool has to be
+# made on each Airflow, and tasks of one that is missing wait for ever.
+BACKGROUND: dict[str, Any] = {"priority_weight": 1, "max_active_tis_per_dag": 1}
+
+_RETRIES = ExceptionRetryPolicy(
+    rules=[
+        RetryRule(
+            exception="include.retraining.errors.RetrainingError",
+            action=RetryAction.FAIL,
+            reason="a retry cannot mend data or state",
+        )
+    ]
+)
+
+
+def task_defaults(spec: ModelSpec, stage: Stage | EventStage) -> dict[str, Any]:
+    """Give the default arguments of the tasks of one stage.
 
     The world's faults are retried; the bundle's own errors are about data or state, and fail at
     once.
@@ -25,14 +57,9 @@ def task_defaults(spec: ModelSpec) -> dict[str, Any]:
         "retry_delay": dt.timedelta(seconds=20),
         "retry_exponential_backoff": 2.0,
         "max_retry_delay": dt.timedelta(minutes=10),
-        "retry_policy": ExceptionRetryPolicy(
-            rules=[
-                RetryRule(
-                    exception="include.retraining.errors.RetrainingError",
-                    action=RetryAction.FAIL,
-                    reason="a retry cannot mend data or state",
-                )
-            ]
-        ),
+        "retry_policy": _RETRIES,
+        "execution_timeout": SHORT,
+        "priority_weight": PRIORITY[stage],
+        "weight_rule": "absolute",  # else a task early in a long DAG outweighs all that matters
         "on_failure_callback": [FailureNotifier(spec=spec)],
     }

@@ -2,21 +2,53 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from airflow.sdk import Asset, Metadata, task
+from airflow.sdk import Asset, XComArg
 from airflow.sdk.exceptions import AirflowSkipException
 
 from include.retraining.names import asset_name
-from retraining_provider.context import current_batch
-from retraining_provider.hooks.retraining import RetrainingHook
+from include.retraining.records import FeatureSet, SkewReport, ValidationReport
+from retraining_provider.context import Run
+from retraining_provider.defaults import BACKGROUND
 from retraining_provider.operators.alert import AlertOperator
+from retraining_provider.operators.record import step
 
 if TYPE_CHECKING:
     from include.retraining.spec import ModelSpec
 
 
-def publish_validated(spec: ModelSpec, report: Any) -> None:
+def publish_batch(run: Run, report: ValidationReport) -> None:
+    """Put the batch into force, in one commit; red where it was refused."""
+    from include.retraining.data.publication import publish_batch
+    from include.retraining.features.feature_sets import is_current
+
+    is_new = publish_batch(run.spec, run.storage, report)
+    if not is_new and is_current(run.spec, run.storage, report.batch):
+        raise AirflowSkipException("this very content is in force already: nothing to do")
+    rows = {"rows": report.rows_good, "quarantined": report.rows_quarantined}
+    run.emit("validated_batch", partitions=(report.batch.partition,), **rows)
+
+
+def materialize_features(run: Run) -> FeatureSet:
+    """Join the batch's features, and hand them to the online store."""
+    from include.retraining.features.feature_sets import materialize, refresh_later
+
+    found = materialize(run.spec, run.settings, run.batch)
+    later = refresh_later(run.spec, run.settings, run.batch)
+    partitions = (run.batch.partition, *(one.batch.partition for one in later))
+    run.emit("features", partitions=partitions, rows=found.rows, sha256=found.sha256)
+    return found
+
+
+def check_skew(run: Run) -> SkewReport:
+    """Hold what the online store serves against what training would have seen."""
+    from include.retraining.features.skew import check_skew
+
+    return check_skew(run.spec, run.settings, run.batch)
+
+
+def publish_validated(spec: ModelSpec, report: XComArg) -> None:
     """Add to the DAG at hand: publish the batch of a report, materialize its features, tell.
 
     :param spec: the model.
@@ -25,50 +57,8 @@ def publish_validated(spec: ModelSpec, report: Any) -> None:
     validated_batch = Asset(asset_name(spec.model, "validated_batch"))
     features = Asset(asset_name(spec.model, "features"))
 
-    @task(outlets=[validated_batch])
-    def publish_batch(report: Any, *, outlet_events: Any = None) -> Any:
-        from include.retraining.data.publication import publish_batch
-        from include.retraining.features.feature_sets import is_current
-        from include.retraining.records import ValidationReport
-        from include.retraining.storage import Storage
-
-        found = ValidationReport.model_validate(report)
-        storage = Storage.of(RetrainingHook().settings())
-        if not publish_batch(spec, storage, found) and is_current(spec, storage, found.batch):
-            raise AirflowSkipException("this very content is in force already: nothing to do")
-        outlet_events[validated_batch].add_partitions(found.batch.partition)
-        yield Metadata(
-            validated_batch, {"rows": found.rows_good, "quarantined": found.rows_quarantined}
-        )
-
-    @task(outlets=[features])
-    def materialize_features(*, outlet_events: Any = None) -> object:
-        from include.retraining.features.feature_sets import materialize, refresh_later
-
-        settings, batch = RetrainingHook().settings(), current_batch(spec)
-        found = materialize(spec, settings, batch)
-        later = [one.batch.partition for one in refresh_later(spec, settings, batch)]
-        outlet_events[features].add_partitions([batch.partition, *later])
-        outlet_events[features].extra = {"rows": found.rows, "sha256": found.sha256}
-        return found.model_dump(mode="json")
-
-    @task
-    def check_skew() -> object:
-        import os
-
-        from include.retraining.features.skew import check_skew
-
-        os.nice(10)  # the monitor starts at the same time, and goes first
-
-        found = check_skew(spec, RetrainingHook().settings(), current_batch(spec))
-        return found.model_dump(mode="json")
-
-    alert_validation = AlertOperator(
-        task_id="alert_validation", spec=spec, subject="validation", record=report
-    )
-    publish = publish_batch(report)
-
-    report >> [publish, alert_validation]
-    skew = check_skew()
-    publish >> materialize_features() >> skew
-    skew >> AlertOperator(task_id="alert_skew", spec=spec, subject="skew", record=skew)
+    published = step(spec, publish_batch, report, outlets=[validated_batch])
+    skew = step(spec, check_skew, **BACKGROUND)
+    published >> step(spec, materialize_features, outlets=[features]) >> skew
+    AlertOperator(task_id="alert_validation", spec=spec, subject="validation", record=report)
+    AlertOperator(task_id="alert_skew", spec=spec, subject="skew", record=skew)

@@ -38,20 +38,25 @@ before = set(sys.modules)
 bag = BundleDagBag(sys.argv[1] + "/dags", bundle_path=Path(sys.argv[1]), bundle_name="retraining")
 print(json.dumps({
     "dags": sorted(bag.dags),
+    "files": {name: dag.relative_fileloc for name, dag in bag.dags.items()},
     "errors": bag.import_errors,
     "modules": sorted(set(sys.modules) - before),
 }))
 """
 
 
-def parse(bundle: Path) -> dict:
+def parse(bundle: Path, code: str = PARSE) -> dict:
     answer = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PARSE, str(bundle)],
+        [sys.executable, "-W", "ignore", "-c", code, str(bundle)],
         capture_output=True,
         text=True,
         check=True,
         cwd=bundle,
-        env={**os.environ, "PYTHONPATH": ""},
+        env={
+            **os.environ,
+            "PYTHONPATH": "",
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(bundle / "plugins"),
+        },
     )
     return json.loads(answer.stdout.splitlines()[-1])
 
@@ -83,6 +88,12 @@ def test_every_model_has_one_dag_per_stage(parsed):
     )
 
 
+def test_every_dag_belongs_to_the_file_of_its_stage(parsed):
+    # where its code is shown, and which file a task reads again
+    for name, file in parsed["files"].items():
+        assert file == f"dags/{name.partition('__')[2]}.py"
+
+
 def test_parsing_imports_no_heavy_library(parsed):
     roots = {module.split(".")[0] for module in parsed["modules"]} | set(parsed["modules"])
     assert roots & HEAVY == set()
@@ -104,6 +115,63 @@ def test_a_misspelt_key_is_an_import_error_that_names_file_line_and_nearest_key(
         f"flights__{stage}" for stage in get_args(Stage)
     )
     assert not any(name.startswith("planes__") for name in found["dags"])
+
+
+TOO_LONG = "m" * 240
+FAR = "landing_timeout_hours: 1.0e+12"
+
+
+def with_wrong_models(bundle: Path) -> None:
+    """Add two models whose files read well, and of which Airflow can make no DAGs."""
+    models = bundle / "include" / "models"
+    good = (models / "flights.yaml").read_text()
+    (models / "a_long_name.yaml").write_text(good.replace("model: flights", f"model: {TOO_LONG}"))
+    patient = good.replace("model: flights", "model: patient")
+    assert "landing_timeout_hours: 48" in patient
+    (models / "patient.yaml").write_text(patient.replace("landing_timeout_hours: 48", FAR))
+
+
+def test_a_model_that_airflow_can_make_no_dags_of_takes_no_other_with_it(bundle):
+    with_wrong_models(bundle)
+
+    found = parse(bundle)
+
+    stages = set(get_args(Stage))
+    loaded = {model: set() for model in ("churn", "flights", "patient")}
+    for name in found["dags"]:
+        model, _, stage = name.partition("__")
+        loaded[model].add(stage)
+    assert loaded == {"churn": stages, "flights": stages, "patient": stages - {"ingest"}}
+
+
+def test_what_airflow_cannot_make_is_told_in_one_line_a_model_by_the_file_that_holds_no_dag(bundle):
+    with_wrong_models(bundle)
+
+    found = parse(bundle)
+
+    # a file with an import error has none of its DAGs scheduled
+    ((file, told),) = found["errors"].items()
+    assert file.endswith("model_files.py")
+    long_name, patient = [line for line in told.splitlines() if "cannot make its DAGs" in line]
+    assert "'mmm" in long_name
+    assert (
+        "tag cannot be longer than 100 characters (in ingest, monitor, retrain, rollback)"
+        in long_name
+    )
+    assert "less than 250 characters, not 259 (in replay_quarantine)" in long_name
+    assert "model 'patient': Airflow cannot make its DAGs: OverflowError:" in patient
+    assert patient.endswith("(in ingest)")
+    assert len(long_name) < 500
+
+
+def test_a_task_makes_the_dags_of_its_own_model_alone(bundle):
+    with_wrong_models(bundle)
+    own = """
+from airflow.sdk.definitions._internal.dag_parsing_context import _airflow_parsing_context_manager
+with _airflow_parsing_context_manager(dag_id="churn__ingest", task_id="validate_batch"):
+    bag = BundleDagBag("""
+    answer = parse(bundle, PARSE.replace("bag = BundleDagBag(", own.lstrip()))
+    assert answer["dags"] == sorted(f"churn__{stage}" for stage in get_args(Stage))
 
 
 def test_the_bundle_ignores_everything_but_its_dag_files():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import shutil
@@ -11,13 +12,14 @@ import pytest
 
 from include.demo import flights_feed
 from include.retraining import shelf
-from include.retraining.features import feature_sets as features
+from include.retraining.data.publication import published
 from include.retraining.records import ValidationReport, Verdict
 from include.retraining.registry import ledger, server, versions
 from include.retraining.settings import Settings
 from include.retraining.spec import MODELS_DIR, load_spec
 from include.retraining.storage import Storage
 from tests.airflow_home import BUNDLE, ROOT
+from tests.dags.test_structure import EDGES
 
 pytestmark = pytest.mark.slow
 SPEC = load_spec(MODELS_DIR / "flights.yaml")
@@ -84,7 +86,11 @@ def move_paths(database: Path, old: str, new: str) -> None:
     connection.close()
 
 
-def run(bag, stage, **conf):
+def report_on(settings, partition: str) -> ValidationReport:
+    return shelf.find(Storage.of(settings), ValidationReport, SPEC.model, partition)
+
+
+def run(bag, stage, *, logical_date=None, **conf):
     """Run a DAG as by hand; parsed anew: a run leaves what it was given in the DAG's form."""
     from airflow.dag_processing.dagbag import BundleDagBag
 
@@ -92,7 +98,7 @@ def run(bag, stage, **conf):
     dag = fresh.dags[f"flights__{stage}"]
     for task in dag.tasks:
         task.retries = 0
-    return dag.test(run_conf=conf, logical_date=None)
+    return dag.test(run_conf=conf, logical_date=logical_date)
 
 
 def states(dag_run) -> dict[str, str]:
@@ -110,7 +116,8 @@ def test_a_clean_week_is_published_and_materialized_without_an_alert(bag, settin
     done = states(run(bag, "ingest", partition=WEEKS[4]))
     assert done["materialize_features"] == done["check_skew"] == "success"
     assert done["alert_skew"] == "skipped"
-    report = features.published(SPEC, Storage.of(settings), WEEKS[4])
+    assert published(SPEC, Storage.of(settings), WEEKS[4]).rows == 6099
+    report = report_on(settings, WEEKS[4])
     assert report.rows_in == report.rows_good == 6099
     # the blizzard of February 8 left 15 % of the week without an arrival: a warning, not a fault
     assert [f.expectation for f in report.findings if f.severity == "warning"] == [
@@ -133,7 +140,8 @@ def test_bad_rows_are_quarantined_and_told_once(bag, settings):
     run(bag, "ingest", partition=WEEKS[4])
     told = messages(settings)
     run(bag, "ingest", partition=WEEKS[4])
-    report = features.published(SPEC, Storage.of(settings), WEEKS[4])
+    assert published(SPEC, Storage.of(settings), WEEKS[4]).rows == 6089
+    report = report_on(settings, WEEKS[4])
     assert (report.rows_good, report.rows_quarantined) == (6089, 10)
     assert any("10 of 6,099 rows quarantined" in text for text in told)
     assert messages(settings) == told
@@ -141,17 +149,15 @@ def test_bad_rows_are_quarantined_and_told_once(bag, settings):
 
 def test_a_broken_batch_fails_red_and_leaves_the_last_good_data_in_force(bag, settings):
     storage = Storage.of(settings)
-    before = features.published(SPEC, storage, WEEKS[3])
+    before = published(SPEC, storage, WEEKS[3])
     broken = flights_feed.flights_of(SPEC.batch_ref(WEEKS[3])).drop(columns="distance")
     flights_feed.land(storage, SPEC.batch_ref(WEEKS[3]), broken)
     failed = run(bag, "ingest", partition=WEEKS[3])
     assert failed.state == "failed"
     assert states(failed)["publish_batch"] == "failed"
     assert states(failed)["alert_validation"] == "success"
-    assert features.published(SPEC, storage, WEEKS[3]) == before
-    report = storage.read_record(
-        f"flights/reports/partition={WEEKS[3]}/validation.json", ValidationReport
-    )
+    assert published(SPEC, storage, WEEKS[3]) == before
+    report = report_on(settings, WEEKS[3])
     assert report.status == "refused"
     assert sum("column 'distance' is missing" in text for text in messages(settings)) == 1
 
@@ -166,7 +172,8 @@ def test_a_refused_batch_comes_back_with_a_mapping_and_stays(bag, settings):
     done = run(bag, "replay_quarantine", **asked)
     assert done.state == "success"
     assert states(done)["materialize_features"] == "success"
-    report = features.published(SPEC, storage, WEEKS[4])
+    assert published(SPEC, storage, WEEKS[4]).rows == 6099
+    report = report_on(settings, WEEKS[4])
     assert (report.rows_good, report.mapping.reason) == (6099, "new exporter")
 
     assert states(run(bag, "replay_quarantine", **asked))["publish_batch"] == "skipped"
@@ -241,6 +248,17 @@ def test_an_alias_moved_by_hand_is_noticed_by_the_monitor_and_can_be_rolled_back
     assert run(bag, "rollback", reason="not by hand").state == "success"
     assert versions.champion(SPEC, settings).number == 1
     assert any("Rolled back: version 1 is in production" in text for text in messages(settings))
+
+
+@pytest.mark.parametrize("stage", ["ingest", "monitor", "retrain", "replay_quarantine"])
+def test_a_run_from_the_form_long_after_the_last_partition_runs_its_tasks(bag, settings, stage):
+    # the form sends the date of today; the flights ended in 2013
+    now = dt.datetime.now(dt.UTC)
+    done = run(bag, stage, logical_date=now, partition=WEEKS[3], reason="curious")
+    assert done.logical_date == now > SPEC.partitions.last
+    found = states(done)
+    assert set(found) == set(EDGES[stage])
+    assert set(found.values()) <= {"success", "skipped", "failed", "upstream_failed"}
 
 
 def test_a_retrain_by_hand_needs_a_reason(bag, settings):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
 from include.retraining.spec import MODELS_DIR, ModelSpec
 from tests.airflow_home import ROOT
@@ -33,12 +37,19 @@ EDGES = {
     "retrain": {
         "claim_retrain": {"build_training_set", "train_candidate", "run_duel"},
         "build_training_set": {"train_candidate"},
-        "train_candidate": {"run_duel"},
-        "run_duel": {"decide_promotion", "promote_candidate", "alert_gate"},
+        "train_candidate": {"run_duel", "write_candidate_card"},
+        "run_duel": {
+            "decide_promotion",
+            "promote_candidate",
+            "alert_gate",
+            "write_candidate_card",
+        },
         "decide_promotion": {"promote_candidate", "alert_gate"},
-        "promote_candidate": {"alert_promotion"},
+        "promote_candidate": {"alert_promotion", "write_champion_card"},
         "alert_gate": set(),
         "alert_promotion": set(),
+        "write_candidate_card": set(),
+        "write_champion_card": set(),
     },
     "replay_quarantine": {
         "revalidate_batch": {"publish_batch", "alert_validation"},
@@ -49,8 +60,15 @@ EDGES = {
         "alert_validation": set(),
     },
     "watch_landing": {"find_landed": {"start_ingest"}, "start_ingest": set()},
-    "rollback": {"rollback_champion": {"alert_rollback"}, "alert_rollback": set()},
+    "rollback": {
+        "rollback_champion": {"alert_rollback", "write_card"},
+        "alert_rollback": set(),
+        "write_card": set(),
+    },
 }
+QUERIES = {"connection": "shop", "queries": {"batch": "select 1 where :start < :end"}}
+# what a stage's DAG needs beside the model file of the flights
+NEEDS = {"watch_landing": {"source": {"landing_queue": "http://127.0.0.1/queue"}}}
 
 
 def build(stage: str, **changes):
@@ -58,7 +76,7 @@ def build(stage: str, **changes):
     import importlib.util
 
     content = yaml.safe_load((MODELS_DIR / "flights.yaml").read_text())
-    for section, values in changes.items():
+    for section, values in (NEEDS.get(stage, {}) | changes).items():
         content[section] = content[section] | values
     location = importlib.util.spec_from_file_location(f"dag_{stage}", ROOT / "dags" / f"{stage}.py")
     module = importlib.util.module_from_spec(location)
@@ -76,10 +94,36 @@ def test_the_graph_is_as_documented(stage):
 
 
 @pytest.mark.parametrize("stage", EDGES)
-def test_each_dag_says_what_starts_it_and_what_to_do_when_it_fails(stage):
-    text = build(stage).doc_md
-    assert "**Starts**" in text
-    assert "**When it fails**" in text
+def test_each_dags_page_says_what_starts_it_what_it_emits_and_what_to_do_when_it_fails(stage):
+    heading, *blocks = rendered(build(stage).doc_md)
+    assert heading.tag == "h3"
+    paragraphs = [block.text for block in blocks if block.tag == "p"]
+    questions = ("Starts", "Does", "Emits", "When it fails")
+    for question in questions:
+        (answer,) = [text for text in paragraphs if text.startswith(f"**{question}**")]
+        # a single newline does not begin a paragraph
+        assert [other for other in questions if f"**{other}**" in answer] == [question]
+
+
+def test_a_list_on_a_page_is_a_list():
+    blocks = rendered(build("ingest").doc_md)
+    assert [block.text.split()[0] for block in blocks if block.tag == "li"] == ["deliver", "mend"]
+
+
+class Block(NamedTuple):
+    tag: str
+    text: str
+
+
+def rendered(text: str) -> list[Block]:
+    """The headings, paragraphs and list items that Markdown makes of a text."""
+    tokens = MarkdownIt().parse(inspect.cleandoc(text))
+    found, is_item = [], False
+    for token, content in pairwise(tokens):
+        is_item = token.type == "list_item_open" or (is_item and token.type != "list_item_close")
+        if content.type == "inline":
+            found.append(Block("li" if is_item else token.tag, content.content))
+    return found
 
 
 def test_autonomy_2_puts_a_person_between_the_duel_and_the_promotion():
@@ -88,7 +132,11 @@ def test_autonomy_2_puts_a_person_between_the_duel_and_the_promotion():
     approve = dag.get_task("approve_promotion")
     assert {"approve_promotion", "alert_question"} <= edges(dag)["decide_promotion"]
     assert edges(dag)["approve_promotion"] == {"promote_candidate"}
-    assert edges(dag)["promote_candidate"] == {"alert_promotion", "alert_answer"}
+    assert edges(dag)["promote_candidate"] == {
+        "alert_promotion",
+        "alert_answer",
+        "write_champion_card",
+    }
     assert approve.defaults == ["Reject"]
     assert approve.response_timeout.total_seconds() == 5 * 3600
     assert approve.assigned_users == [{"id": "ada", "name": "ada"}]
@@ -161,8 +209,7 @@ def test_the_training_task_has_a_button_that_leads_to_the_version(monkeypatch):
 
 
 def test_a_model_with_queries_takes_its_snapshots_before_it_waits_for_files():
-    queries = {"batch": "select 1 where :start < :end"}
-    dag = build("ingest", source={"connection": "shop", "queries": queries})
+    dag = build("ingest", source=QUERIES)
     assert edges(dag)["snapshot_source"] == {"wait_for_landing"}
     assert edges(dag)["wait_for_landing"] == {"validate_batch"}
 
@@ -179,6 +226,72 @@ def test_the_validating_task_has_a_button_that_leads_to_the_data_docs(monkeypatc
     assert link.get_link(None, ti_key=None) == "https://reports.example/flights/page.html"
     monkeypatch.setattr(XCom, "get_value", lambda **_: None)
     assert link.get_link(None, ti_key=None) == ""
+
+
+@pytest.mark.parametrize("stage", EDGES)
+def test_no_task_may_hold_its_slot_for_ever(stage):
+    changes = {"retrain": {"retrain": {"autonomy": 2}}, "ingest": {"source": QUERIES}}
+    for task in build(stage, **changes.get(stage, {})).tasks:
+        assert task.execution_timeout is not None, task.task_id
+
+
+def test_a_fit_may_take_long_and_an_alert_may_not():
+    dag = build("retrain")
+    limits = {task.task_id: task.execution_timeout.total_seconds() / 3600 for task in dag.tasks}
+    assert limits["train_candidate"] == 24
+    assert limits["run_duel"] == limits["build_training_set"] == 3
+    assert limits["alert_gate"] == limits["decide_promotion"] == 0.25
+
+
+def test_waiting_for_files_or_a_person_is_bounded_by_the_model_file_alone():
+    # the limit of a task counts per start of its process: what is deferred or parked has none
+    waits = build("ingest").get_task("wait_for_landing")
+    assert waits.timeout == 48 * 3600 > waits.execution_timeout.total_seconds()
+    asks = build("retrain", retrain={"autonomy": 2}).get_task("approve_promotion")
+    assert asks.response_timeout > asks.execution_timeout
+
+
+BACKGROUND = {
+    ("ingest", "check_skew"),
+    ("replay_quarantine", "check_skew"),
+    ("monitor", "publish_report"),
+    ("retrain", "write_candidate_card"),
+    ("retrain", "write_champion_card"),
+    ("rollback", "write_card"),
+}
+
+
+def test_pages_and_cards_are_last_in_line_and_one_at_a_time():
+    found = {
+        (stage, task.task_id): (task.priority_weight, task.max_active_tis_per_dag)
+        for stage in EDGES
+        for task in build(stage).tasks
+    }
+    assert {task for task, (_, limit) in found.items() if limit == 1} == BACKGROUND
+    least = min(weight for task, (weight, _) in found.items() if task not in BACKGROUND)
+    assert all(found[task][0] < least for task in BACKGROUND)
+
+
+def test_a_retrain_goes_before_the_batches_that_come_in():
+    weight = {
+        stage: {task.priority_weight for task in build(stage).tasks if task.priority_weight > 1}
+        for stage in ("rollback", "retrain", "monitor", "ingest")
+    }
+    # the same all along a chain: Airflow adds nothing for the tasks that follow
+    assert weight == {"rollback": {50}, "retrain": {40}, "monitor": {30}, "ingest": {10}}
+    assert {task.weight_rule for task in build("retrain").tasks} == {"absolute"}
+
+
+@pytest.mark.parametrize("stage", EDGES)
+def test_what_a_form_offers_without_being_asked_is_valid(stage):
+    form = build(stage).params
+    given = {"partition": "2013-02-04", "reason": "a test"}
+    for name in form:
+        field = form.get_param(name)
+        if field.value is not None and type(field.value) in {str, bool, dict}:
+            field.resolve()
+        else:
+            field.resolve(given.get(name))
 
 
 def test_every_stage_has_a_file_of_its_own():

@@ -173,9 +173,19 @@ def test_task_starts_one_ingest_for_each_delivery(lake):
         extra={"from_trigger": True, "payload": {"message_batch": messages(lake)}}
     )
     dag = dag_of(spec_of(lake.queue))
-    find = dag.get_task("find_landed").python_callable
-    (asked,) = find(triggering_asset_events={"flights.landing": [event, event]})
+    find = dag.get_task("find_landed")
+    run = SimpleNamespace(dag_id="flights__watch_landing", run_id="r")
+
+    def found(events: dict) -> list[dict]:
+        return find.execute({"dag_run": run, "triggering_asset_events": events})
+
+    (asked,) = found({"flights.landing": [event, event]})
     assert asked["conf"] == {"partition": WEEK}
     assert asked["trigger_run_id"].startswith(f"landed__{WEEK}__")
-    assert find(triggering_asset_events={}) == []
+    assert found({}) == []
     assert dag.get_task("start_ingest").partial_kwargs["skip_when_already_exists"]
+
+
+def test_a_model_without_a_queue_has_no_such_dag():
+    content = yaml.safe_load((MODELS_DIR / "flights.yaml").read_text())
+    assert dag_of(ModelSpec.model_validate(content)) is None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
 
+from retraining_provider.defaults import BACKGROUND
 from retraining_provider.hooks.retraining import RetrainingHook
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class ModelCardOperator(BaseOperator):
     ui_color = "#e8d4f0"
 
     def __init__(self, *, spec: ModelSpec, record: Any, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**BACKGROUND, **kwargs)
         self.spec = spec
         self.record = record
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseHook, BaseOperator
 
 from retraining_provider.context import batch_of
+from retraining_provider.defaults import DATA
 from retraining_provider.hooks.retraining import RetrainingHook
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class SnapshotOperator(BaseOperator):
     ui_color = "#d4e8f0"
 
     def __init__(self, *, spec: ModelSpec, **kwargs: Any) -> None:
+        kwargs.setdefault("execution_timeout", DATA)
         super().__init__(**kwargs)
         self.spec = spec
 

@@ -1,0 +1,30 @@
+"""Asks for a retrain, from a DAG that found a reason."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+
+from include.retraining.names import dag_id
+
+if TYPE_CHECKING:
+    from include.retraining.spec import ModelSpec
+
+_VERDICT = "ti.xcom_pull(task_ids='judge_batch')"
+
+
+def request_retrain(spec: ModelSpec) -> TriggerDagRunOperator:
+    """Add to the DAG at hand: one run of the retrain DAG, named after the verdict's incident."""
+    return TriggerDagRunOperator(
+        task_id="request_retrain",
+        trigger_dag_id=dag_id(spec.model, "retrain"),
+        trigger_run_id=f"{{{{ {_VERDICT}['incident_id'] }}}}",
+        conf={
+            "partition": f"{{{{ {_VERDICT}['batch']['partition'] }}}}",
+            "reason": f"{{{{ {_VERDICT}['reasons'] | join('; ') }}}}",
+            "trigger": "monitor",
+        },
+        logical_date=None,
+        skip_when_already_exists=True,
+    )
