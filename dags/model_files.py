@@ -6,11 +6,8 @@ in it.
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from retraining_provider.generation import failures
-
 from include.retraining.errors import SpecError
+from include.retraining.spec import load_specs
 
-if wrong := failures(Path(__file__).parent):
+if wrong := load_specs().errors:
     raise SpecError("\n".join(map(str, wrong)))

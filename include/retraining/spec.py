@@ -58,10 +58,10 @@ class Partitions(_Section):
         default=True, description="when first switched on, schedule all partitions since `first`"
     )
     landing_timeout_hours: float = Field(
-        default=24.0, gt=0, description="give up waiting after this"
+        default=24.0, gt=0, le=8760, description="give up waiting after this"
     )
     landing_poll_seconds: float = Field(
-        default=30.0, gt=0, description="between two looks for the file"
+        default=30.0, gt=0, le=86400, description="between two looks for the file"
     )
 
     @field_validator("first", "last")
@@ -431,7 +431,9 @@ class Retrain(_Section):
     autonomy: Literal[1, 2, 3] = Field(
         default=2, description="1 evaluate only, 2 a person approves, 3 automatic with guardrails"
     )
-    approval_timeout_hours: float = Field(default=72.0, gt=0, description="then the answer is no")
+    approval_timeout_hours: float = Field(
+        default=72.0, gt=0, le=8760, description="then the answer is no"
+    )
     approvers: tuple[str, ...] = Field(
         default=(), description="Airflow users who may answer; empty: all who may edit the DAG"
     )
@@ -442,6 +444,7 @@ class ModelSpec(_Section):
 
     model: str = Field(
         pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$",
+        max_length=100,
         description="name of the model; lower case, _ between words",
     )
     description: str = Field(description="one sentence: what is predicted")

@@ -4,40 +4,23 @@ from __future__ import annotations
 
 import gc
 import logging
-import runpy
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import DAG, get_parsing_context
+from airflow.sdk import DAG, BaseOperator, get_parsing_context
+from airflow.sdk.exceptions import AirflowFailException
 
-from include.retraining.errors import SpecError
 from include.retraining.names import EventStage, Stage, dag_id
 from include.retraining.spec import load_specs
 from retraining_provider.defaults import task_defaults
 
 if TYPE_CHECKING:
-    from airflow.sdk import Param
+    from airflow.sdk import Context, Param
 
     from include.retraining.spec import ModelSpec
 
 log = logging.getLogger(__name__)
-
-
-class _Trial:
-    """What `failures` gathers while it runs the files of a folder one after the other."""
-
-    def __init__(self) -> None:
-        self.files = load_specs()  # once for all of them
-        # model -> what was wrong -> the functions it went wrong in
-        self.wrong: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(
-            lambda: defaultdict(list)
-        )
-
-
-_trial: _Trial | None = None
 
 
 @contextmanager
@@ -77,14 +60,15 @@ def stage_dag(
 def generate(make_dag: Callable[[ModelSpec], DAG | None]) -> dict[str, DAG]:
     """Give the DAGs of a stage by id, for ``globals().update`` in its file.
 
-    A model whose DAG cannot be made is logged and left out; `failures` tells of it. A task that
-    reads its DAG file again gets the DAGs of its own model, and waits for no other.
+    A model whose DAG cannot be made gets one that says so and does nothing else, and the others
+    have theirs. A task that reads its DAG file again gets the DAGs of its own model, and waits for
+    no other.
 
     :param make_dag: gives the DAG of one model, or None if the model has no such stage.
     """
     asked = get_parsing_context().dag_id
     dags = {}
-    for spec in (_trial.files if _trial else load_specs()).specs:
+    for spec in load_specs().specs:
         if asked and asked.partition("__")[0] != spec.model:
             continue
         try:
@@ -95,42 +79,41 @@ def generate(make_dag: Callable[[ModelSpec], DAG | None]) -> dict[str, DAG]:
             dag.validate()
             dag.check_cycle()
         except Exception as error:
-            if _trial:
-                _trial.wrong[spec.model][_told(error)].append(make_dag.__name__)
-            else:
-                log.exception("no DAG %s for model %s", make_dag.__name__, spec.model)
-        else:
-            dags[dag.dag_id] = dag
+            log.exception("no DAG %s for model %s", make_dag.__name__, spec.model)
+            dag = _broken_dag(spec, make_dag.__name__, error)
+        dags[dag.dag_id] = dag
     return dags
 
 
-@_no_garbage()
-def failures(folder: Path) -> list[SpecError]:
-    """Make all DAGs of a folder, and give what is wrong with the model files, one line a model.
+class BrokenModelOperator(BaseOperator):
+    """Fail, and say why the DAG of a model could not be made.
 
-    It is for a file of its own: one with an import error has none of its DAGs scheduled.
+    :param error: why.
     """
-    global _trial  # noqa: PLW0603 - the files know `generate`, and nothing of a trial
-    _trial = trial = _Trial()
-    try:
-        for path in sorted(folder.glob("*.py")):
-            if path.stem != "model_files":
-                with suppress(Exception):  # a broken file is an import error of its own
-                    runpy.run_path(str(path))
-    finally:
-        _trial = None
-    told = [SpecError(_one_line(*found)) for found in sorted(trial.wrong.items())]
-    return [*trial.files.errors, *told]
+
+    ui_color = "#f4c7c3"
+
+    def __init__(self, *, error: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.error = error
+
+    def execute(self, context: Context) -> None:  # noqa: ARG002 - Airflow's signature
+        """Fail."""
+        raise AirflowFailException(self.error)
 
 
-def _one_line(model: str, wrong: Mapping[str, list[str]]) -> str:
-    told = "; ".join(f"{reason} (in {', '.join(stages)})" for reason, stages in wrong.items())
-    return f"model {_shortened(model, 40)!r}: Airflow cannot make its DAGs: {told}"
-
-
-def _told(error: Exception) -> str:
-    return _shortened(f"{type(error).__name__}: {' '.join(str(error).split())}", 300)
-
-
-def _shortened(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 3]}..."
+def _broken_dag(spec: ModelSpec, stage: str, error: Exception) -> DAG:
+    """Give a DAG in place of one that cannot be made: it is there, and says what is wrong."""
+    told = f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+    name = f"{spec.model[:150]}__{stage}"
+    with DAG(
+        name,
+        description=f"BROKEN: {told}"[:250],
+        doc_md=f"### Broken\n\nThis DAG of `{spec.model}` could not be made:\n\n    {told}\n\n"
+        "Mend the model file; the other models are not touched.",
+        schedule=None,
+        tags=["retraining", "broken", spec.model[:100]],
+        auto_register=False,
+    ) as dag:
+        BrokenModelOperator(task_id="mend_model_file", error=told, retries=0)
+    return dag

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from airflow.sdk import get_parsing_context
 from airflow.sdk.definitions._internal.contextmanager import DagContext
+from airflow.sdk.exceptions import AirflowFailException
 from retraining_provider import forms, generation
 from retraining_provider.generation import generate, stage_dag
 
@@ -48,7 +49,14 @@ def test_whatever_goes_wrong_with_a_model_is_logged_and_goes_wrong_alone(caplog)
                 raise ZeroDivisionError("a surprise")
         return dag
 
-    assert list(generate(make_or_break)) == ["first__rollback", "third__rollback"]
+    found = generate(make_or_break)
+    assert list(found) == ["first__rollback", "second__make_or_break", "third__rollback"]
+    broken = found["second__make_or_break"]
+    assert "ZeroDivisionError: a surprise" in broken.doc_md
+    assert "broken" in broken.tags
+    (task,) = broken.tasks
+    with pytest.raises(AirflowFailException, match="a surprise"):
+        task.execute({})
     (told,) = caplog.records
     assert told.getMessage() == "no DAG make_or_break for model second"
     assert "a surprise" in caplog.text
@@ -62,7 +70,11 @@ def test_a_dag_that_airflow_would_refuse_goes_wrong_alone(caplog):
         cron = "61 * * * *" if spec.model == "second" else "1 * * * *"
         return make(spec, schedule=CronTriggerTimetable(cron, timezone="UTC"))
 
-    assert list(generate(make_scheduled)) == ["first__rollback", "third__rollback"]
+    found = generate(make_scheduled)
+    assert [one for one in found if "broken" not in found[one].tags] == [
+        "first__rollback",
+        "third__rollback",
+    ]
     assert "61 * * * *" in caplog.text
 
 
@@ -74,7 +86,7 @@ def test_a_dag_that_broke_half_way_is_not_registered(monkeypatch):
         with stage_dag(spec, "rollback"):
             raise ZeroDivisionError
 
-    assert generate(break_half_way) == {}
+    assert all("broken" in dag.tags for dag in generate(break_half_way).values())
     assert set(DagContext.autoregistered_dags) == before
 
 
