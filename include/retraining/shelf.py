@@ -122,6 +122,11 @@ def validation_page_key(model: str, partition: str) -> str:
     return f"{report_folder(model, partition)}/validation.html"
 
 
+def expectations_key(model: str, partition: str) -> str:
+    """Give the key of what Great Expectations said of a batch."""
+    return f"{report_folder(model, partition)}/expectations.json"
+
+
 def drift_page_key(model: str, partition: str) -> str:
     """Give the key of Evidently's page about a batch."""
     return f"{report_folder(model, partition)}/drift.html"

@@ -241,6 +241,9 @@ class Validation(_Section):
     """When a batch as a whole is refused. The expectations live in ``great_expectations/``."""
 
     max_quarantined_share: Share = Field(default=0.2, description="above it the batch is refused")
+    max_rows: int = Field(
+        default=50_000_000, ge=1, description="a file that says it has more is not read"
+    )
 
 
 class Drift(_Section):

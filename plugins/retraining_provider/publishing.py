@@ -41,6 +41,13 @@ def materialize_features(run: Run) -> FeatureSet:
     return found
 
 
+def publish_validation_page(run: Run, report: ValidationReport) -> str | None:
+    """Make the page about the validated batch."""
+    from include.retraining.telling.validation_page import publish_page
+
+    return publish_page(run.spec, run.storage, report)
+
+
 def check_skew(run: Run) -> SkewReport:
     """Hold what the online store serves against what training would have seen."""
     from include.retraining.features.skew import check_skew
@@ -60,5 +67,8 @@ def publish_validated(spec: ModelSpec, report: XComArg) -> None:
     published = step(spec, publish_batch, report, outlets=[validated_batch])
     skew = step(spec, check_skew, **BACKGROUND)
     published >> step(spec, materialize_features, outlets=[features]) >> skew
-    AlertOperator(task_id="alert_validation", spec=spec, subject="validation", record=report)
+    page = step(spec, publish_validation_page, report, priority_weight=1)
+    page >> AlertOperator(
+        task_id="alert_validation", spec=spec, subject="validation", record=report
+    )
     AlertOperator(task_id="alert_skew", spec=spec, subject="skew", record=skew)

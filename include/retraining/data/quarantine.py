@@ -13,12 +13,8 @@ from pathlib import Path
 from include.retraining import shelf
 from include.retraining.data.delivery import kept
 from include.retraining.data.publication import quarantined_rows
-from include.retraining.data.validation import (
-    BROKEN,
-    SUITES,
-    check_mapping,
-    validate_delivery,
-)
+from include.retraining.data.reading import check_mapping
+from include.retraining.data.validation import BROKEN, SUITES, validate_delivery
 from include.retraining.errors import NotPublished
 from include.retraining.records import BatchRef, DeliveryMapping, ValidationReport
 from include.retraining.spec import ModelSpec

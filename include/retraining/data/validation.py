@@ -8,36 +8,23 @@ Warnings are noted.
 
 from __future__ import annotations
 
-import contextlib
 import json
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from functools import cache
-from io import BytesIO
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet as pq
 
 from include.retraining import shelf
 from include.retraining.data.delivery import Delivery, keep, landed, number_delivery
-from include.retraining.errors import DataError, did_you_mean
-from include.retraining.names import storage_key
-from include.retraining.records import (
-    BatchRef,
-    DeliveryMapping,
-    Finding,
-    Severity,
-    ValidationReport,
-)
+from include.retraining.data.reading import Input, map_values, read_input
+from include.retraining.errors import DataError
+from include.retraining.records import BatchRef, Finding, Severity, ValidationReport
 from include.retraining.settings import REPOSITORY
-from include.retraining.spec import ColumnType, ModelSpec
+from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage, sha256
-from include.retraining.telling.validation_page import validation_page
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,38 +33,9 @@ SUITES = REPOSITORY / "great_expectations" / "expectations"
 CONTRACT = {"key", "event_time", "columns", "companion_columns", "queries"}
 ROW = "_rt_row"
 BROKEN = "_rt_broken"
-
-
-@dataclass
-class _Input:
-    """The files of one input on their way through validation."""
-
-    name: str
-    table: pa.Table | None = None
-    unusable_rows: int = 0
-    result: Any = None
-    findings: list[Finding] = field(default_factory=list)
-    broken_rows: dict[int, list[str]] = field(default_factory=dict)
-
-    @property
-    def rows(self) -> int:
-        return self.unusable_rows if self.table is None else int(self.table.num_rows)
-
-    @property
-    def is_refused(self) -> bool:
-        """Did the input as a whole break something critical?"""
-        return any(f.severity == "critical" and f.failed_rows is None for f in self.findings)
-
-    def refuse(self, expectation: str, detail: str, column: str | None = None) -> None:
-        self.findings.append(
-            Finding(expectation=expectation, column=column, severity="critical", detail=detail)
-        )
-
-    def break_rows(self, rows: list[int], label: str) -> None:
-        for row in rows:
-            broken = self.broken_rows.setdefault(row, [])
-            if label not in broken:
-                broken.append(label)
+PLACE = "retraining_place"
+MAX_MET = 50  # expectations that the page of a batch shows, beside those that failed
+COLUMNS_AT_ONCE = 10  # that Great Expectations is given: it copies what it is given
 
 
 def validate_batch(
@@ -107,10 +65,12 @@ def validate_delivery(
         mapping = delivery.mapping
         if mapping is not None and mapping.input != name:
             mapping = None
-        item = _read(name, files, declared[name], mapping)
+        item = read_input(
+            name, files, declared[name], mapping=mapping, max_rows=spec.validation.max_rows
+        )
         inputs.append(item)
         if not item.is_refused and mapping is not None:
-            _map_values(item, mapping)
+            map_values(item, mapping)
         if not item.is_refused:
             _check_finite(item)
             _check_expectations(item, _read_suite(suite, _contract(spec, name)), batch)
@@ -119,7 +79,7 @@ def validate_delivery(
     refused = any(item.is_refused for item in inputs)
     quarantined = primary.rows if refused else len(primary.broken_rows)
     is_quarantined = refused or any(item.broken_rows for item in inputs)
-    quarantine = storage_key(spec.model, "quarantine", batch.partition)
+    quarantine = shelf.quarantine_folder(spec.model, batch.partition)
     report = ValidationReport(
         batch=batch,
         status="refused" if refused else "accepted",
@@ -142,12 +102,29 @@ def validate_delivery(
         keep(spec, storage, delivery, copy=refused)
     if not refused:
         report = _write_rows(spec, storage, report, inputs)
-    folder = storage_key(spec.model, "reports", batch.partition)
-    report = report.model_copy(update={"page_key": f"{folder}/validation.html"})
-    results = {item.name: item.result for item in inputs if item.result is not None}
-    storage.write(f"{folder}/validation.html", validation_page(report, results))
-    storage.write_json(f"{folder}/validation.json", report)
+    page = shelf.validation_page_key(spec.model, batch.partition)
+    report = report.model_copy(update={"page_key": page})
+    results = {item.name: _bounded(item.result) for item in inputs if item.result is not None}
+    storage.write_json(shelf.expectations_key(spec.model, batch.partition), results)
+    shelf.keep(storage, report)
     return report
+
+
+def _bounded(result: Any) -> dict[str, Any]:
+    """Give a validation result as JSON, without the places of its bad rows: they are in a table.
+
+    Of expectations that were met, only the first `MAX_MET` are kept.
+    """
+    content: dict[str, Any] = result.to_json_dict()
+    failed = [one for one in content["results"] if not one["success"]]
+    met = [one for one in content["results"] if one["success"]]
+    for one in failed:
+        for name in ("unexpected_index_list", "unexpected_list", "unexpected_index_query"):
+            one["result"].pop(name, None)
+    kept = content | {"results": [*failed, *met[:MAX_MET]], "met": len(met)}
+    # JSON has no infinite numbers, and bad rows may
+    plain: dict[str, Any] = json.loads(json.dumps(kept), parse_constant=str)
+    return plain
 
 
 def quarantined_key(report: ValidationReport, name: str = "batch") -> str:
@@ -158,7 +135,7 @@ def quarantined_key(report: ValidationReport, name: str = "batch") -> str:
 
 
 def _write_rows(
-    spec: ModelSpec, storage: Storage, report: ValidationReport, inputs: list[_Input]
+    spec: ModelSpec, storage: Storage, report: ValidationReport, inputs: list[Input]
 ) -> ValidationReport:
     """Keep good and bad rows until they are published, under names made of their content."""
     files, quarantined = {}, {}
@@ -183,209 +160,7 @@ def _suite_path(suites: Path, spec: ModelSpec, name: str) -> Path:
     return path
 
 
-def _read(
-    name: str,
-    files: dict[str, bytes],
-    columns: dict[str, ColumnType],
-    mapping: DeliveryMapping | None,
-) -> _Input:
-    """Read the files of an input as one table of the declared columns, or say why not."""
-    parts = [_read_file(name, file, content, columns, mapping) for file, content in files.items()]
-    item = _Input(name, findings=[finding for part in parts for finding in part.findings])
-    if len(parts) > 1:
-        item.findings = [
-            finding.model_copy(update={"detail": f"{file}: {finding.detail}"})
-            for file, part in zip(files, parts, strict=True)
-            for finding in part.findings
-        ]
-        for twice in _equal_files(files):
-            item.refuse("files_to_differ", f"{twice} hold the same bytes; deliver each file once")
-    if item.is_refused:
-        item.unusable_rows = sum(part.rows for part in parts)
-        return item
-    item.table = pa.concat_tables([part.table for part in parts])
-    if item.rows == 0:
-        item.refuse("rows_to_exist", "readable, but without any row; deliver it again")
-    return item
-
-
-def _equal_files(files: dict[str, bytes]) -> list[str]:
-    names: dict[str, list[str]] = {}
-    for file, content in files.items():
-        names.setdefault(sha256(content), []).append(file)
-    return [" and ".join(equal) for equal in names.values() if len(equal) > 1]
-
-
-def _read_file(
-    name: str,
-    file: str,
-    content: bytes,
-    columns: dict[str, ColumnType],
-    mapping: DeliveryMapping | None,
-) -> _Input:
-    part = _Input(name)
-    renamed = mapping.renames if mapping else {}
-    as_landed = columns | {old: columns[new] for old, new in renamed.items()}
-    try:
-        table = _parse(content, PurePosixPath(file).suffix, as_landed)
-        table.validate(full=True)  # text that is not UTF-8 shows here, or in mid-task
-        part.table = table.rename_columns([renamed.get(one, one) for one in table.column_names])
-    except (pa.ArrowException, OSError, ValueError) as error:
-        text = str(error).strip()
-        first_line = text.splitlines()[0][:200] if text else "no detail"
-        part.refuse("file_to_be_readable", f"{file} ({len(content)} bytes): {first_line}")
-        return part
-    _check_columns(part, columns)
-    return part
-
-
-def _parse(content: bytes, suffix: str, columns: dict[str, ColumnType]) -> pa.Table:
-    if not content:
-        raise ValueError("the file is empty")
-    if suffix == ".parquet":
-        return pq.ParquetFile(BytesIO(content)).read()
-    # text formats have no types of their own, and a guess takes the code 007 for a number
-    text = [name for name, kind in columns.items() if kind in {"string", "timestamp"}]
-    if suffix == ".csv":
-        options = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(text, pa.string()))
-        table = pyarrow.csv.read_csv(BytesIO(content), convert_options=options)
-    elif suffix in {".json", ".jsonl"}:
-        there = set(pyarrow.json.read_json(BytesIO(content)).column_names)
-        schema = pa.schema([(name, pa.string()) for name in text if name in there])
-        options = pyarrow.json.ParseOptions(explicit_schema=schema)
-        table = pyarrow.json.read_json(BytesIO(content), parse_options=options)
-    else:
-        raise ValueError(f"unknown format {suffix!r}; allowed: .parquet, .csv, .json, .jsonl")
-    return _read_text(table, columns)
-
-
-def _read_text(table: pa.Table, columns: dict[str, ColumnType]) -> pa.Table:
-    """Empty text is a missing value; a timestamp is ISO 8601 with a time zone, or stays text."""
-    for position, name in enumerate(table.column_names):
-        kind, column = columns.get(name), table.column(position)
-        if kind not in {"string", "timestamp"} or not pa.types.is_string(column.type):
-            continue
-        column = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
-        if kind == "timestamp":
-            with contextlib.suppress(pa.ArrowInvalid):  # the check of the types says it better
-                column = column.cast(pa.timestamp("us", tz="UTC"))
-        table = table.set_column(position, name, column)
-    return table
-
-
-def _check_columns(item: _Input, columns: dict[str, ColumnType]) -> None:
-    """Compare the columns with the model file; cast what can be cast without loss."""
-    if item.table is None:
-        return
-    names = item.table.column_names
-    for twice in sorted({name for name in names if names.count(name) > 1}):
-        item.refuse("column_to_appear_once", f"column {twice!r} appears more than once", twice)
-    missing = [name for name in columns if name not in names]
-    extra = [name for name in names if name not in columns]
-    for name in missing:
-        hint = f"; new columns: {_some(extra)}" if extra else ""
-        item.refuse("column_to_exist", f"column {name!r} is missing{hint}", name)
-    if item.findings:
-        return
-    arrays = {}
-    for name, kind in columns.items():
-        try:
-            arrays[name] = _cast(item.table.column(name), kind)
-        except (pa.ArrowException, ValueError) as error:
-            got = item.table.schema.field(name).type
-            detail = (
-                f"column {name!r} must be {kind}, got {got}: {str(error).splitlines()[0][:150]}"
-            )
-            item.refuse("column_to_have_type", detail, name)
-    if extra and not missing:
-        item.findings.append(
-            Finding(
-                expectation="no_new_columns",
-                severity="info",
-                failed_rows=0,
-                detail=f"new columns, left out: {_some(extra)}",
-            )
-        )
-    if not item.is_refused:
-        item.table = pa.table(arrays)
-
-
-def _some(names: list[str]) -> str:
-    """Give the first names, and how many more there are."""
-    rest = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
-    return ", ".join(name[:100] for name in names[:10]) + rest
-
-
-_ACCEPTED = {
-    "string": lambda t: (
-        pa.types.is_string(t) or pa.types.is_large_string(t) or pa.types.is_string_view(t)
-    ),
-    "integer": lambda t: pa.types.is_integer(t) or pa.types.is_floating(t),
-    "number": lambda t: pa.types.is_integer(t) or pa.types.is_floating(t) or pa.types.is_decimal(t),
-    "boolean": pa.types.is_boolean,
-    "timestamp": pa.types.is_timestamp,
-}
-_TARGET = {
-    "string": pa.string(),
-    "integer": pa.int64(),
-    "number": pa.float64(),
-    "boolean": pa.bool_(),
-    "timestamp": pa.timestamp("us", tz="UTC"),
-}
-
-
-def _cast(column: pa.ChunkedArray, kind: ColumnType) -> pa.ChunkedArray:
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if pa.types.is_null(column.type):
-        return column.cast(_TARGET[kind])
-    if kind == "timestamp" and pa.types.is_string(column.type):
-        raise ValueError("must be ISO 8601 with a time zone, such as 2013-01-07T05:15:00Z")
-    if not _ACCEPTED[kind](column.type):
-        raise ValueError("give it the declared type at the source, or declare the new one")
-    if kind == "timestamp" and column.type.tz is None:
-        raise ValueError("timestamps need a time zone")
-    if kind == "integer" and pa.types.is_floating(column.type):
-        column = pc.if_else(pc.is_nan(column), None, column)
-    if kind == "timestamp":
-        # drops nanoseconds on purpose; nothing else may be lost
-        return column.cast(_TARGET[kind], safe=column.type.unit != "ns")
-    return column.cast(_TARGET[kind])
-
-
-def check_mapping(spec: ModelSpec, mapping: DeliveryMapping) -> None:
-    """Raise DataError if a mapping names what the model file does not have."""
-    declared = {"batch": spec.source.columns, **spec.source.companion_columns}
-    if mapping.input not in declared:
-        raise DataError(f"no input {mapping.input!r}; allowed: {', '.join(declared)}")
-    columns = declared[mapping.input]
-    for name in (*mapping.renames.values(), *mapping.replacements):
-        if name not in columns:
-            raise DataError(
-                f"{name!r} is no column of {mapping.input}{did_you_mean(name, columns)}; "
-                f"allowed: {', '.join(columns)}"
-            )
-    for name, values in mapping.replacements.items():
-        for value in (*values, *values.values()):
-            try:
-                pa.array([value], pa.string()).cast(_TARGET[columns[name]])
-            except pa.ArrowInvalid as error:
-                raise DataError(f"{name!r} must be {columns[name]}, got {value!r}") from error
-
-
-def _map_values(item: _Input, mapping: DeliveryMapping) -> None:
-    """Put the right values in place of the wrong ones that a mapping names."""
-    assert item.table is not None
-    for name, values in mapping.replacements.items():
-        position, column = item.table.column_names.index(name), item.table.column(name)
-        wrong = pa.array(list(values), pa.string()).cast(column.type)
-        right = pa.array(list(values.values()), pa.string()).cast(column.type)
-        found = pc.index_in(column, value_set=wrong)
-        column = pc.if_else(pc.is_null(found), column, right.take(found.combine_chunks()))
-        item.table = item.table.set_column(position, name, column)
-
-
-def _check_finite(item: _Input) -> None:
+def _check_finite(item: Input) -> None:
     """Infinite numbers are bad rows, whatever the suite says: no model, no statistic takes them."""
     assert item.table is not None
     for name in item.table.column_names:
@@ -432,10 +207,10 @@ def _contract(spec: ModelSpec, name: str) -> list[dict[str, Any]]:
     return [{"type": kind, "severity": "critical", "kwargs": kwargs} for kind, kwargs in rules]
 
 
-def _check_expectations(item: _Input, suite: Any, batch: BatchRef) -> None:
+def _check_expectations(item: Input, suite: Any, batch: BatchRef) -> None:
     """Run the Great Expectations suite of one input and sort its failures."""
     assert item.table is not None
-    item.result = _run_suite(item.table.to_pandas(), suite, batch)
+    item.result = _run_suite(item.table, suite, batch)
     for result in item.result.results:
         if result.success:
             continue
@@ -473,7 +248,7 @@ def _check_expectations(item: _Input, suite: Any, batch: BatchRef) -> None:
         )
 
 
-def _check_quarantined_share(item: _Input, allowed: float) -> None:
+def _check_quarantined_share(item: Input, allowed: float) -> None:
     if item.rows and len(item.broken_rows) / item.rows > allowed:
         share = len(item.broken_rows) / item.rows
         item.refuse(
@@ -518,16 +293,98 @@ def _read_suite(path: Path, contract: list[dict[str, Any]]) -> Any:
     return suite
 
 
-def _run_suite(frame: pd.DataFrame, suite: Any, batch: BatchRef) -> Any:
-    return (
+def _run_suite(table: pa.Table, suite: Any, batch: BatchRef) -> Any:
+    """Run a suite, a few columns at a time; what failed is run once more to name its rows.
+
+    Great Expectations copies the whole frame for each expectation, and asks for much more where the
+    bad rows are wanted.
+    """
+    from great_expectations.core import ExpectationSuiteValidationResult
+
+    found: dict[int, Any] = {}
+    for names, places in _by_columns(table, suite.expectations):
+        frame = exact_frame(table.select(names))
+        found |= _run(frame, suite, places, batch, "BASIC")
+        failed = [place for place in places if not found[place].success]
+        found |= _run(frame, suite, failed, batch, "COMPLETE")
+    results = [found[place] for place in sorted(found)]
+    met = sum(bool(one.success) for one in results)
+    return ExpectationSuiteValidationResult(
+        suite_name=suite.name,
+        success=met == len(results),
+        results=results,
+        statistics={
+            "evaluated_expectations": len(results),
+            "successful_expectations": met,
+            "unsuccessful_expectations": len(results) - met,
+            "success_percent": 100 * met / len(results) if results else None,
+        },
+        meta={"active_batch_definition": {}, "run_id": {}, "great_expectations_version": ""},
+    )
+
+
+def _run(
+    frame: pd.DataFrame, suite: Any, places: list[int], batch: BatchRef, form: str
+) -> dict[int, Any]:
+    import great_expectations as gx
+
+    if not places:
+        return {}
+    # copies: an expectation belongs to one suite; results come in an order of their own
+    some = [
+        one.copy(update={"id": None, "meta": {**(one.meta or {}), PLACE: place}})
+        for place in places
+        for one in [suite.expectations[place]]
+    ]
+    result = (
         _batch_definition()
         .get_batch({"dataframe": frame})
         .validate(
-            suite,
-            result_format="COMPLETE",
+            gx.ExpectationSuite(name=suite.name, expectations=some),
+            result_format=form,
             expectation_parameters={"start": batch.start, "end": batch.end},
         )
     )
+    return {one.expectation_config.meta.pop(PLACE): one for one in result.results}
+
+
+def _by_columns(table: pa.Table, expectations: list[Any]) -> Iterator[tuple[list[str], list[int]]]:
+    """Part expectations into groups that need only a few columns; those of the table need all."""
+    narrow: list[tuple[list[str], int]] = []
+    whole = []
+    for place, one in enumerate(expectations):
+        kwargs = one.configuration.kwargs
+        names = [kwargs[key] for key in ("column", "column_A", "column_B") if kwargs.get(key)]
+        names += kwargs.get("column_list") or []
+        if names and not kwargs.get("row_condition") and set(names) <= set(table.column_names):
+            narrow.append((names, place))
+        else:
+            whole.append(place)
+    group: list[str] = []
+    places: list[int] = []
+    for names, place in sorted(narrow):
+        both = list(dict.fromkeys([*group, *names]))
+        if len(both) > COLUMNS_AT_ONCE and group:
+            yield group, places
+            both, places = list(dict.fromkeys(names)), []
+        group, places = both, [*places, place]
+    if places:
+        yield group, places
+    if whole:
+        yield table.column_names, whole
+
+
+def exact_frame(table: pa.Table) -> pd.DataFrame:
+    """Give a frame whose whole numbers and booleans stay what they are where some are missing."""
+    import pandas as pd
+
+    kinds = {kind: pd.ArrowDtype(kind) for kind in (pa.int64(), pa.bool_())}
+    columns = {}
+    for name in table.column_names:
+        column = table.column(name)
+        mapper = kinds.get if column.null_count else None
+        columns[name] = pa.table({name: column}).to_pandas(types_mapper=mapper)[name]
+    return pd.DataFrame(columns, copy=False)
 
 
 @cache
@@ -541,13 +398,16 @@ def _batch_definition() -> Any:
     return source.add_dataframe_asset("batch").add_batch_definition_whole_dataframe("whole")
 
 
-def _good_rows(item: _Input) -> pa.Table:
+def _good_rows(item: Input) -> pa.Table:
     assert item.table is not None
-    keep = [row not in item.broken_rows for row in range(item.rows)]
-    return item.table.filter(pa.array(keep, pa.bool_()))
+    if not item.broken_rows:
+        return item.table
+    keep = np.ones(item.rows, dtype=bool)
+    keep[list(item.broken_rows)] = False
+    return item.table.filter(pa.array(keep))
 
 
-def _quarantined_rows(item: _Input) -> pa.Table:
+def _quarantined_rows(item: Input) -> pa.Table:
     assert item.table is not None
     rows = sorted(item.broken_rows)
     broken = pa.array([item.broken_rows[row] for row in rows], pa.list_(pa.string()))

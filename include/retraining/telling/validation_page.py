@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from html import escape
 from typing import Any
 
+from include.retraining import shelf
 from include.retraining.records import ValidationReport
+from include.retraining.spec import ModelSpec
+from include.retraining.storage import Storage
+
+log = logging.getLogger(__name__)
 
 STYLE = """
 body { font: 15px/1.5 sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; }
@@ -16,14 +22,30 @@ iframe { border: 1px solid #ccc; height: 90vh; width: 100%; }
 """
 
 
+def publish_page(spec: ModelSpec, storage: Storage, report: ValidationReport) -> str | None:
+    """Make the page of a validated batch where its report says; give its key.
+
+    A page that cannot be made is only logged, and None is given: the report stands.
+    """
+    key = shelf.expectations_key(spec.model, report.batch.partition)
+    try:
+        page = validation_page(report, storage.read_json(key))
+        assert report.page_key is not None
+        storage.write(report.page_key, page)
+    except Exception:  # of Great Expectations, its templates or the storage
+        log.warning("%s %s: no page", spec.model, report.batch.partition, exc_info=True)
+        return None
+    return report.page_key
+
+
 def validation_page(report: ValidationReport, results: dict[str, Any]) -> bytes:
     """Render a report, and the validation result of each input that got as far as its suite.
 
     Parameters
     ----------
-    results : dict of str to ExpectationSuiteValidationResult
-        By input name. Each becomes a page of Data Docs within the page; it may run its own scripts
-        but touch nothing around it.
+    results : dict of str to dict
+        By input name, what validation kept of Great Expectations' result. Each becomes a page of
+        Data Docs within the page; it may run its own scripts but touch nothing around it.
     """
     batch = report.batch
     title = f"{batch.model} {batch.partition}"
@@ -47,8 +69,11 @@ def validation_page(report: ValidationReport, results: dict[str, Any]) -> bytes:
     ]
     for name, result in results.items():
         framed = escape(_data_docs(result), quote=True)
+        shown = sum(one["success"] for one in result["results"])
+        more = result.get("met", shown) - shown
         parts += [
             f"<h2>Data Docs: {escape(name)}</h2>",
+            f"<p>and {more:,} more expectations that were met</p>" if more else "",
             f'<iframe sandbox="allow-scripts allow-popups" srcdoc="{framed}"></iframe>',
         ]
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
@@ -62,8 +87,11 @@ def _table(rows: Any, head: tuple[str, ...] = ()) -> str:
     return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
-def _data_docs(result: Any) -> str:
+def _data_docs(content: dict[str, Any]) -> str:
+    from great_expectations.core import expectationSuiteValidationResultSchema
     from great_expectations.render.renderer import ValidationResultsPageRenderer
     from great_expectations.render.view import DefaultJinjaPageView
 
+    kept = {name: value for name, value in content.items() if name != "met"}
+    result = expectationSuiteValidationResultSchema.load(kept)
     return str(DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result)))

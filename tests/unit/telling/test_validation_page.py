@@ -9,12 +9,14 @@ from include.demo import flights_feed
 from include.retraining.data import validation
 from include.retraining.records import DeliveryMapping, ValidationReport
 from include.retraining.settings import Settings
-from include.retraining.spec import ModelSpec
+from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec
 from include.retraining.storage import Storage
 from include.retraining.telling import alerts
-from include.retraining.telling.validation_page import validation_page
+from include.retraining.telling.validation_page import publish_page, validation_page
 
 WEEK = "2013-01-14"
+
+SPEC = load_spec(MODELS_DIR / "flights.yaml")
 
 
 class Tags(HTMLParser):
@@ -38,8 +40,9 @@ def storage(tmp_path: Path) -> Storage:
 
 
 def page_of(storage: Storage, report: ValidationReport) -> str:
-    assert report.page_key == f"flights/reports/partition={WEEK}/validation.html"
-    return storage.read(report.page_key).decode()
+    key = f"flights/reports/partition={WEEK}/validation.html"
+    assert report.page_key == key == publish_page(SPEC, storage, report)
+    return storage.read(key).decode()
 
 
 def test_page_tells_the_verdict_the_versions_and_holds_the_data_docs(flights: ModelSpec, storage):
