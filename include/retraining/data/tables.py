@@ -4,11 +4,10 @@ A partition is one Parquet file. Which delivery is in force follows from the tab
 file's partition columns and its name carry order and content. A partition of no rows is a file of
 no rows, and so differs from one that was never written.
 
-We write the file ourselves and commit it with `create_write_transaction`, for three reasons: a
-commit that lost a race is tried again without the rows, which may be a stream that is gone;
-statistics are those that the readers ask for; a partition may be empty. Each commit carries an
-application transaction named by its partition. Without it, delta-rs lets two first writers of a
-partition both succeed, because neither has removed a file that the other one needs.
+We write the file ourselves, and the log too (`delta_log`): both take few requests, a commit that
+lost a race is tried again without the rows, which may be a stream that is gone, and a partition may
+be empty. Each commit carries an application transaction named by its partition, so that other
+writers of the format find out that they are not alone. Vacuum is left to delta-rs.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import math
 import os
 import random
@@ -24,12 +22,12 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cached_property, partial
-from pathlib import Path
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -37,11 +35,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, Schema, Transaction
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
-from deltalake.transaction import AddAction, create_table_with_add_actions
+from deltalake import DeltaTable, Schema
+from deltalake.exceptions import DeltaError
 
 from include.retraining.data.column_types import cast, kept_schema
+from include.retraining.data.delta_log import CHECKPOINT_EVERY, File, Log, State, protocol_for
 from include.retraining.errors import (
     DataError,
     NotPublished,
@@ -54,7 +52,6 @@ from include.retraining.storage import Storage
 PARTITION = "_rt_partition"
 DELIVERY = "_rt_delivery"
 INTERNAL = (PARTITION, DELIVERY)
-CHECKPOINT_EVERY = 10  # commits; opening reads one checkpoint and at most so many commits
 ROW_GROUP = 128 * 1024  # rows; what a writer and a reader of 13 columns hold at a time is 15 MB
 READERS = 16  # threads; on S3 every file is a round trip
 WHOLE_FILE = 8 * 2**20  # bytes; a smaller file is fetched in one request
@@ -62,14 +59,13 @@ UPLOAD = 16 * 2**20  # bytes of one part of a multipart upload
 PATIENCE = timedelta(minutes=10)  # how long a commit that keeps losing races is tried
 ORPHAN_AGE = timedelta(days=1)  # a younger file without a commit may be about to get one
 
-log = logging.getLogger(__name__)
-
 _PARTITION_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,127}")
 _CONTENT = re.compile(r"[0-9a-f]{12,128}")
 _FILE = re.compile(
     rf"{PARTITION}=(?P<partition>{_PARTITION_NAME.pattern})/{DELIVERY}=(?P<delivery>[^/]+)/"
     r"(?P<order>\d{6,9})-(?P<content>[0-9a-f]{12,128})-(?P<parts>\d+)-[0-9a-f]{8}\.parquet"
 )
+_ROWS = re.compile(r'\{"numRecords": ?(?P<rows>\d+)[,}]')
 _LOG_FILE = re.compile(r"(?P<version>\d{20})\.(?P<kind>json|checkpoint\..*parquet)")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _YEARS = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1 to 9999 in microseconds
@@ -104,12 +100,24 @@ class Part:
     rows: int
     bytes: int
     files: tuple[str, ...]
-    _count_nulls: Callable[[], dict[str, int]] = field(repr=False, compare=False)
+    _stats: str = field(repr=False, compare=False)
+    _schema: pa.Schema = field(repr=False, compare=False)
 
     @cached_property
     def nulls(self) -> Mapping[str, int]:
         """How many rows have no value, for each column that is not a struct."""
-        return self._count_nulls()
+        counts = self._told.get("nullCount", {})
+        # a column that came later has none
+        return {name: counts.get(name, self.rows) for name in _counted(self._schema)}
+
+    def range_of(self, column: str) -> tuple[int | None, int | None]:
+        """Give the first and last moment of a timestamp column, in microseconds since 1970."""
+        low, high = (self._told.get(name, {}).get(column) for name in ("minValues", "maxValues"))
+        return _moment(low), _moment(high)
+
+    @cached_property
+    def _told(self) -> dict[str, Any]:
+        return dict(json.loads(self._stats))
 
 
 class Published(NamedTuple):
@@ -144,13 +152,11 @@ class Snapshot:
         version: int,
         schema: pa.Schema,
         parts: Mapping[str, Part],
-        ranges: Mapping[str, Mapping[str, tuple[Any, Any]]],
     ) -> None:
         self.table = table
         self.version = version
         self.schema = schema
         self.parts = parts
-        self._ranges = ranges
 
     def read(
         self, partitions: Iterable[str] | None = None, columns: Sequence[str] | None = None
@@ -222,12 +228,11 @@ class Snapshot:
                 "name a column of timestamps"
             )
         start, end = (_microseconds(moment) if moment else None for moment in (first, last))
-        ranges = self._ranges.get(column, {})
         found: list[str] = []
         for partition, part in self.parts.items():
             if part.nulls.get(column, part.rows) == part.rows:
                 continue
-            low, high = ranges.get(partition, (None, None))
+            low, high = part.range_of(column)
             if (end is not None and low is not None and low > end) or (
                 start is not None and high is not None and high < start
             ):
@@ -323,6 +328,8 @@ class Table:
         self.storage = storage
         self.key = key.strip("/")
         self.url = storage.url_of(self.key)
+        self._log = Log(storage, self.key)
+        _storages.add(storage)
         self._path = self.url.removeprefix("file://") if storage.is_local else self.url
         if unquote(self._path) != self._path:
             raise DataError(
@@ -347,10 +354,10 @@ class Table:
             if known is not None and known.snapshot.version == version:
                 return known.snapshot
             with self._explained():
-                return self._snapshot_of(DeltaTable(self._path, version, self._options()))
-        with self._lock_of():
-            opened = self._open()
-            return opened.snapshot if opened else self._empty()
+                return self._snapshot_of(self._log.at(version), None)
+        with self._lock_of(), self._explained():
+            known = _opened.get(self._cache_key())
+            return self._keep(self._log.newest(known.state if known else None))
 
     def replace(
         self,
@@ -411,13 +418,14 @@ class Table:
                 elif not written.fits(base.schema):
                     # the rows themselves may be a stream that is gone
                     written = written.again(base, partition)
-                after = self._commit(written, base, partition, order, about or {})
+                # if the storage fails now, the commit may be there all the same
+                tried, written = written, None
+                after = self._commit(tried, base, partition, order, about or {})
                 if after is not None:
-                    written = None
-                    self._keep_commits(base.version, after.version)
                     return Published(
                         after.version, after.parts[partition], changed=True, before=now
                     )
+                written = tried
                 attempt += 1
                 time.sleep(random.uniform(0, min(1.0, 0.01 * 2**attempt)))  # noqa: S311 - no secret
         finally:
@@ -448,10 +456,9 @@ class Table:
             Paths below the table.
         """
         with self._lock_of():
-            opened = self._open()
-            if opened is None:
+            newest = self.snapshot().version
+            if newest < 0:
                 return []
-            newest = opened.snapshot.version
             unknown = [version for version in keep_versions if not 0 <= version <= newest]
             if unknown:
                 raise DataError(
@@ -460,16 +467,16 @@ class Table:
                 )
             removed: list[str] = []
             with self._explained():
+                table = DeltaTable(self._path, storage_options=self._options())
                 # the second run looks for files that no version knows, too
                 for full, age in ((False, older_than), (True, max(older_than, ORPHAN_AGE))):
-                    removed += opened.table.vacuum(
+                    removed += table.vacuum(
                         retention_hours=math.ceil(age / timedelta(hours=1)),
                         dry_run=dry_run,
                         enforce_retention_duration=False,
                         full=full,
                         keep_versions=sorted(set(keep_versions)),
                     )
-            self._open()
             return sorted({*removed, *self._clean_log(keep_versions, newest, older_than, dry_run)})
 
     def _clean_log(
@@ -561,80 +568,52 @@ class Table:
         about: Mapping[str, str],
     ) -> Snapshot | None:
         """Commit one file as the whole of a partition; None if another writer was first."""
-        action = file.action(partition)
-        properties = CommitProperties(
-            custom_metadata=dict(about),
-            # delta-rs would create a table that is there by now a second time, beside what it holds
-            max_commit_retries=0 if base.version < 0 else 200,
-            app_transactions=[Transaction(partition, order)],
-        )
-        schema = Schema.from_arrow(
-            pa.schema([*file.merged(base.schema), *((name, pa.string()) for name in INTERNAL)])
-        )
         with self._lock_of(), self._explained():
-            opened = _opened.get(self._cache_key())
-            if opened is None:
-                if base.version >= 0:
-                    return None
-                return self._create(action, schema, properties)
+            known = _opened.get(self._cache_key())
+            state = known.state if known else State()
+            newest = known.snapshot if known else self._empty()
             # another thread of this process may have moved it on
-            newest = opened.snapshot
             if newest.parts.get(partition) != base.parts.get(partition) or not file.fits(
                 newest.schema
             ):
                 return None
-            try:
-                opened.table.create_write_transaction(
-                    [action],
-                    "overwrite",
-                    schema,
-                    list(INTERNAL),
-                    [(PARTITION, "=", partition)],
-                    commit_properties=properties,
-                )
-            except CommitFailedError as error:
-                log.info("%s %s: another writer was first: %s", self.url, partition, error)
-                return None
-            return self._with(file, partition, after=base.version)
+            now = time.time_ns() // 1_000_000
+            removed = [one for one in state.files.values() if _partition_of(one) == partition]
+            actions = [
+                _commit_info(state, about, now),
+                *self._definition(state, file.merged(newest.schema), now),
+                {"add": file.action(partition, now).action()},
+                *({"remove": one.removal(now)} for one in removed),
+                {"txn": {"appId": partition, "version": order}},
+            ]
+            after = self._log.commit(state, actions)
+            return None if after is None else self._keep(after)
 
-    def _with(self, file: _DataFile, partition: str, *, after: int) -> Snapshot:
-        """Give a version that has a file in force which was committed after a version."""
-        newest = self.snapshot()
-        if newest.has(partition, file):
-            return newest
-        # somebody with a newer delivery was upon us at once; ours was in force before
-        for version in range(newest.version - 1, after, -1):
-            snapshot = self.snapshot(version)
-            if snapshot.has(partition, file):
-                return snapshot
-        raise AssertionError(f"{self.url}: {file.path} was committed, but is in no version")
-
-    def _create(
-        self, action: AddAction, schema: Schema, properties: CommitProperties
-    ) -> Snapshot | None:
-        if self.storage.is_local:
-            os.makedirs(self._path, exist_ok=True)
-        try:
-            create_table_with_add_actions(
-                self._path,
-                schema,
-                [action],
-                mode="error",
-                partition_by=list(INTERNAL),
-                configuration=_PROPERTIES,
-                storage_options=self._options(),
-                commit_properties=properties,
-            )
-        except CommitFailedError:
-            return None
-        except DeltaError as error:
-            if "already exists" not in str(error):
-                raise
-            return None
-        return self._snapshot_of(DeltaTable(self._path, 0, self._options()))
+    def _definition(self, state: State, schema: pa.Schema, now: int) -> Iterator[dict[str, Any]]:
+        """Give the actions that tell what the table is, where they are new."""
+        schema = pa.schema([*schema, *((name, pa.string()) for name in INTERNAL)])
+        protocol = protocol_for(state.protocol, has_naive_time=any(map(_has_naive_time, schema)))
+        if protocol != state.protocol:
+            yield {"protocol": protocol}
+        told = Schema.from_arrow(schema).to_json()
+        if not state.metadata:
+            yield {
+                "metaData": {
+                    "id": str(uuid.uuid4()),
+                    "name": None,
+                    "description": None,
+                    "format": {"provider": "parquet", "options": {}},
+                    "schemaString": told,
+                    "partitionColumns": list(INTERNAL),
+                    "createdTime": now,
+                    "configuration": _PROPERTIES,
+                }
+            }
+        elif told != state.metadata["schemaString"]:
+            yield {"metaData": {**state.metadata, "schemaString": told}}
 
     def _empty(self) -> Snapshot:
-        return Snapshot(self, -1, pa.schema([]), {}, {})
+        return Snapshot(self, -1, pa.schema([]), {})
 
     def _options(self) -> dict[str, str]:
         return {} if self.storage.is_local else s3_options(os.environ)
@@ -646,102 +625,60 @@ class Table:
         with _all_locks:
             return _locks.setdefault(self._cache_key(), threading.RLock())
 
-    def _open(self) -> _Opened | None:
-        """Bring what this process has opened up to date; the caller holds the lock."""
-        key = self._cache_key()
-        opened = _opened.get(key)
-        with self._explained():
-            if opened is not None:
-                opened.table.update_incremental()
-                version = opened.table.version()
-                # what is updated bit by bit gets slower with every bit
-                if version - opened.version <= CHECKPOINT_EVERY:
-                    if version != opened.snapshot.version:
-                        self._check_log(version)
-                        opened.snapshot = self._snapshot_of(opened.table)
-                    return opened
-            try:
-                table = DeltaTable(self._path, storage_options=self._options())
-            except TableNotFoundError:
-                _opened.pop(key, None)
-                return None
-            self._check_log(table.version())
-            opened = _opened[key] = _Opened(table, table.version(), self._snapshot_of(table))
-            return opened
+    def _keep(self, state: State) -> Snapshot:
+        """Keep the newest state for what this process asks next; the caller holds the lock."""
+        known = _opened.get(self._cache_key())
+        if known is not None and known.state is state:
+            return known.snapshot
+        snapshot = self._snapshot_of(state, known.snapshot if known else None)
+        if state.version >= 0:
+            _opened[self._cache_key()] = _Opened(state, snapshot)
+        return snapshot
 
-    def _check_log(self, version: int) -> None:
-        """Refuse commits of no bytes, which delta-rs passes over as if they were not there.
+    def _snapshot_of(self, state: State, before: Snapshot | None) -> Snapshot:
+        """Give what a state means; parts are taken from another snapshot where they are the same.
 
-        A machine that loses power can leave them on a disk; a put on S3 is whole.
+        Raises
+        ------
+        DataError
+            There are files that are not ours, or some of ours are gone.
         """
-        if not self.storage.is_local:
-            return
-        for number in range(version, max(-1, version - 2 * CHECKPOINT_EVERY), -1):
-            path = f"{self._path}/_delta_log/{number:020}.json"
-            with contextlib.suppress(FileNotFoundError):  # older than the log
-                if not Path(path).stat().st_size:
-                    raise DataError(
-                        f"{path} is empty, so what was committed there is lost; restore it from a "
-                        "backup, or remove it and all later entries and publish again"
-                    )
-
-    def _keep_commits(self, after: int, last: int) -> None:
-        """Have commits on the disk, as their data files are: delta-rs leaves it to chance."""
-        if not self.storage.is_local:
-            return
-        folder = f"{self._path}/_delta_log"
-        for path in [
-            *(f"{folder}/{number:020}.json" for number in range(after + 1, last + 1)),
-            folder,
-        ]:
-            with contextlib.suppress(FileNotFoundError):
-                file = os.open(path, os.O_RDONLY)
-                try:
-                    os.fsync(file)
-                finally:
-                    os.close(file)
-
-    def _snapshot_of(self, table: DeltaTable) -> Snapshot:
-        actions = pa.table(table.get_add_actions()).combine_chunks()
-        version, names = table.version(), actions.column_names
-        found_schema = pa.schema(table.schema().to_arrow())
-        schema = kept_schema(
-            pa.schema([item for item in found_schema if item.name not in INTERNAL]),
-            pa.schema([]),
-            self.url,
-        )
-        counts = actions.column("null_count").chunk(0) if "null_count" in names else None
-        told = (actions.column(name).to_pylist() for name in ("path", "size_bytes", "num_records"))
+        if state.version < 0:
+            return self._empty()
+        schema = _schema_of(state.metadata["schemaString"], self.url)
+        known = before.parts if before is not None and before.schema is schema else {}
         parts: dict[str, Part] = {}
-        index, most = {}, 0
-        for row, (path, size, rows) in sorted(
-            enumerate(zip(*told, strict=True)), key=lambda r: r[1][0]
-        ):
-            found = _FILE.fullmatch(path)
+        most = 0
+        for file in state.files.values():
+            found, rows = _FILE.fullmatch(file.path), _rows_of(file.stats)
             if found is None or rows is None or found["partition"] in parts:
                 raise DataError(
-                    f"{self.url}: version {version} has a data file that is not ours, {path}: "
-                    "another program has written to the table; restore the version before with "
-                    "DeltaTable.restore(), and let only this package write to it"
+                    f"{self.url}: version {state.version} has a data file that is not ours, "
+                    f"{file.path}: another program has written to the table; restore the version "
+                    "before with DeltaTable.restore(), and let only this package write to it"
                 )
-            partition = found["partition"]
-            index[partition] = row
+            partition, files = found["partition"], (self.data_path(file.path),)
             most = max(most, int(found["parts"]))
-            parts[partition] = Part(
-                content=found["content"],
-                order=int(found["order"]),
-                rows=rows,
-                bytes=size,
-                files=(self.data_path(path),),
-                _count_nulls=partial(_nulls_of, counts, row, rows, schema),
-            )
+            part = known.get(partition)
+            if part is None or part.files != files:
+                part = Part(
+                    content=found["content"],
+                    order=int(found["order"]),
+                    rows=rows,
+                    bytes=file.size,
+                    files=files,
+                    _stats=file.stats,
+                    _schema=schema,
+                )
+            parts[partition] = part
         if most > len(parts):
             raise DataError(
-                f"{self.url}: version {version} has {len(parts)} partitions, but its files say "
-                f"that there were {most}: another program has removed some, or an entry of the log "
-                "is lost; restore an older version with DeltaTable.restore(), or publish them again"
+                f"{self.url}: version {state.version} has {len(parts)} partitions, but its files "
+                f"say that there were {most}: another program has removed some, or an entry of the "
+                "log is lost; restore an older version with DeltaTable.restore(), or publish them "
+                "again"
             )
-        return Snapshot(self, version, schema, parts, _ranges_of(actions, index))
+        return Snapshot(self, state.version, schema, dict(sorted(parts.items())))
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -750,31 +687,34 @@ class Table:
             yield
         except OSError as error:
             raise Unavailable(f"{self.url}: the storage does not answer: {error}") from error
-        except DeltaError as error:
+        except DeltaError as error:  # of a vacuum
             raise DataError(
                 f"{self.url}: the log of the table cannot be used: {_first_line(error)}; restore "
                 "the missing or broken files of _delta_log/ from a backup"
             ) from error
+        except Exception as error:
+            if not type(error).__module__.startswith("botocore."):  # has no class of its own
+                raise
+            raise Unavailable(f"{self.url}: the storage does not answer: {error}") from error
         except BaseException as error:
             if type(error).__name__ != "PanicException" or "Forked process" not in str(error):
                 raise
             raise RuntimeError(
-                f"{self.url}: this process was forked from one that had opened a table, and "
-                "delta-rs does not survive a fork; import it before a fork, but open tables only "
-                "after it, or start processes with spawn or forkserver"
+                f"{self.url}: this process was forked from one that had used delta-rs, and "
+                "delta-rs does not survive a fork; vacuum in a process that was started with spawn "
+                "or forkserver"
             ) from error
 
 
-class _Opened:
-    """A table that this process has opened: `version` is where it was read whole."""
+class _Opened(NamedTuple):
+    """The newest that this process has seen of a table."""
 
-    def __init__(self, table: DeltaTable, version: int, snapshot: Snapshot) -> None:
-        self.table = table
-        self.version = version
-        self.snapshot = snapshot
+    state: State
+    snapshot: Snapshot
 
 
 _opened: dict[tuple[str, ...], _Opened] = {}
+_storages: weakref.WeakSet[Storage] = weakref.WeakSet()
 _locks: dict[tuple[str, ...], threading.RLock] = {}
 _all_locks = threading.Lock()
 
@@ -821,29 +761,27 @@ class _DataFile:
             else:
                 self.table.storage.filesystem.rm_file(path)
 
-    def action(self, partition: str) -> AddAction:
-        """Give what the log says of the file."""
+    def action(self, partition: str, now: int) -> File:
+        """Give what the log says of the file; `now` is in milliseconds since 1970."""
         moments = {
             name: (_iso(low, aware), _iso(high, aware))
             for name, (low, high) in self.ranges.items()
             for aware in [self.schema.field(name).type.tz is not None]
             if _YEARS[0] <= low and high <= _YEARS[1]
         }
-        return AddAction(
+        stats = {
+            "numRecords": self.rows,
+            "nullCount": self.nulls,
+            "minValues": {name: low for name, (low, _) in moments.items()},
+            "maxValues": {name: high for name, (_, high) in moments.items()},
+        }
+        return File(
             self.path,
+            ((PARTITION, partition), (DELIVERY, _delivery(self.name))),
             self.size,
-            {PARTITION: partition, DELIVERY: _delivery(self.name)},
-            time.time_ns() // 1_000_000,
-            True,
-            json.dumps(
-                {
-                    "numRecords": self.rows,
-                    "nullCount": self.nulls,
-                    "minValues": {name: low for name, (low, _) in moments.items()},
-                    "maxValues": {name: high for name, (_, high) in moments.items()},
-                },
-                ensure_ascii=False,  # delta-rs does not find a name that is written in escapes
-            ),
+            now,
+            # delta-rs does not find a name that is written in escapes
+            json.dumps(stats, ensure_ascii=False),
         )
 
 
@@ -952,17 +890,56 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0]
 
 
+def _partition_of(file: File) -> str:
+    found = _FILE.fullmatch(file.path)
+    return found["partition"] if found else ""
+
+
+def _commit_info(state: State, about: Mapping[str, str], now: int) -> dict[str, Any]:
+    """Give what a commit says of itself."""
+    is_first = state.version < 0
+    return {
+        "commitInfo": {
+            **about,
+            "timestamp": now,
+            "operation": "CREATE TABLE" if is_first else "WRITE",
+            "operationParameters": {
+                "mode": "ErrorIfExists" if is_first else "Overwrite",
+                "partitionBy": json.dumps(INTERNAL),
+            },
+            "engineInfo": "retraining",
+        }
+    }
+
+
+def _has_naive_time(item: pa.Field) -> bool:
+    kind = item.type
+    if pa.types.is_timestamp(kind):
+        return kind.tz is None
+    return any(_has_naive_time(kind.field(number)) for number in range(kind.num_fields))
+
+
+@lru_cache(maxsize=64)
+def _schema_of(told: str, url: str) -> pa.Schema:
+    """Give the columns of a table, without the internal ones, from what its log says."""
+    found = pa.schema(Schema.from_json(told).to_arrow())
+    return kept_schema(
+        pa.schema([item for item in found if item.name not in INTERNAL]), pa.schema([]), url
+    )
+
+
+def _rows_of(stats: str) -> int | None:
+    """Give the number of rows; only of a few files is anybody interested in the rest."""
+    found = _ROWS.match(stats)
+    return int(found["rows"]) if found else None
+
+
+def _moment(told: str | None) -> int | None:
+    return None if told is None else int(np.datetime64(told.removesuffix("Z"), "us").astype(int))
+
+
 def _counted(schema: pa.Schema) -> list[str]:
     return [item.name for item in schema if not pa.types.is_struct(item.type)]
-
-
-def _nulls_of(counts: Any, row: int, rows: int, schema: pa.Schema) -> dict[str, int]:
-    found = {}
-    for name in _counted(schema):
-        there = counts is not None and counts.type.get_field_index(name) >= 0
-        count = counts.field(name)[row].as_py() if there else None
-        found[name] = rows if count is None else count  # a column that came later
-    return found
 
 
 def _widen(ranges: dict[str, tuple[int, int]], name: str, column: pa.ChunkedArray) -> None:
@@ -979,29 +956,6 @@ def _iso(moment: int, aware: bool) -> str:
 
 def _microseconds(moment: datetime) -> int:
     return (_aware(moment) - _EPOCH) // timedelta(microseconds=1)
-
-
-def _ranges_of(
-    actions: pa.Table, index: Mapping[str, int]
-) -> dict[str, dict[str, tuple[int | None, int | None]]]:
-    """Give the first and last moment of each timestamp column and partition, in microseconds."""
-    if "min" not in actions.column_names or not index:
-        return {}
-    low, high = actions.column("min").chunk(0), actions.column("max").chunk(0)
-    found = {}
-    for item in low.type:
-        if pa.types.is_timestamp(item.type):
-            ends = [
-                side.field(item.name)
-                .cast(pa.timestamp("us", item.type.tz))
-                .cast(pa.int64())
-                .to_pylist()
-                for side in (low, high)
-            ]
-            found[item.name] = {
-                partition: (ends[0][row], ends[1][row]) for partition, row in index.items()
-            }
-    return found
 
 
 def s3_options(environ: Mapping[str, str]) -> dict[str, str]:
@@ -1027,6 +981,8 @@ def _forget() -> None:
     _all_locks = threading.Lock()
     _locks.clear()
     _opened.clear()
+    for storage in list(_storages):  # s3fs refuses to work in another process
+        storage.__dict__.pop("filesystem", None)
 
 
 os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,636 @@
+"""Reads and writes the log of a Delta table that only this package writes.
+
+delta-rs can do it too, but on S3 it asks some twenty times for what four requests hold, and a
+process that has used it cannot fork. What is here knows no more of the protocol than our tables
+use: one Parquet file per partition, statistics as JSON, checkpoints of one file. Whatever else is
+in a log is refused, because it comes from somebody who should not have written there.
+
+Opening asks for ``_last_checkpoint``, then for the names from there on, then for that checkpoint
+and the commits after it, all at once. The names are asked for, although the next commits could be
+tried one by one, because only they show that one is missing in between.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from include.retraining.errors import DataError, Unavailable
+from include.retraining.storage import Storage
+
+CHECKPOINT_EVERY = 4  # commits; opening reads one checkpoint and fewer commits than that
+FOLDER = "_delta_log"
+TOMBSTONE_DAYS = 7  # what Delta takes if a table does not say how long a removed file is told of
+LOOK_BACK = 10  # versions; tables of ours have had a checkpoint every so many commits
+NAIVE_TIME = "timestampNtz"
+
+log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"(?P<version>\d{20})\.(?P<kind>json|checkpoint\.parquet)")
+_HINT = "_last_checkpoint"
+_READERS = 8  # threads; on S3 every file is a round trip
+_TRIES = 3
+# what writers of version 2 may count on has a name in version 7
+_LEGACY_FEATURES = ("appendOnly", "invariants")
+_DAY = 86_400_000  # milliseconds
+
+_TEXTS = pa.map_(pa.string(), pa.string())
+# as delta-rs writes it, but for what is never told in our logs
+_ACTIONS = {
+    "add": pa.struct(
+        [
+            ("path", pa.string()),
+            ("partitionValues", _TEXTS),
+            ("size", pa.int64()),
+            ("modificationTime", pa.int64()),
+            ("dataChange", pa.bool_()),
+            ("stats", pa.string()),
+        ]
+    ),
+    "remove": pa.struct(
+        [
+            ("path", pa.string()),
+            ("deletionTimestamp", pa.int64()),
+            ("dataChange", pa.bool_()),
+            ("extendedFileMetadata", pa.bool_()),
+            ("partitionValues", _TEXTS),
+            ("size", pa.int64()),
+        ]
+    ),
+    "metaData": pa.struct(
+        [
+            ("id", pa.string()),
+            ("name", pa.string()),
+            ("description", pa.string()),
+            ("format", pa.struct([("provider", pa.string()), ("options", _TEXTS)])),
+            ("schemaString", pa.string()),
+            ("partitionColumns", pa.list_(pa.string())),
+            ("createdTime", pa.int64()),
+            ("configuration", _TEXTS),
+        ]
+    ),
+    "protocol": pa.struct(
+        [
+            ("minReaderVersion", pa.int32()),
+            ("minWriterVersion", pa.int32()),
+            ("readerFeatures", pa.list_(pa.string())),
+            ("writerFeatures", pa.list_(pa.string())),
+        ]
+    ),
+    "txn": pa.struct(
+        [("appId", pa.string()), ("version", pa.int64()), ("lastUpdated", pa.int64())]
+    ),
+}
+
+
+class File(NamedTuple):
+    """A data file that is in force; moments are milliseconds since 1970."""
+
+    path: str  # below the table
+    values: tuple[tuple[str, str], ...]  # of the partition columns
+    size: int
+    modified: int
+    stats: str
+
+    def action(self) -> dict[str, Any]:
+        """Give what a commit says when it puts the file in force."""
+        return {
+            "path": self.path,
+            "partitionValues": dict(self.values),
+            "size": self.size,
+            "modificationTime": self.modified,
+            "dataChange": True,
+            "stats": self.stats,
+        }
+
+    def removal(self, moment: int) -> dict[str, Any]:
+        """Give what a commit says when it takes the file out of force."""
+        return Tombstone(self.path, self.values, self.size, moment).action()
+
+
+class Tombstone(NamedTuple):
+    """A data file that was in force; vacuum removes it some day."""
+
+    path: str
+    values: tuple[tuple[str, str], ...]
+    size: int | None
+    deleted: int
+
+    def action(self) -> dict[str, Any]:
+        """Give what a commit says of it."""
+        return {
+            "path": self.path,
+            "deletionTimestamp": self.deleted,
+            "dataChange": True,
+            "extendedFileMetadata": True,
+            "partitionValues": dict(self.values),
+            "size": self.size,
+        }
+
+
+@dataclass(frozen=True)
+class State:
+    """What a log says at one version; the version is -1 if there is no log.
+
+    Parameters
+    ----------
+    version : int
+    protocol, metadata : mapping
+        As the actions ``protocol`` and ``metaData`` have them.
+    files : mapping of str to File
+        What is in force, by path.
+    tombstones : mapping of str to Tombstone
+        What is not in force any more, by path.
+    transactions : mapping of str to int
+        The last version that each application has told.
+    """
+
+    version: int = -1
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, File] = field(default_factory=dict)
+    tombstones: Mapping[str, Tombstone] = field(default_factory=dict)
+    transactions: Mapping[str, int] = field(default_factory=dict)
+
+
+class Log:
+    """The log of one table. It keeps nothing, so threads and forked processes may share it.
+
+    Parameters
+    ----------
+    storage : Storage
+    key : str
+        Folder of the table.
+    """
+
+    def __init__(self, storage: Storage, key: str) -> None:
+        self.storage = storage
+        self.url = storage.url_of(key)
+        self._key = f"{key}/{FOLDER}"
+        self._path = storage.url_of(self._key)
+        if storage.is_local:
+            self._path = self._path.removeprefix("file://")
+
+    def newest(self, known: State | None = None) -> State:
+        """Give the newest version; of one that is known, only later commits are fetched.
+
+        Raises
+        ------
+        DataError
+            The log is damaged, or holds what this package does not write.
+        """
+        if known is None or known.version < 0:
+            return self._open(None)
+        state = known
+        for _ in range(LOOK_BACK):
+            try:
+                content = self._read(_commit_name(state.version + 1))
+            except FileNotFoundError:
+                return state
+            state = self._after(state, state.version + 1, content)
+        return self._open(None)  # so many have come that a checkpoint is less to read
+
+    def at(self, version: int) -> State:
+        """Give a version by its number; raises DataError if it is not there (any more)."""
+        return self._open(version)
+
+    def commit(self, state: State, actions: Sequence[Mapping[str, Any]]) -> State | None:
+        """Write the version after a state, and every so often a checkpoint of it.
+
+        Parameters
+        ----------
+        state : State
+            What the commit was made from.
+        actions : sequence of mapping
+            Each as the protocol has it, such as ``{"add": {...}}``.
+
+        Returns
+        -------
+        State or None
+            None if another writer has taken the number.
+
+        Raises
+        ------
+        Unavailable
+            The storage does not answer; whether the commit is there is unknown.
+        """
+        version = state.version + 1
+        content = b"".join(
+            # delta-rs does not find a name that is written in escapes
+            json.dumps(action, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+            for action in actions
+        )
+        if not self._create(_commit_name(version), content):
+            return None
+        after = self._after(state, version, content)
+        if (version + 1) % CHECKPOINT_EVERY == 0:
+            try:
+                self.write_checkpoint(after)
+            except Exception as error:  # noqa: BLE001 - the commit is in force without it
+                log.warning("%s: no checkpoint of version %d: %s", self.url, version, error)
+        return after
+
+    def write_checkpoint(self, state: State) -> None:
+        """Write the whole of a state, from which later versions are opened."""
+        content = checkpoint_of(state, now=time.time_ns() // 1_000_000)
+        self.storage.write(f"{self._key}/{_checkpoint_name(state.version)}", content)
+        hint = {
+            "version": state.version,
+            "size": pq.ParquetFile(pa.BufferReader(content)).metadata.num_rows,
+            "sizeInBytes": len(content),
+            "numOfAddFiles": len(state.files),
+        }
+        # it may be older than one that another writer has just put there: it only is a hint
+        self.storage.write(f"{self._key}/{_HINT}", json.dumps(hint).encode())
+
+    def _create(self, name: str, content: bytes) -> bool:
+        """Write an entry; give False if there is another one."""
+        key = f"{self._key}/{name}"
+        failure: Exception | None = None
+        for attempt in range(_TRIES):
+            try:
+                if self.storage.create(key, content):
+                    self._keep_folder()
+                    return True
+            except OSError as error:
+                failure = error
+            try:
+                # a put that was repeated, since its answer was lost, finds itself
+                return self._read(name) == content
+            except FileNotFoundError:
+                time.sleep(0.1 * 2**attempt)
+            except OSError as error:
+                failure = error
+        raise Unavailable(
+            f"{self.url}: whether version {_version_of(name)} was committed is unknown, because "
+            f"the storage does not answer: {failure}; try again"
+        ) from failure
+
+    def _keep_folder(self) -> None:
+        """Have the name of a new entry on the disk, as its content is."""
+        if self.storage.is_local:
+            folder = os.open(self._path, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def _open(self, version: int | None) -> State:
+        """Read the newest version, or one by its number, from a checkpoint on."""
+        first = self._hint() if version is None else max(0, version - LOOK_BACK)
+        for _ in range(_TRIES):
+            commits, checkpoints = self._list(first, version)
+            if not checkpoints and first > 0:
+                first = 0  # the hint is wrong, or the checkpoints near this version are removed
+                commits, checkpoints = self._list(first, version)
+            base = max(checkpoints, default=-1)
+            last = max([*commits, base]) if version is None else version
+            if version is not None and version not in commits and version != base:
+                raise DataError(
+                    f"{self.url} has no version {version}; it is not written yet, or a vacuum has "
+                    "removed it"
+                )
+            missing = sorted(set(range(base + 1, last + 1)) - commits)
+            if missing:
+                raise self._damaged(f"version {missing[0]} is missing, but there is {last}")
+            names = [_commit_name(one) for one in range(base + 1, last + 1)]
+            if base >= 0:
+                names.insert(0, _checkpoint_name(base))
+            try:
+                contents = self._read_all(names)
+            except FileNotFoundError:
+                first = 0  # a vacuum was at work
+                continue
+            state = State()
+            if base >= 0:
+                state = self._check(self._state_of(base, contents.pop(0)))
+            for number, content in enumerate(contents, base + 1):
+                state = self._after(state, number, content)
+            return state
+        raise self._damaged("its files are being removed while they are read")
+
+    def _hint(self) -> int:
+        """Give the version of a checkpoint that nobody is likely to have removed."""
+        if self.storage.is_local:
+            return 0  # the names of a folder come all at once
+        try:
+            return int(json.loads(self._read(_HINT))["version"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return 0
+
+    def _list(self, first: int, until: int | None) -> tuple[set[int], set[int]]:
+        """Give the versions in a range that have a commit, and those that have a checkpoint."""
+        commits: set[int] = set()
+        checkpoints: set[int] = set()
+        for name in self._names(first, until):
+            found = _NAME.fullmatch(name)
+            if found is None:
+                continue
+            version = int(found["version"])
+            if first <= version and (until is None or version <= until):
+                (commits if found["kind"] == "json" else checkpoints).add(version)
+        return commits, checkpoints
+
+    def _names(self, first: int, until: int | None) -> Iterator[str]:
+        filesystem = self.storage.filesystem
+        if self.storage.is_local:
+            try:
+                yield from os.listdir(self._path)  # noqa: PTH208 - only names are needed
+            except FileNotFoundError:
+                return
+        elif "s3" not in filesystem.protocol:
+            try:
+                yield from (path.rsplit("/", 1)[1] for path in filesystem.ls(self._path, False))
+            except FileNotFoundError:
+                return
+        else:
+            # fsspec has no listing that begins in the middle
+            bucket, key, _ = filesystem.split_path(self._path)
+            request = {"Bucket": bucket, "Prefix": f"{key}/", "StartAfter": f"{key}/{first:020}"}
+            while True:
+                page = filesystem.call_s3("list_objects_v2", **request)
+                names = [one["Key"].rsplit("/", 1)[1] for one in page.get("Contents", ())]
+                yield from names
+                is_past = until is not None and names and names[-1] > _commit_name(until)
+                if is_past or not page.get("IsTruncated"):
+                    return
+                request["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _read(self, name: str) -> bytes:
+        path = f"{self._path}/{name}"
+        if self.storage.is_local:
+            with open(path, "rb") as file:
+                return file.read()
+        filesystem = self.storage.filesystem
+        # more than one at a time, and s3fs would ask for the size first
+        options = {"max_concurrency": 1} if "s3" in filesystem.protocol else {}
+        return bytes(filesystem.cat_file(path, **options))
+
+    def _read_all(self, names: Sequence[str]) -> list[bytes]:
+        if self.storage.is_local or len(names) < 2:
+            return [self._read(name) for name in names]
+        with ThreadPoolExecutor(min(_READERS, len(names))) as threads:
+            return list(threads.map(self._read, names))
+
+    def _after(self, state: State, version: int, content: bytes) -> State:
+        """Give the state after a commit."""
+        if not content.strip():
+            raise DataError(
+                f"{self._path}/{_commit_name(version)} is empty, so what was committed there is "
+                "lost; restore it from a backup, or remove it and all later entries and publish "
+                "again"
+            )
+        try:
+            # only at line feeds: a text may hold what else Python takes for the end of a line
+            actions = [json.loads(line) for line in content.split(b"\n") if line.strip()]
+            found = _apply(replace(state, version=version), actions)
+        except _Foreign as error:
+            raise self._foreign(version, str(error)) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self._damaged(f"version {version} cannot be read ({error!r})") from error
+        return self._check(found)
+
+    def _state_of(self, version: int, content: bytes) -> State:
+        """Give the state that a checkpoint holds."""
+        try:
+            # threads of Arrow would not survive a fork
+            table = pq.read_table(pa.BufferReader(content), use_threads=False).combine_chunks()
+            return _from_checkpoint(version, table)
+        except _Foreign as error:
+            raise self._foreign(version, str(error)) from error
+        except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+            raise self._damaged(
+                f"the checkpoint of version {version} cannot be read ({error!r})"
+            ) from error
+
+    def _check(self, state: State) -> State:
+        """Refuse what this package cannot read rightly."""
+        if not state.protocol or not state.metadata:
+            raise self._damaged(f"version {state.version} has no schema, or no protocol")
+        features = {
+            *(state.protocol.get("readerFeatures") or ()),
+            *(state.protocol.get("writerFeatures") or ()),
+        } - {NAIVE_TIME, *_LEGACY_FEATURES}
+        levels = state.protocol["minReaderVersion"], state.protocol["minWriterVersion"]
+        if features or levels not in {(1, 1), (1, 2), (1, 7), (3, 7)}:
+            raise self._foreign(
+                state.version,
+                f"the protocol {levels[0]}/{levels[1]} {sorted(features)}".rstrip(" []"),
+            )
+        return state
+
+    def _foreign(self, version: int, what: str) -> DataError:
+        return DataError(
+            f"{self.url}: version {version} has {what}, which this package does not write: another "
+            "program has written to the table; restore a copy of it from before, and let only this "
+            "package write to it"
+        )
+
+    def _damaged(self, why: str) -> DataError:
+        return DataError(
+            f"{self.url}: the log of the table cannot be used: {why}; restore the missing or "
+            f"broken files of {FOLDER}/ from a backup"
+        )
+
+
+class _Foreign(Exception):
+    """An action that we do not write."""
+
+
+def protocol_for(current: Mapping[str, Any], *, has_naive_time: bool) -> dict[str, Any]:
+    """Give the protocol that a table needs, never less than it has.
+
+    >>> protocol_for({}, has_naive_time=False)
+    {'minReaderVersion': 1, 'minWriterVersion': 2}
+    >>> protocol_for({"minReaderVersion": 1, "minWriterVersion": 2}, has_naive_time=True)[
+    ...     "writerFeatures"
+    ... ]
+    ['appendOnly', 'invariants', 'timestampNtz']
+    """
+    if not has_naive_time:
+        return dict(current) or {"minReaderVersion": 1, "minWriterVersion": 2}
+    if NAIVE_TIME in (current.get("readerFeatures") or ()):
+        return dict(current)
+    known = current.get("writerFeatures")
+    legacy = known if known is not None else _LEGACY_FEATURES if current else ()
+    return {
+        "minReaderVersion": 3,
+        "minWriterVersion": 7,
+        "readerFeatures": sorted({*(current.get("readerFeatures") or ()), NAIVE_TIME}),
+        "writerFeatures": sorted({*legacy, NAIVE_TIME}),
+    }
+
+
+def checkpoint_of(state: State, *, now: int) -> bytes:
+    """Give a checkpoint of one file, as the protocol has it since its first version.
+
+    Parameters
+    ----------
+    state : State
+    now : int
+        Milliseconds since 1970; removed files that are older than a week are not told any more.
+    """
+    kept = [one for one in state.tombstones.values() if one.deleted > now - TOMBSTONE_DAYS * _DAY]
+    rows: dict[str, list[Mapping[str, Any]]] = {
+        "protocol": [state.protocol],
+        "metaData": [_with_pairs(state.metadata)],
+        "txn": [
+            {"appId": name, "version": version} for name, version in state.transactions.items()
+        ],
+        "remove": [one.action() for one in kept],
+        "add": [one.action() for one in state.files.values()],
+    }
+    count = sum(map(len, rows.values()))
+    columns, before = {}, 0
+    for name, some in rows.items():
+        kind = _ACTIONS[name]
+        after = count - before - len(some)
+        columns[name] = pa.concat_arrays(
+            [pa.nulls(before, kind), pa.array(some, kind), pa.nulls(after, kind)]
+        )
+        before += len(some)
+    table = pa.table({name: columns[name] for name in _ACTIONS})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def _with_pairs(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    shape = metadata.get("format") or {}
+    return {
+        **metadata,
+        "format": {
+            "provider": shape.get("provider", "parquet"),
+            "options": shape.get("options") or {},
+        },
+        "configuration": metadata.get("configuration") or {},
+    }
+
+
+def _from_checkpoint(version: int, table: pa.Table) -> State:
+    for name in table.column_names:
+        if name not in _ACTIONS and table[name].null_count < table.num_rows:
+            raise _Foreign(f"an action {name!r}")
+    told = {}
+    for name in _ACTIONS:
+        column = table[name].combine_chunks()
+        told[name] = column.filter(column.is_valid())
+    add, remove, txn = told["add"], told["remove"], told["txn"]
+    if "deletionVector" in add.type.names:
+        vectors = _column(add, "deletionVector")
+        if vectors.null_count < len(vectors):
+            raise _Foreign("a deletion vector")
+    files = {
+        path: File(path, values, size, modified, stats or "")
+        for path, values, size, modified, stats in zip(
+            _column(add, "path").to_pylist(),
+            _pairs(_column(add, "partitionValues")),
+            _column(add, "size").to_pylist(),
+            _column(add, "modificationTime").to_pylist(),
+            _column(add, "stats").to_pylist(),
+            strict=True,
+        )
+    }
+    tombstones = {
+        path: Tombstone(path, values, size, deleted or 0)
+        for path, values, size, deleted in zip(
+            _column(remove, "path").to_pylist(),
+            _pairs(_column(remove, "partitionValues")),
+            _column(remove, "size").to_pylist(),
+            _column(remove, "deletionTimestamp").to_pylist(),
+            strict=True,
+        )
+    }
+    names, versions = _column(txn, "appId").to_pylist(), _column(txn, "version").to_pylist()
+    (metadata,), (protocol,) = told["metaData"].to_pylist(), told["protocol"].to_pylist()
+    metadata["configuration"] = dict(metadata["configuration"])
+    metadata["format"]["options"] = dict(metadata["format"]["options"])
+    return State(
+        version=version,
+        protocol={name: value for name, value in protocol.items() if value is not None},
+        metadata=metadata,
+        files=files,
+        tombstones=tombstones,
+        transactions=dict(zip(names, versions, strict=True)),
+    )
+
+
+def _column(some: pa.StructArray, name: str) -> pa.Array:
+    return some.flatten()[some.type.get_field_index(name)]
+
+
+def _pairs(maps: pa.MapArray) -> Iterator[tuple[tuple[str, str], ...]]:
+    """Give each map as pairs; much faster than Arrow's own way to Python."""
+    keys, items = maps.keys.to_pylist(), maps.items.to_pylist()
+    offsets = maps.offsets.to_pylist()
+    for start, end in pairwise(offsets):
+        yield tuple(zip(keys[start:end], items[start:end], strict=True))
+
+
+def _apply(state: State, actions: Iterable[Mapping[str, Any]]) -> State:
+    """Give the state after the actions of one commit."""
+    protocol, metadata = state.protocol, state.metadata
+    files, tombstones = dict(state.files), dict(state.tombstones)
+    transactions = dict(state.transactions)
+    added: dict[str, File] = {}
+    for action in actions:
+        ((kind, value),) = action.items()
+        if kind == "add":
+            if value.get("deletionVector"):
+                raise _Foreign("a deletion vector")
+            added[value["path"]] = File(
+                value["path"],
+                tuple(value["partitionValues"].items()),
+                value["size"],
+                value["modificationTime"],
+                value.get("stats") or "",
+            )
+        elif kind == "remove":
+            files.pop(value["path"], None)
+            tombstones[value["path"]] = Tombstone(
+                value["path"],
+                tuple((value.get("partitionValues") or {}).items()),
+                value.get("size"),
+                value.get("deletionTimestamp") or 0,
+            )
+        elif kind == "metaData":
+            metadata = value
+        elif kind == "protocol":
+            protocol = value
+        elif kind == "txn":
+            transactions[value["appId"]] = value["version"]
+        elif kind != "commitInfo":
+            raise _Foreign(f"an action {kind!r}")
+    for path in added:
+        tombstones.pop(path, None)
+    return replace(
+        state,
+        protocol=protocol,
+        metadata=metadata,
+        files=files | added,
+        tombstones=tombstones,
+        transactions=transactions,
+    )
+
+
+def _commit_name(version: int) -> str:
+    return f"{version:020}.json"
+
+
+def _checkpoint_name(version: int) -> str:
+    return f"{version:020}.checkpoint.parquet"
+
+
+def _version_of(name: str) -> int:
+    return int(name.partition(".")[0])
