@@ -211,6 +211,7 @@ class World:
             for record in (
                 feature_sets.FeatureSet(
                     batch=batch, service=spec.features.service, rows=ROWS, table_version=version,
+                    file="-",
                     seen_from=None, sha256=digest,
                 ),
                 drift.model_copy(update={"batch": batch, "content_sha256": digest}),

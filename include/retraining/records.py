@@ -125,6 +125,7 @@ class FeatureSet(Record):
     service: str
     rows: Count
     table_version: Count = Field(description="of the table of joined rows")
+    file: str = Field(description="storage key of its data file in that table")
     seen_from: AwareDatetime | None = Field(
         default=None, description="feature rows older than this are seen by no row; None: all are"
     )

@@ -165,10 +165,12 @@ def number_delivery(storage: Storage, report: ValidationReport) -> int:
     the one with the larger number landed later, however long a run that holds one is delayed.
     """
     model, partition = report.batch.model, report.batch.partition
+    content = json_bytes({"content": report.identity})
+    if storage.create(shelf.delivery_key(model, partition, 1), content):
+        return 1
     while True:
         keys = storage.list(shelf.deliveries_folder(model, partition))
         if keys and storage.read_json(keys[-1])["content"] == report.identity:
             return len(keys)
-        key = shelf.delivery_key(model, partition, len(keys) + 1)
-        if storage.create(key, json_bytes({"content": report.identity})):
+        if storage.create(shelf.delivery_key(model, partition, len(keys) + 1), content):
             return len(keys) + 1

@@ -7,6 +7,7 @@ again.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import Sequence
 
@@ -125,10 +126,9 @@ def _join_batch(
     """Join a batch with the feature tables; None if somebody has joined what is newer."""
     digest = _digest(spec, there, batch)
     joined = join(spec, settings, there.read(BATCH, batch))
+    table = _table(spec, Storage.of(settings))
     try:
-        done = _table(spec, Storage.of(settings)).replace(
-            batch.partition, joined, content=digest, order=there.order
-        )
+        done = table.replace(batch.partition, joined, content=digest, order=there.order)
     except Superseded:
         return None
     return FeatureSet(
@@ -136,6 +136,7 @@ def _join_batch(
         service=spec.features.service,
         rows=joined.num_rows,
         table_version=done.version,
+        file=f"{table.key}/{done.part.files[0].removeprefix(table.data_path(''))}",
         seen_from=_seen_from(spec, batch),
         sha256=digest,
     )
@@ -180,7 +181,14 @@ def feature_set_or_none(spec: ModelSpec, storage: Storage, batch: BatchRef) -> F
 def rows_of(
     spec: ModelSpec, storage: Storage, found: FeatureSet, columns: Sequence[str] | None = None
 ) -> pa.Table:
-    """Give the rows of a feature set with their features, as they were when it was made."""
+    """Give the rows of a feature set with their features, as they were when it was made.
+
+    Its data file is read, without opening the table; where it is gone, a kept version may have it.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        rows = storage.read_table(found.file, columns)
+        if columns is None or set(columns) <= set(rows.column_names):
+            return rows if columns is None else rows.select(list(columns))
     table = _table(spec, storage)
     now = table.snapshot()
     part = now.parts.get(found.batch.partition)

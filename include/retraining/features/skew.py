@@ -15,6 +15,7 @@ import pandas as pd
 from include.retraining import shelf
 from include.retraining.data.publication import not_published, rows_in_force
 from include.retraining.features.definitions import feature_store, service_of, sources_of
+from include.retraining.features.feature_sets import feature_set_or_none, rows_of
 from include.retraining.features.online import online_until
 from include.retraining.records import BatchRef, FeatureSkew, SkewReport
 from include.retraining.settings import Settings
@@ -58,10 +59,14 @@ def check_skew(
     at = at or online_until(storage, spec.model) or batch.end
     sources = sources_of(spec)
     needed = sorted({*sources.join_keys, *sources.request_columns})
-    there = rows_in_force(spec, storage)
-    if batch.partition not in there.parts:
-        raise not_published(spec, batch.partition)
-    rows = there.read([batch.partition], needed)
+    found = feature_set_or_none(spec, storage, batch)
+    if found is not None:
+        rows = rows_of(spec, storage, found, needed)
+    else:
+        there = rows_in_force(spec, storage)
+        if batch.partition not in there.parts:
+            raise not_published(spec, batch.partition)
+        rows = there.read([batch.partition], needed)
     frame = rows.to_pandas(types_mapper=pd.ArrowDtype).dropna()
     sample = frame.drop_duplicates(sources.join_keys).head(MAX_KEYS).reset_index(drop=True)
     store, service = feature_store(settings), service_of(spec)
@@ -72,7 +77,7 @@ def check_skew(
         entity_df=sample.assign(event_timestamp=pd.Timestamp(at)),
         features=store.get_feature_service(service.name),
     ).to_df()
-    found = SkewReport(
+    report = SkewReport(
         batch=batch,
         at=at,
         keys=len(sample),
@@ -85,8 +90,8 @@ def check_skew(
         ),
     )
     if not asked:
-        shelf.keep(storage, found)
-    return found
+        shelf.keep(storage, report)
+    return report
 
 
 def _compare(

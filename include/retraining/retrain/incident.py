@@ -181,7 +181,10 @@ def claimed(
 
     Takes a request a year, however many retrains there were before.
     """
-    folders = [shelf.claimed_folder(spec.model, year) for year in range(since.year, until.year + 1)]
+    folders = [
+        shelf.claimed_folder(spec.model, year)
+        for year in range(max(since.year, spec.partitions.first.year), until.year + 1)
+    ]
     found = (shelf.claimed_at(key) for folder in folders for key in storage.list(folder))
     return sorted(one for one in found if since <= one[0] <= until)
 
