@@ -31,13 +31,14 @@ from include.retraining.records import DriftReport, FeatureDrift
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.text import Text
 
 PAGE_COLUMNS = 10
 SAMPLED_ROWS = 20_000  # a side; Evidently's cost grows with rows, what a reader sees does not
 PICTURED_COLUMNS = 8
 LEVELS = 20  # of a categorical column; the others become one
 _LABEL_CHARACTERS = 60
-_TITLE_CHARACTERS = 54
+_PANEL_CHARACTERS = 55  # that fit side by side below a panel
 _NAMED = 6  # in a line of text
 _DIGITS = 6  # of a number in a chart
 _SEED = 0
@@ -80,14 +81,19 @@ def page_columns(report: DriftReport) -> tuple[str, ...]:
     Returns
     -------
     tuple of str
-        Ten at most: those that drifted first, each group by how far they are beyond their
-        threshold. The champion's predictions are no feature: a page does not show them.
+        Ten at most: those that drifted first, then those that drifted as expected, each group by
+        how far they are beyond their threshold. The champion's predictions are no feature: a page
+        does not show them.
     """
     return tuple(feature.name for feature in _ranked(report)[:PAGE_COLUMNS])
 
 
 def _ranked(report: DriftReport) -> list[FeatureDrift]:
-    return sorted(report.features, key=lambda f: (not f.drifted, -f.excess, -(f.distance or 0.0)))
+    def rank(feature: FeatureDrift) -> tuple[float, ...]:
+        unexpected = feature.drifted and not feature.expected
+        return -unexpected, -feature.drifted, -feature.excess, -(feature.distance or 0.0)
+
+    return sorted(report.features, key=rank)
 
 
 def shared_script() -> tuple[str, bytes]:
@@ -451,42 +457,53 @@ def picture(reports: Sequence[DriftReport]) -> bytes:
     # Figure instead of pyplot: no global state, so it is safe in a long-lived worker.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from PIL import Image
 
     names, last = _pictured(reports), reports[-1]
     rows = max(1, -(-len(names) // 2))
-    height = 1.75 + 2.2 * rows
+    height = 1.85 + 2.2 * rows
     figure = Figure(figsize=(10, height), dpi=100, facecolor="white")
-    FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)
     found = [{feature.name: feature for feature in report.columns} for report in reports]
-    panels = figure.subplots(rows, 2, squeeze=False).ravel()
-    for panel, name in zip(panels, names, strict=False):
-        _draw(panel, name, [of.get(name) for of in found])
-        panel.set_xticks(*_ticks([report.batch.partition for report in reports]))
-        for label in panel.get_xticklabels():
-            label.set_parse_math(False)
-    for panel in panels[len(names) :]:
-        panel.set_visible(False)
+    partitions = [report.batch.partition for report in reports]
     version = f"version {last.champion_version}" if last.champion_version else "no champion"
-    written = (
-        (height - 0.18, 13, _INK,
-         f"{last.batch.model}: drift of {last.batch.partition} against {version}"),
-        (height - 0.48, 9, _MUTED, _counted(last, len(names))),
-        (0.54, 9, _MUTED, _LEGEND),
-        (0.3, 9, _MUTED, _not_judged(last)),
-    )  # fmt: skip
-    for y, size, color, text in written:
-        figure.text(
-            0.06, y / height, text, fontsize=size, color=color, va="top", parse_math=False,
-            fontweight="bold" if size > 9 else "normal",
-        )  # fmt: skip
+    title = f"{last.batch.model}: drift of {last.batch.partition} against {version}"
+    panels = figure.subplots(rows, 2, squeeze=False).ravel()
     figure.subplots_adjust(
-        left=0.06, right=0.965, top=1 - 1.08 / height, bottom=0.9 / height, hspace=0.72, wspace=0.16
+        left=0.06, right=0.94, top=1 - 1.18 / height, bottom=0.9 / height, hspace=0.72, wspace=0.2
     )
-    target = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a name in letters the font has not
-        figure.savefig(target, format="png")
+        for panel, name in zip(panels, names, strict=False):
+            _draw(panel, name, [of.get(name) for of in found])
+            panel.set_xticks(*_ticks(partitions), parse_math=False)
+        for panel in panels[len(names) :]:
+            panel.set_visible(False)
+        for inches, size, color, text in (
+            (height - 0.18, 13, _INK, title),
+            (height - 0.48, 9, _MUTED, _counted(last, len(names))),
+            (0.54, 9, _MUTED, _LEGEND),
+            (0.3, 9, _MUTED, _not_judged(last)),
+        ):
+            line = figure.text(
+                0.06, inches / height, text, fontsize=size, color=color, va="top",
+                fontweight="bold" if size > 9 else "normal", parse_math=False,
+            )  # fmt: skip
+            _fit(line, 0.92 * figure.bbox.width)
+        canvas.draw()
+    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    target = io.BytesIO()
+    drawn.quantize(128).save(target, format="png", optimize=True)  # a third of the bytes
     return target.getvalue()
+
+
+def _fit(text: Text, pixels: float) -> None:
+    """Leave out the middle of a text that is too wide."""
+    whole = text.get_text()
+    characters = len(whole)
+    while text.get_window_extent().width > pixels and characters > 8:
+        characters -= 2
+        text.set_text(_shortened(whole, characters))
 
 
 def _pictured(reports: Sequence[DriftReport]) -> list[str]:
@@ -495,7 +512,7 @@ def _pictured(reports: Sequence[DriftReport]) -> list[str]:
         for feature in report.columns:
             if feature.distance is not None:
                 before = rank.get(feature.name, (False, 0.0))
-                drifted = feature.drifted and report is reports[-1]
+                drifted = feature.drifted and not feature.expected and report is reports[-1]
                 rank[feature.name] = max(before[0], drifted), max(before[1], feature.excess)
     ranked = sorted(rank, key=lambda name: rank[name], reverse=True)
     return ranked[:PICTURED_COLUMNS]
@@ -539,11 +556,13 @@ def _draw(panel: Axes, name: str, series: Sequence[FeatureDrift | None]) -> None
         drifted = feature.drifted and not feature.expected
         color = _ALARM if drifted else _CALM
         panel.plot(
-            position, one.value, "D" if drifted else "o", markersize=6, zorder=4,
+            position, one.value, "D" if drifted else "o", markersize=6, zorder=4, clip_on=False,
             markeredgecolor=color, markerfacecolor=color if _is_judged(feature) else "white",
         )  # fmt: skip
-    title = _shortened(_label(name), _TITLE_CHARACTERS)
-    panel.set_title(title, loc="left", fontsize=10, color=_INK, pad=19, parse_math=False)
+    title = panel.set_title(
+        _label(name), loc="left", fontsize=10, color=_INK, pad=19, parse_math=False
+    )
+    _fit(title, panel.bbox.width)
     panel.annotate(
         _note(newest), (0, 1), xytext=(0, 7), xycoords="axes fraction",
         textcoords="offset points", fontsize=9, color=_MUTED, annotation_clip=False,
@@ -573,7 +592,8 @@ def _note(newest: FeatureDrift | None) -> str:
 
 
 def _ticks(labels: Sequence[str]) -> tuple[list[int], list[str]]:
-    """Label at most four windows, the newest always among them."""
-    step = max(1, -(-len(labels) // 4))
+    """Label as many windows as there is room for, four at most, the newest always among them."""
+    room = max(1, min(4, _PANEL_CHARACTERS // max(len(label) + 2 for label in labels)))
+    step = max(1, -(-len(labels) // room))
     shown = list(range(len(labels) - 1, -1, -step))[::-1]
     return shown, [labels[position] for position in shown]
