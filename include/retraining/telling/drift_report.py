@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import posixpath
+from collections import Counter
+from collections.abc import Iterable
+
 from include.retraining import shelf
 from include.retraining.features import feature_sets
 from include.retraining.monitor.measuring import reports_before
@@ -11,22 +17,35 @@ from include.retraining.retrain.training_set import training_rows
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
-from include.retraining.telling.drift_pages import evidently_html, picture
+from include.retraining.telling.drift_pages import (
+    evidently_page,
+    page_columns,
+    picture,
+    shared_script,
+)
+
+log = logging.getLogger(__name__)
 
 PICTURED_WINDOWS = 11
-MEASURED = (  # of each column, logged to MLflow
-    "distance", "p_value", "threshold", "shift", "shift_threshold", "missing_change",
-    "missing_threshold",
-)  # fmt: skip
+MEASURED = ("distance", "threshold", "shift")  # of each column, logged to MLflow
 SAME_TAGS = ("retraining.content_sha256", "retraining.verdict", "retraining.champion_version")
+_ALARMING = ("retrain", "blocked")
+_METRICS_AT_ONCE = 500  # MLflow takes 1,000 in a request
+_NAME_CHARACTERS = 200  # MLflow takes 250, ours with what was measured before it
 
 
 def publish_report(
     spec: ModelSpec, settings: Settings, report: DriftReport, verdict: Verdict
 ) -> PublishedReport:
-    """Log the measurement to MLflow; unless all is well, with a picture and Evidently's page.
+    """Log the measurement to MLflow; if there is news, with a picture, and a page in storage.
 
-    One run per judged content, which a killed attempt leaves to be finished.
+    One run per judged content, which a killed attempt leaves to be finished. A page or a picture
+    that cannot be made is logged; the report is published without.
+
+    Notes
+    -----
+    There is something to look at where the verdict is not ``ignore`` and `is_news` of it, or where
+    it comes to be ``retrain`` or ``blocked``. A drift that just goes on was shown before.
     """
     tags = {
         "retraining.kind": "monitor",
@@ -45,25 +64,22 @@ def publish_report(
     files = {shelf.DRIFT_REPORT_ARTIFACT: report.model_dump_json(indent=2).encode()}
     storage, pages = Storage.of(settings), []
     if verdict.outcome != "ignore" and report.champion_version is not None:
-        before = reports_before(spec, storage, report.batch, PICTURED_WINDOWS)
-        files[shelf.PICTURE_ARTIFACT] = picture([*filter(None, before.values()), report])
-        page = _page(spec, settings, report)
-        if page is not None:
-            pages.append(shelf.drift_page_key(spec.model, report.batch.partition))
-            storage.write(pages[0], page)
-            tags["retraining.page"] = storage.url_of(pages[0])
+        found = reports_before(spec, storage, report.batch, PICTURED_WINDOWS)
+        before = [earlier for earlier in found.values() if earlier is not None]
+        if _is_worth_a_look(storage, report, verdict, before[-1] if before else None):
+            drawn = _picture([*before, report])
+            if drawn is not None:
+                files[shelf.PICTURE_ARTIFACT] = drawn
+            page = _page(spec, settings, report)
+            if page is not None:
+                pages.append(page)
+                tags["retraining.page"] = storage.url_of(page)
     with server.run_of(
         spec, settings, name=f"monitor {report.batch.partition}", tags=tags, same=SAME_TAGS
     ) as run:
-        run.metrics(
-            {
-                f"{field}.{feature.name}": getattr(feature, field)
-                for feature in report.columns
-                for field in MEASURED
-            }
-        )
-        if report.performance:
-            run.metrics({f"realised.{report.performance.metric}": report.performance.value})
+        values = list(_metrics(report).items())
+        for first in range(0, len(values), _METRICS_AT_ONCE):
+            run.metrics(dict(values[first : first + _METRICS_AT_ONCE]))
         run.files(files)
     return PublishedReport(
         batch=report.batch,
@@ -73,15 +89,144 @@ def publish_report(
     )
 
 
-def _page(spec: ModelSpec, settings: Settings, report: DriftReport) -> bytes | None:
+# --- whether there is something to look at --------------------------------------------------------
+
+
+def is_news(report: DriftReport, before: DriftReport | None) -> bool:
+    """Give whether a report says what the one before it did not.
+
+    Parameters
+    ----------
+    before : DriftReport or None
+        Of the last batch that was measured before.
+
+    Returns
+    -------
+    bool
+        True where there is no report before, where the champion is another, or where a column
+        drifted that had not. Drift that the model file declares as expected is no news.
+    """
+    if before is None or before.champion_version != report.champion_version:
+        return True
+    return bool(_drifted(report) - _drifted(before))
+
+
+def _drifted(report: DriftReport) -> set[str]:
+    return {column.name for column in report.columns if column.drifted and not column.expected}
+
+
+def _is_worth_a_look(
+    storage: Storage, report: DriftReport, verdict: Verdict, before: DriftReport | None
+) -> bool:
+    if before is None or is_news(report, before):
+        return True
+    if verdict.outcome not in _ALARMING:
+        return False
+    last = shelf.find(storage, Verdict, before.batch.model, before.batch.partition)
+    return last is None or last.outcome not in _ALARMING
+
+
+# --- picture and page -----------------------------------------------------------------------------
+
+
+def _picture(reports: list[DriftReport]) -> bytes | None:
+    try:
+        return picture(reports)
+    except Exception:  # nobody should be without a report for want of its picture
+        batch = reports[-1].batch
+        log.exception("%s %s: no picture could be drawn", batch.model, batch.partition)
+        return None
+
+
+def _page(spec: ModelSpec, settings: Settings, report: DriftReport) -> str | None:
+    """Write the page of a batch; give its key, or None where there is none."""
+    try:
+        return _write_page(spec, settings, report)
+    except Exception:  # nobody should be without a report for want of its page
+        log.exception("%s %s: no page could be made", spec.model, report.batch.partition)
+        return None
+
+
+def _write_page(spec: ModelSpec, settings: Settings, report: DriftReport) -> str | None:
     storage = Storage.of(settings)
     assert report.champion_version is not None
     champion = versions.version(spec, settings, report.champion_version)
     training_set = shelf.find(storage, TrainingSet, spec.model, champion.incident_id)
     if training_set is None:
+        log.info(
+            "%s %s: no page, what version %s learned from is not known here",
+            spec.model, report.batch.partition, champion.number,
+        )  # fmt: skip
         return None
-    names = spec.features.names
-    reference = training_rows(spec, storage, training_set, names)
-    found = feature_sets.feature_set(spec, storage, report.batch)
-    current = feature_sets.rows_of(spec, storage, found, names)
-    return evidently_html(reference.to_pandas(), current.to_pandas())
+    names = [name for name in page_columns(report) if name in spec.features.names]
+    script, content = shared_script()
+    page = evidently_page(
+        report,
+        training_rows(spec, storage, training_set, names),
+        feature_sets.rows_of(
+            spec, storage, feature_sets.feature_set(spec, storage, report.batch), names
+        ),
+        script_url=shelf.shared_script_url(script),
+    )
+    if page is None:
+        log.info(
+            "%s %s: no page, Evidently can draw none of %s",
+            spec.model, report.batch.partition, ", ".join(names),
+        )  # fmt: skip
+        return None
+    if not storage.exists(shelf.shared_script_key(script)):  # do not send megabytes in vain
+        storage.create(shelf.shared_script_key(script), content)
+    key = shelf.drift_page_key(spec.model, report.batch.partition)
+    storage.write(key, page)
+    return key
+
+
+# --- metrics --------------------------------------------------------------------------------------
+
+
+def _metrics(report: DriftReport) -> dict[str, float | None]:
+    names = metric_names(column.name for column in report.columns)
+    values: dict[str, float | None] = {
+        f"{field}.{names[column.name]}": getattr(column, field)
+        for column in report.columns
+        for field in MEASURED
+    }
+    if report.performance:
+        values[f"realised.{report.performance.metric}"] = report.performance.value
+    return values
+
+
+def metric_names(columns: Iterable[str]) -> dict[str, str]:
+    """Give each column a name that MLflow takes, no two the same.
+
+    A character that MLflow refuses becomes its code in hexadecimal: ``share%`` is ``share_25``. A
+    name that would be another column's then, or is too long, ends with a digest of the column's
+    own.
+
+    Examples
+    --------
+    >>> metric_names(["share%", "a,b", "plain"])
+    {'share%': 'share_25', 'a,b': 'a_2cb', 'plain': 'plain'}
+    """
+    encoded = {column: _encoded(column) for column in dict.fromkeys(columns)}
+    often = Counter(encoded.values())
+    return {
+        column: name if name == column or (often[name] == 1) else f"{name}_{_digest(column)}"
+        for column, name in encoded.items()
+    }
+
+
+def _encoded(column: str) -> str:
+    name = "".join(
+        one if one.isalnum() or one in "_-. :/" else f"_{ord(one):02x}" for one in column
+    )
+    path = f"distance.{name}"
+    if posixpath.normpath(path) != path:  # MLflow keeps metrics as files, in places
+        name = name.replace("/", "_2f")
+    if len(name) > _NAME_CHARACTERS:
+        name = f"{name[:_NAME_CHARACTERS]}_{_digest(column)}"
+    return name
+
+
+def _digest(column: str) -> str:
+    return hashlib.sha256(column.encode("utf-8", "surrogatepass")).hexdigest()[:8]

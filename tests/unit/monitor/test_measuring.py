@@ -6,13 +6,12 @@ import pytest
 
 from include.retraining import shelf
 from include.retraining.monitor import measuring
-from include.retraining.records import DriftReport, PublishedReport, Verdict
+from include.retraining.records import DriftReport, Verdict
 from include.retraining.registry import server
 from include.retraining.retrain import incident
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
-from include.retraining.telling import drift_report
 from tests.unit import pipeline
 
 THIRD, FOURTH = pipeline.WEEKS[2:]
@@ -25,46 +24,13 @@ def settings(trained: Settings) -> Settings:
     return trained
 
 
-def monitor(
-    spec: ModelSpec, settings: Settings, partition: str
-) -> tuple[DriftReport, Verdict, PublishedReport]:
+def monitor(spec: ModelSpec, settings: Settings, partition: str) -> tuple[DriftReport, Verdict]:
     storage, batch = Storage.of(settings), spec.batch_ref(partition)
     learned = incident.last_training(spec, storage, batch)
     report = measuring.measure_drift(spec, settings, batch, learned=learned)
     hold = incident.hold_reason(spec, storage, batch)
     verdict = measuring.judge_batch(spec, settings, report, hold=hold)
-    return report, verdict, drift_report.publish_report(spec, settings, report, verdict)
-
-
-def test_a_finding_is_published_with_picture_and_page_for_people(settings):
-    spec = pipeline.small_spec(drift={"min_distance": 0.0, "min_history_windows": 9})
-    _, verdict, published = monitor(spec, settings, FOURTH)
-    assert verdict.outcome != "ignore"
-    storage = Storage.of(settings)
-    pages = {key.rsplit("/", 1)[1]: storage.read(key) for key in published.pages}
-    assert pages["drift.png"].startswith(b"\x89PNG")
-    assert b"<html" in pages["drift.html"].lower()
-    logged = server.client(settings).list_artifacts(published.run_id)
-    assert {file.path for file in logged} == {"drift.html", "drift.png", "drift_report.json"}
-
-
-def test_publishing_twice_gives_one_run(settings):
-    spec = pipeline.small_spec()
-    report, verdict, published = monitor(spec, settings, FOURTH)
-    assert drift_report.publish_report(spec, settings, report, verdict) == published
-    tagged = "tags.`retraining.kind` = 'monitor'"
-    runs = server.client(settings).search_runs([published.experiment_id], tagged)
-    assert [run.info.run_id for run in runs] == [published.run_id]
-
-
-def test_an_unfinished_run_is_finished(settings):
-    spec = pipeline.small_spec()
-    report, verdict, published = monitor(spec, settings, FOURTH)
-    api = server.client(settings)
-    api.set_terminated(published.run_id, "FAILED")
-    again = drift_report.publish_report(spec, settings, report, verdict)
-    assert again.run_id == published.run_id
-    assert api.get_run(published.run_id).info.status == "FINISHED"
+    return report, verdict
 
 
 def test_a_window_that_was_not_measured_yet_is_measured_for_its_successor(settings):
@@ -83,7 +49,7 @@ def test_a_window_that_was_not_measured_yet_is_measured_for_its_successor(settin
 
 def test_growth_counts_rows_since_the_last_retrain(settings):
     spec = pipeline.small_spec(retrain={"growth": 0.2})
-    report, verdict, _ = monitor(spec, settings, FOURTH)
+    report, verdict = monitor(spec, settings, FOURTH)
     first, later = (
         measuring.trainable_rows(spec, Storage.of(settings), spec.batch_ref(partition))
         for partition in (THIRD, FOURTH)
