@@ -185,9 +185,9 @@ def _champion(home: str) -> None:
     from include.retraining.storage import Storage
 
     settings, spec = Settings(home=Path(home)), load_spec(MODELS_DIR / "flights.yaml")
-    small = {"min_rows": 3000, "params": {"max_iter": 10, "early_stopping": False}}
+    small = {"min_rows": 9000, "params": {"max_iter": 10, "early_stopping": False}}
     spec = spec.model_copy(update={"training": spec.training.model_copy(update=small)})
-    for back in (3, 2, 1):
+    for back in (5, 4, 3, 2, 1):
         start = spec.batch_ref(WEEK).start - back * spec.partitions.length
         batch = spec.batch_ref(spec.partition_key(start))
         flights_feed.land(Storage.of(settings), batch)

@@ -44,8 +44,15 @@ def main(arguments: list[str] | None = None) -> int:
     status = commands.add_parser("status", help="what is in production, is it well, what do I do")
     status.add_argument("model")
     status.add_argument("--json", action="store_true", help="for programs")
+    status.add_argument(
+        "--registry", action="store_true", help="ask MLflow whether the alias was moved by hand"
+    )
 
-    status.set_defaults(run=lambda options: run_status(_spec(options.model), as_json=options.json))
+    status.set_defaults(
+        run=lambda options: run_status(
+            _spec(options.model), as_json=options.json, registry=options.registry
+        )
+    )
 
     _add_ledger(commands)
     _add_quarantine(commands)
@@ -148,14 +155,14 @@ def run_lint(files: list[Path]) -> int:
     return 1 if errors else 0
 
 
-def run_status(spec: ModelSpec, *, as_json: bool) -> int:
+def run_status(spec: ModelSpec, *, as_json: bool, registry: bool) -> int:
     """Print the status of a model; give 1 if it is not well."""
     from include.retraining.telling.status import render, status_of
 
     settings = _existing(Settings.from_env())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # third parties' deprecations are not what was asked for
-        status = status_of(spec, settings)
+        status = status_of(spec, settings, registry=registry)
     print(status.model_dump_json(indent=2) if as_json else render(status))
     return 1 if status.well is False else 0
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from include.retraining import shelf
 from include.retraining.data.publication import published_partitions
-from include.retraining.names import storage_key
 from include.retraining.records import (
+    BatchRef,
+    Candidate,
     DriftReport,
+    GateDecision,
     Performance,
     Record,
     TrainingSet,
@@ -19,6 +23,9 @@ from include.retraining.registry import ledger, versions
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
+
+READERS = 16
+LOOK_BACK, LOOK_AHEAD = 30, 3  # partitions around the newest published one
 
 
 class Status(Record):
@@ -41,70 +48,118 @@ class Status(Record):
     verdict: Verdict | None
     performance: Performance | None
     refused: tuple[str, ...]
+    registry_asked: bool
     well: bool | None
     advice: tuple[str, ...]
 
 
-def status_of(spec: ModelSpec, settings: Settings) -> Status:
-    """Put together the state of a model from the ledger, the registry and the newest records."""
+def status_of(spec: ModelSpec, settings: Settings, *, registry: bool = False) -> Status:
+    """Put together the state of a model from the ledger and the newest records.
+
+    Parameters
+    ----------
+    registry : bool
+        Ask MLflow as well whether the champion alias is where the ledger says. Every monitor run,
+        retrain and rollback does, and enters a move by hand in the ledger, so without it the answer
+        is at most a batch old, and takes no import of MLflow.
+    """
     storage = Storage.of(settings)
     line = ledger.reign(ledger.read(storage, spec.model))
     entry = line[-1] if line else None
-    champion = versions.champion(spec, settings)
-    training = (
-        shelf.find(storage, TrainingSet, spec.model, champion.incident_id) if champion else None
-    )
+    alias = versions.champion(spec, settings) if registry else None
+    number = entry.version if entry else None
+    found = _Learned.of(spec, storage, entry)
     batches = published_partitions(spec, storage)
-    newest = batches[-1].partition if batches else None
-    report = shelf.find(storage, DriftReport, spec.model, newest) if newest else None
-    verdict = shelf.find(storage, Verdict, spec.model, newest) if newest else None
-    refused = _refused(spec, storage)
-    well, advice = _advise(spec, champion, entry, verdict=verdict, refused=refused, storage=storage)
+    newest = batches[-1] if batches else None
+    report = verdict = None
+    if newest is not None:
+        report = shelf.find(storage, DriftReport, spec.model, newest.partition)
+        verdict = shelf.find(storage, Verdict, spec.model, newest.partition)
+    refused = _refused(spec, storage, newest)
+    moved = registry and (alias.number if alias else None) != number
+    well, advice = _advise(
+        spec, number, moved_to=alias.number if moved and alias else None, verdict=verdict,
+        refused=refused, storage=storage,
+    )  # fmt: skip
     return Status(
         model=spec.model,
         description=spec.description,
         owner=spec.owner,
-        version=champion.number if champion else None,
+        version=alias.number if alias else number,
         since=entry.at if entry else None,
         why=f"{entry.action}: {entry.reason}" if entry else None,
         by=entry.actor if entry else None,
-        trained_from=training.training_start if training else None,
-        trained_until=champion.trained_until if champion else None,
-        training_rows=training.training_rows if training else None,
-        run_id=champion.run_id if champion else None,
+        trained_from=found.training.training_start if found.training else None,
+        trained_until=found.training.training_end if found.training else None,
+        training_rows=found.training.training_rows if found.training else None,
+        run_id=found.run_id,
         previous_version=line[-2].version if len(line) > 1 else None,
-        promise=champion.promise if champion else None,
-        newest_batch=newest,
+        promise=found.promise,
+        newest_batch=newest.partition if newest else None,
         verdict=verdict,
         performance=report.performance if report else None,
         refused=refused,
+        registry_asked=registry,
         well=well,
         advice=advice,
     )
 
 
-def _refused(spec: ModelSpec, storage: Storage) -> tuple[str, ...]:
-    """Give the partitions whose newest delivery was refused."""
-    found = []
-    for key in storage.list(storage_key(spec.model, "reports")):
-        if key.endswith("/validation.json"):
-            report = storage.read_record(key, ValidationReport)
-            if report and report.status == "refused":
-                found.append(report.batch.partition)
-    return tuple(found)
+class _Learned(NamedTuple):
+    """What the records say of a version."""
+
+    training: TrainingSet | None
+    run_id: str | None
+    promise: Performance | None
+
+    @classmethod
+    def of(cls, spec: ModelSpec, storage: Storage, entry: ledger.Entry | None) -> _Learned:
+        """Read the records of the incident that made a version: its own promotion names it."""
+        entries = ledger.read(storage, spec.model) if entry else []
+        made = [
+            one
+            for one in entries
+            if entry and one.version == entry.version and one.action == "promotion"
+        ]
+        if not made:
+            return cls(None, None, None)
+        incident = made[0].incident_id
+        candidate = shelf.find(storage, Candidate, spec.model, incident)
+        decision = shelf.find(storage, GateDecision, spec.model, incident)
+        return cls(
+            shelf.find(storage, TrainingSet, spec.model, incident),
+            candidate.run_id if candidate else None,
+            decision.candidate if decision else None,
+        )
+
+
+def _refused(spec: ModelSpec, storage: Storage, newest: BatchRef | None) -> tuple[str, ...]:
+    """Give the partitions around the newest published one whose last delivery was refused."""
+    start = newest.start if newest else spec.partitions.first
+    first = max(spec.partitions.first, start - LOOK_BACK * spec.partitions.length)
+    count = LOOK_BACK + LOOK_AHEAD
+    names = [spec.partition_key(first + n * spec.partitions.length) for n in range(count)]
+    with ThreadPoolExecutor(READERS) as threads:  # on S3 every record is a round trip
+        reports = threads.map(
+            lambda name: shelf.find(storage, ValidationReport, spec.model, name), names
+        )
+        return tuple(
+            report.batch.partition for report in reports if report and report.status == "refused"
+        )
 
 
 def _advise(
     spec: ModelSpec,
-    champion: versions.Version | None,
-    entry: ledger.Entry | None,
+    number: int | None,
     *,
+    moved_to: int | None,
     verdict: Verdict | None,
     refused: tuple[str, ...],
     storage: Storage,
 ) -> tuple[bool | None, tuple[str, ...]]:
+    """Say whether a model is well, as far as anybody knows, and what to do."""
     advice = []
-    if champion is None:
+    if number is None and moved_to is None:
         reasons = f": {verdict.reasons[0]}" if verdict else ""
         return None, (
             f"Nothing is in production yet{reasons}",
@@ -113,19 +168,20 @@ def _advise(
                 f"({spec.model}__ingest is to be unpaused)"
             ),
         )
-    well = verdict is None or verdict.outcome in {"ignore", "watch"}
-    judged_older = verdict is not None and verdict.champion_version != champion.number
-    if judged_older and verdict is not None:
-        well = True
+    well: bool | None = None if verdict is None else verdict.outcome in {"ignore", "watch"}
+    if verdict is None:
+        advice.append("No batch was judged yet; wait for the next one")
+    elif verdict.champion_version != number:
+        well = None
         advice.append(
             f"The newest verdict is about version {verdict.champion_version}, before version "
-            f"{champion.number} took over; wait for the next batch"
+            f"{number} took over; wait for the next batch"
         )
-    elif verdict is not None and verdict.outcome == "retrain":
+    elif verdict.outcome == "retrain":
         advice.append(
             f"A retrain was asked for: look at {spec.model}__retrain, run {verdict.incident_id}"
         )
-    elif verdict is not None and verdict.outcome == "blocked":
+    elif verdict.outcome == "blocked":
         advice.append(
             f"A retrain has to wait ({verdict.reasons[-1]}); to retrain all the same, trigger "
             f"{spec.model}__retrain with force"
@@ -135,9 +191,9 @@ def _advise(
         f"{spec.model}__ingest"
         for partition in refused
     )
-    if entry is None or entry.version != champion.number:
+    if moved_to is not None:
         well = False
-        known = f"version {entry.version}" if entry else "none"
+        known = f"version {number}" if number is not None else "none"
         advice.append(
             f"The champion alias was moved by hand: the ledger knows {known}. Restore it with "
             f"{spec.model}__rollback"
@@ -167,7 +223,9 @@ def render(status: Status) -> str:
         if status.previous_version is not None:
             lines.append(f"  a rollback would return to version {status.previous_version}")
     lines += ["", "Is it well?"]
-    word = {True: "yes", False: "no", None: "there is nothing to judge"}[status.well]
+    word = {True: "yes", False: "no", None: "not judged yet"}[status.well]
+    if status.version is None:
+        word = "there is nothing to judge"
     lines.append(f"  {word}")
     if status.promise:
         lines.append(f"  promised  {_performance(status.promise)}")
@@ -180,6 +238,8 @@ def render(status: Status) -> str:
         lines.append(f"  verdict on {status.newest_batch}: {status.verdict.outcome}")
         lines += [f"    {reason}" for reason in status.verdict.reasons]
     lines += ["", "What do I do?", *(f"  {advice}" for advice in status.advice)]
+    if not status.registry_asked:
+        lines += ["", "As the ledger has it; MLflow was not asked (--registry does)."]
     return "\n".join(lines)
 
 
