@@ -53,21 +53,27 @@ class Meter:
     def __init__(self) -> None:
         self.base = _resident()
         self.seconds: dict[str, float] = {}
+        self.peaks: dict[str, int] = {}
 
     def step(self, name: str, work: Any) -> Any:
         started = time.process_time()
         found = work()
         self.seconds[name] = round(time.process_time() - started, 2)
+        self.peaks[name] = round(_peak() - self.base)
         return found
 
     def result(self) -> dict[str, Any]:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         return {
             "cpu_s": round(sum(self.seconds.values()), 2),
             "cpu_by_step": self.seconds,
-            "peak_mb_above_imports": round(peak - self.base),
+            "peak_mb_above_imports": round(_peak() - self.base),
+            "peak_mb_up_to_step": self.peaks,
             "imports_mb": round(self.base),
         }
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _resident() -> float:

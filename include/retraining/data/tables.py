@@ -52,6 +52,7 @@ from include.retraining.storage import Storage
 PARTITION = "_rt_partition"
 DELIVERY = "_rt_delivery"
 INTERNAL = (PARTITION, DELIVERY)
+DROPPED = "_rt_dropped"  # counts the partitions that were taken out of force on purpose
 ROW_GROUP = 128 * 1024  # rows; what a writer and a reader of 13 columns hold at a time is 15 MB
 READERS = 16  # threads; on S3 every file is a round trip
 WHOLE_FILE = 8 * 2**20  # bytes; a smaller file is fetched in one request
@@ -144,6 +145,8 @@ class Snapshot:
         Without internal columns.
     parts : mapping
         From partition to `Part`, in order.
+    dropped : int
+        How many partitions were taken out of force on purpose, ever.
     """
 
     def __init__(
@@ -152,11 +155,13 @@ class Snapshot:
         version: int,
         schema: pa.Schema,
         parts: Mapping[str, Part],
+        dropped: int = 0,
     ) -> None:
         self.table = table
         self.version = version
         self.schema = schema
         self.parts = parts
+        self.dropped = dropped
 
     def read(
         self, partitions: Iterable[str] | None = None, columns: Sequence[str] | None = None
@@ -406,9 +411,15 @@ class Table:
         attempt = 0
         try:
             while time.monotonic() < until:
-                base = self.snapshot()
+                # what this process knows may be old: then the commit is refused, and it looks again
+                base = self._known() if not attempt else self.snapshot()
                 now = base.parts.get(partition)
                 if now is not None and (now.order, now.content) == (order, content):
+                    if not attempt:  # as of now, not of then
+                        base = self.snapshot()
+                        attempt += base.parts.get(partition) != now
+                        if attempt:
+                            continue
                     return Published(base.version, now, changed=False, before=now)
                 if not attempt:
                     first_seen = now
@@ -435,6 +446,30 @@ class Table:
             f"{self.url}: partition {partition!r} was not committed within {PATIENCE}, because "
             "other writers were faster each time; try again"
         )
+
+    def drop(self, partitions: Collection[str]) -> Snapshot:
+        """Take partitions out of force, in one commit; those that are not there are no error.
+
+        Their files stay until `vacuum`, and versions that had them stay readable until then.
+        """
+        while True:
+            base = self.snapshot()
+            gone = sorted(set(partitions) & set(base.parts))
+            if not gone:
+                return base
+            with self._lock_of(), self._explained():
+                known = _opened[self._cache_key()]
+                now = time.time_ns() // 1_000_000
+                removed = [one for one in known.state.files.values() if _partition_of(one) in gone]
+                about = {"dropped": f"{len(gone)} partitions, {gone[0]} to {gone[-1]}"}
+                actions = [
+                    _commit_info(known.state, about, now),
+                    *({"remove": one.removal(now)} for one in removed),
+                    {"txn": {"appId": DROPPED, "version": base.dropped + len(gone)}},
+                ]
+                after = self._log.commit(known.state, actions)
+                if after is not None:
+                    return self._keep(after)
 
     def vacuum(
         self, *, keep_versions: Collection[int], older_than: timedelta, dry_run: bool = False
@@ -625,6 +660,12 @@ class Table:
         with _all_locks:
             return _locks.setdefault(self._cache_key(), threading.RLock())
 
+    def _known(self) -> Snapshot:
+        """Give what this process has opened, as it was then; else the newest version."""
+        with self._lock_of():
+            known = _opened.get(self._cache_key())
+        return known.snapshot if known else self.snapshot()
+
     def _keep(self, state: State) -> Snapshot:
         """Keep the newest state for what this process asks next; the caller holds the lock."""
         known = _opened.get(self._cache_key())
@@ -671,14 +712,15 @@ class Table:
                     _schema=schema,
                 )
             parts[partition] = part
-        if most > len(parts):
+        if most - state.transactions.get(DROPPED, 0) > len(parts):
             raise DataError(
                 f"{self.url}: version {state.version} has {len(parts)} partitions, but its files "
                 f"say that there were {most}: another program has removed some, or an entry of the "
                 "log is lost; restore an older version with DeltaTable.restore(), or publish them "
                 "again"
             )
-        return Snapshot(self, state.version, schema, dict(sorted(parts.items())))
+        dropped = state.transactions.get(DROPPED, 0)
+        return Snapshot(self, state.version, schema, dict(sorted(parts.items())), dropped)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -801,7 +843,7 @@ def _write(
             f"{', '.join(reader.schema.names)}"
         )
     schema = kept_schema(reader.schema, base.schema, table.url)
-    count = len(base.parts) + (partition not in base.parts)
+    count = len(base.parts) + (partition not in base.parts) + base.dropped
     path = (
         f"{PARTITION}={partition}/{DELIVERY}={_delivery(name)}/"
         f"{name}-{count}-{uuid.uuid4().hex[:8]}.parquet"

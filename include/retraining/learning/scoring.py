@@ -16,6 +16,7 @@ from include.retraining.spec import ModelSpec
 if TYPE_CHECKING:
     import pandas as pd
 
+ROWS_AT_ONCE = 250_000  # a frame of floats, and what a model makes of it, are larger than rows
 SCORE = "prediction"  # the name of a model's predictions among the columns that are watched
 
 
@@ -28,7 +29,11 @@ def predict(spec: ModelSpec, model: Any, rows: pa.Table) -> metrics.Floats:
         Binary: probability of 1. Multiclass: probability of each of `label.classes`. Regression:
         predicted value.
     """
-    return predict_frame(spec, model, feature_frame(spec, rows))
+    parts = [
+        predict_frame(spec, model, feature_frame(spec, rows.slice(start, ROWS_AT_ONCE)))
+        for start in range(0, max(rows.num_rows, 1), ROWS_AT_ONCE)
+    ]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def predict_frame(spec: ModelSpec, model: Any, frame: pd.DataFrame) -> metrics.Floats:

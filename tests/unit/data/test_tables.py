@@ -1026,3 +1026,40 @@ def test_opening_and_publishing_cost_the_same_however_long_the_history(
     assert opened_again <= 2
     assert read <= 3  # the log twice, the file once
     assert replaced <= 11
+
+
+# --- taking partitions out of force ---------------------------------------------------------------
+
+
+def test_dropped_partitions_are_gone_and_the_version_before_still_has_them(storage: Storage):
+    table = Table(storage, "m/tables/rows/batch")
+    for number in range(5):
+        rows = pa.table({"x": [number, number + 1]})
+        table.replace(f"2024-01-0{number + 1}", rows, content=f"{number:032x}")
+    before = table.snapshot()
+    after = table.drop(["2024-01-01", "2024-01-02", "2030-01-01"])
+    assert list(after.parts) == ["2024-01-03", "2024-01-04", "2024-01-05"]
+    assert table.drop(["2024-01-01"]).version == after.version
+    tables._forget()
+    again = Table(storage, "m/tables/rows/batch")
+    assert again.snapshot().read().column("x").to_pylist() == [2, 3, 3, 4, 4, 5]
+    assert again.snapshot(before.version).read().num_rows == 10
+    again.replace("2024-01-06", pa.table({"x": [9]}), content="a" * 32)
+    tables._forget()
+    assert Table(storage, "m/tables/rows/batch").snapshot().read().num_rows == 7
+
+
+def test_replacing_from_old_knowledge_looks_again(storage: Storage):
+    table = Table(storage, "m/tables/rows/batch")
+    table.replace("2024-01-01", pa.table({"x": [1]}), content="a" * 32, order=1)
+    known = dict(tables._opened)
+    table.replace("2024-01-01", pa.table({"x": [2]}), content="b" * 32, order=2)
+    tables._opened.clear()
+    tables._opened.update(known)
+    with pytest.raises(Superseded, match="has delivery 2 in force"):
+        table.replace("2024-01-01", pa.table({"x": [1]}), content="a" * 32, order=1)
+    tables._opened.clear()
+    tables._opened.update(known)
+    done = table.replace("2024-01-02", pa.table({"x": [3]}), content="c" * 32)
+    assert done.changed
+    assert table.snapshot().read().column("x").to_pylist() == [2, 3]
