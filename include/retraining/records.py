@@ -174,6 +174,14 @@ class SkewReport(Record):
         )
 
 
+class Sweep(Record):
+    """What retention removed: whole batches, and data files that nothing in force needed."""
+
+    batch: BatchRef = Field(description="the one whose end says what is old")
+    partitions: tuple[str, ...]
+    files: Count
+
+
 # --- monitor --------------------------------------------------------------------------------------
 
 Calibration = Literal["calibrated", "uncalibrated", "insufficient"]

@@ -208,6 +208,16 @@ def keep_mapping(
     storage.write_json(f"{folder}/mapping.json", mapping)
 
 
+def partition_folders(model: str, partition: str) -> tuple[str, ...]:
+    """Give the folders that are about one batch, beside its rows in the tables."""
+    return (
+        report_folder(model, partition),
+        snapshot_folder(model, partition),
+        quarantine_folder(model, partition),
+        f"{model}/staged/partition={partition}",
+    )
+
+
 # --- tables ---------------------------------------------------------------------------------------
 
 TableKind = Literal["rows", "quarantine", "features"]

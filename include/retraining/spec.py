@@ -442,6 +442,23 @@ class Retrain(_Section):
     )
 
 
+class Retention(_Section):
+    """How long data is kept. What a registered version learned from stays, whatever its age."""
+
+    days: float | None = Field(
+        default=None,
+        gt=0,
+        description="batches that ended so long before the newest one are removed, with their "
+        "reports; longer than training looks back",
+    )
+    superseded_days: float = Field(
+        default=7.0,
+        ge=1,
+        description="data files of replaced deliveries are removed after this; older versions of "
+        "the tables cannot be read then",
+    )
+
+
 class ModelSpec(_Section):
     """Everything the bundle has to know about one model."""
 
@@ -466,6 +483,7 @@ class ModelSpec(_Section):
     gate: Gate = Gate()
     policies: Policies = Policies()
     retrain: Retrain = Retrain()
+    retention: Retention = Retention()
 
     @model_validator(mode="after")
     def _references(self) -> Self:

@@ -8,7 +8,7 @@ from airflow.sdk import Asset, XComArg
 from airflow.sdk.exceptions import AirflowSkipException
 
 from include.retraining.names import asset_name
-from include.retraining.records import FeatureSet, SkewReport, ValidationReport
+from include.retraining.records import FeatureSet, SkewReport, Sweep, ValidationReport
 from retraining_provider.context import Run
 from retraining_provider.defaults import BACKGROUND
 from retraining_provider.operators.alert import AlertOperator
@@ -55,6 +55,17 @@ def check_skew(run: Run) -> SkewReport:
     return check_skew(run.spec, run.settings, run.batch)
 
 
+def sweep_tables(run: Run) -> Sweep:
+    """Remove what retention no longer keeps; once a day, or a week of daily batches."""
+    from include.retraining.features import retention
+    from include.retraining.retrain.training_set import pinned_versions
+
+    if not retention.is_due(run.spec, run.batch):
+        raise AirflowSkipException("not due with this batch")
+    pinned = pinned_versions(run.spec, run.settings)
+    return retention.sweep(run.spec, run.storage, run.batch, pinned=pinned)
+
+
 def publish_validated(spec: ModelSpec, report: XComArg) -> None:
     """Add to the DAG at hand: publish the batch of a report, materialize its features, tell.
 
@@ -66,7 +77,8 @@ def publish_validated(spec: ModelSpec, report: XComArg) -> None:
 
     published = step(spec, publish_batch, report, outlets=[validated_batch])
     skew = step(spec, check_skew, **BACKGROUND)
-    published >> step(spec, materialize_features, outlets=[features]) >> skew
+    joined = step(spec, materialize_features, outlets=[features])
+    published >> joined >> [skew, step(spec, sweep_tables, **BACKGROUND)]
     page = step(spec, publish_validation_page, report, priority_weight=1)
     page >> AlertOperator(
         task_id="alert_validation", spec=spec, subject="validation", record=report

@@ -23,6 +23,7 @@ from include.retraining.learning.rows import (
     split_times,
 )
 from include.retraining.records import BatchRef, DriftReport, RetrainRequest, TrainingSet
+from include.retraining.registry import versions
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage, sha256
@@ -182,6 +183,14 @@ def check_learnable(spec: ModelSpec, training: pa.Table) -> None:
             f"{', '.join(empty)}. Mend features.tables or the source, or take the feature out of "
             "the model file"
         )
+
+
+def pinned_versions(spec: ModelSpec, settings: Settings) -> list[int]:
+    """Give the versions of the table of joined rows that registered models learned from."""
+    storage = Storage.of(settings)
+    incidents = {one.incident_id for one in versions.all_versions(spec, settings)} - {""}
+    found = (shelf.find(storage, TrainingSet, spec.model, one) for one in incidents)
+    return sorted({one.table_version for one in found if one is not None})
 
 
 def training_rows(
