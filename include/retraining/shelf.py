@@ -313,9 +313,9 @@ def ledger_intent_key(model: str, incident_id: str, action: str) -> str:
     return f"{ledger_folder(model)}/claims/{name}.json"
 
 
-def thread_folder(model: str, thread: str) -> str:
-    """Give the folder of what was told in a thread."""
-    return f"{model}/alerts/thread={thread}"
+def thread_key(model: str, thread: str, name: str) -> str:
+    """Give the key of one message of a thread: an alert's id, ``opening`` or ``opened``."""
+    return f"{model}/alerts/thread={thread}/{name}.json"
 
 
 def definitions_key(model: str) -> str:

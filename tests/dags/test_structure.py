@@ -17,9 +17,11 @@ from tests.airflow_home import ROOT
 EDGES = {
     "ingest": {
         "wait_for_landing": {"validate_batch"},
-        "validate_batch": {"publish_batch", "alert_validation"},
+        "validate_batch": {"publish_batch", "publish_validation_page", "alert_validation"},
+        "publish_validation_page": {"alert_validation"},
         "publish_batch": {"materialize_features"},
-        "materialize_features": {"check_skew"},
+        "materialize_features": {"check_skew", "sweep_tables"},
+        "sweep_tables": set(),
         "check_skew": {"alert_skew"},
         "alert_skew": set(),
         "alert_validation": set(),
@@ -52,9 +54,11 @@ EDGES = {
         "write_champion_card": set(),
     },
     "replay_quarantine": {
-        "revalidate_batch": {"publish_batch", "alert_validation"},
+        "revalidate_batch": {"publish_batch", "publish_validation_page", "alert_validation"},
+        "publish_validation_page": {"alert_validation"},
         "publish_batch": {"materialize_features"},
-        "materialize_features": {"check_skew"},
+        "materialize_features": {"check_skew", "sweep_tables"},
+        "sweep_tables": set(),
         "check_skew": {"alert_skew"},
         "alert_skew": set(),
         "alert_validation": set(),

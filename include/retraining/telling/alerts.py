@@ -113,14 +113,15 @@ def deliver(alert: Alert, storage: Storage, channel: Channel) -> bool:
     bool
         False if it had been sent.
     """
-    folder = shelf.thread_folder(alert.model, alert.thread)
-    sent_key = f"{folder}/{alert.alert_id}.json"
+    sent_key, opening_key, opened = (
+        shelf.thread_key(alert.model, alert.thread, name)
+        for name in (alert.alert_id, "opening", "opened")
+    )
     if storage.exists(sent_key):
         return False
-    opened = f"{folder}/opened.json"
     opening = _opening_text(alert)
-    is_first = storage.create(f"{folder}/opening.json", json_bytes({"alert": alert.alert_id}))
-    mine = is_first or storage.read_json(f"{folder}/opening.json")["alert"] == alert.alert_id
+    is_first = storage.create(opening_key, json_bytes({"alert": alert.alert_id}))
+    mine = is_first or storage.read_json(opening_key)["alert"] == alert.alert_id
     if mine and not storage.exists(opened):
         storage.write_json(opened, {"message": channel.post(opening, thread=None)})
     message = _wait_for(storage, opened)
