@@ -19,6 +19,7 @@ LIBRARIES = (
     "pyarrow.csv",
     "pyarrow.json",
     "duckdb",
+    "deltalake",  # importing it is safe before a fork; opening a table with it is not
     "scipy.stats",
     "scipy.special",
     "sklearn.ensemble",
@@ -40,6 +41,8 @@ LIBRARIES = (
     "mlflow.store.model_registry.sqlalchemy_store",
     "evidently",
     "evidently.presets",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
     "slack_sdk",
     "s3fs",
 )

@@ -36,6 +36,7 @@ BROKEN = "_rt_broken"
 PLACE = "retraining_place"
 MAX_MET = 50  # expectations that the page of a batch shows, beside those that failed
 COLUMNS_AT_ONCE = 10  # that Great Expectations is given: it copies what it is given
+CELLS_AT_ONCE = 10_000_000  # of very long columns fewer
 
 
 def validate_batch(
@@ -360,11 +361,12 @@ def _by_columns(table: pa.Table, expectations: list[Any]) -> Iterator[tuple[list
             narrow.append((names, place))
         else:
             whole.append(place)
+    size = max(1, min(COLUMNS_AT_ONCE, CELLS_AT_ONCE // max(table.num_rows, 1)))
     group: list[str] = []
     places: list[int] = []
     for names, place in sorted(narrow):
         both = list(dict.fromkeys([*group, *names]))
-        if len(both) > COLUMNS_AT_ONCE and group:
+        if len(both) > size and group:
             yield group, places
             both, places = list(dict.fromkeys(names)), []
         group, places = both, [*places, place]

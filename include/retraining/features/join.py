@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 
 from include.retraining.errors import DataError
@@ -12,6 +13,7 @@ from include.retraining.spec import ModelSpec
 
 EVENT_TIME = "event_timestamp"  # Feast's own name for it
 ROW = "_rt_row"
+ROWS_AT_ONCE = 1_000_000  # Feast and the frame it wants hold several copies of them
 
 
 def join(spec: ModelSpec, settings: Settings, rows: pa.Table) -> pa.Table:
@@ -26,20 +28,28 @@ def join(spec: ModelSpec, settings: Settings, rows: pa.Table) -> pa.Table:
         Feast gave back other rows than it was asked for, a feature of the model file is missing, or
         a value is not of the type that its view declares.
     """
+    parts = [
+        _join(spec, settings, rows.slice(start, ROWS_AT_ONCE))
+        for start in range(0, max(rows.num_rows, 1), ROWS_AT_ONCE)
+    ]
+    return parts[0] if len(parts) == 1 else pa.concat_tables(parts)
+
+
+def _join(spec: ModelSpec, settings: Settings, rows: pa.Table) -> pa.Table:
     import pandas as pd
 
     sources, types = sources_of(spec), service_types(spec)
     needed = sorted({*sources.join_keys, *sources.request_columns} - {EVENT_TIME})
     asked = rows.select(needed)
     asked = asked.append_column(EVENT_TIME, rows.column(spec.source.event_time))
-    asked = asked.append_column(ROW, pa.array(range(rows.num_rows), pa.int64()))
+    asked = asked.append_column(ROW, pa.array(np.arange(rows.num_rows)))
     store = feature_store(settings)
     found = store.get_historical_features(
         entity_df=asked.to_pandas(types_mapper=pd.ArrowDtype),
         features=store.get_feature_service(spec.features.service),
     ).to_arrow()
     order = found.column(ROW).to_numpy()
-    if len(order) != rows.num_rows or set(order.tolist()) != set(range(rows.num_rows)):
+    if not np.array_equal(np.sort(order), np.arange(rows.num_rows)):
         raise DataError(
             f"the point-in-time join gave {found.num_rows} rows for {rows.num_rows}; none may be "
             "lost or doubled"
