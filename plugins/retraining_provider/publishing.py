@@ -79,7 +79,7 @@ def publish_validated(spec: ModelSpec, report: XComArg) -> None:
     skew = step(spec, check_skew, **BACKGROUND)
     joined = step(spec, materialize_features, outlets=[features])
     published >> joined >> [skew, step(spec, sweep_tables, **BACKGROUND)]
-    page = step(spec, publish_validation_page, report, priority_weight=1)
+    page = step(spec, publish_validation_page, report, **BACKGROUND)
     page >> AlertOperator(
         task_id="alert_validation", spec=spec, subject="validation", record=report
     )

@@ -258,6 +258,11 @@ def test_waiting_for_files_or_a_person_is_bounded_by_the_model_file_alone():
 BACKGROUND = {
     ("ingest", "check_skew"),
     ("replay_quarantine", "check_skew"),
+    *(
+        (stage, task)
+        for stage in ("ingest", "replay_quarantine")
+        for task in ("publish_validation_page", "sweep_tables")
+    ),
     ("monitor", "publish_report"),
     ("retrain", "write_candidate_card"),
     ("retrain", "write_champion_card"),
