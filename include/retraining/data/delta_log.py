@@ -20,10 +20,10 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from include.retraining.errors import DataError, Unavailable
@@ -94,6 +94,16 @@ _ACTIONS = {
 }
 
 
+_FILES = pa.schema([item for item in _ACTIONS["add"] if item.name != "dataChange"])
+_TOMBSTONES = pa.schema(
+    [
+        item
+        for item in _ACTIONS["remove"]
+        if item.name in {"path", "deletionTimestamp", "partitionValues", "size"}
+    ]
+)
+
+
 class File(NamedTuple):
     """A data file that is in force; moments are milliseconds since 1970."""
 
@@ -116,22 +126,9 @@ class File(NamedTuple):
 
     def removal(self, moment: int) -> dict[str, Any]:
         """Give what a commit says when it takes the file out of force."""
-        return Tombstone(self.path, self.values, self.size, moment).action()
-
-
-class Tombstone(NamedTuple):
-    """A data file that was in force; vacuum removes it some day."""
-
-    path: str
-    values: tuple[tuple[str, str], ...]
-    size: int | None
-    deleted: int
-
-    def action(self) -> dict[str, Any]:
-        """Give what a commit says of it."""
         return {
             "path": self.path,
-            "deletionTimestamp": self.deleted,
+            "deletionTimestamp": moment,
             "dataChange": True,
             "extendedFileMetadata": True,
             "partitionValues": dict(self.values),
@@ -148,10 +145,11 @@ class State:
     version : int
     protocol, metadata : mapping
         As the actions ``protocol`` and ``metaData`` have them.
-    files : mapping of str to File
-        What is in force, by path.
-    tombstones : mapping of str to Tombstone
-        What is not in force any more, by path.
+    files : Table
+        What is in force: ``path``, ``partitionValues``, ``size``, ``modificationTime``, ``stats``.
+    tombstones : Table
+        What is not in force any more: ``path``, ``deletionTimestamp``, ``partitionValues``,
+        ``size``.
     transactions : mapping of str to int
         The last version that each application has told.
     """
@@ -159,9 +157,18 @@ class State:
     version: int = -1
     protocol: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    files: Mapping[str, File] = field(default_factory=dict)
-    tombstones: Mapping[str, Tombstone] = field(default_factory=dict)
+    files: pa.Table = field(default_factory=_FILES.empty_table)
+    tombstones: pa.Table = field(default_factory=_TOMBSTONES.empty_table)
     transactions: Mapping[str, int] = field(default_factory=dict)
+
+    def files_below(self, folder: str) -> list[File]:
+        """Give the files in force whose paths begin with a text."""
+        found = self.files.filter(pc.starts_with(self.files["path"], folder))
+        return [
+            File(one["path"], tuple(one["partitionValues"]), one["size"], one["modificationTime"],
+                 one["stats"] or "")
+            for one in found.to_pylist()
+        ]  # fmt: skip
 
 
 class Log:
@@ -249,7 +256,7 @@ class Log:
             "version": state.version,
             "size": pq.ParquetFile(pa.BufferReader(content)).metadata.num_rows,
             "sizeInBytes": len(content),
-            "numOfAddFiles": len(state.files),
+            "numOfAddFiles": state.files.num_rows,
         }
         # it may be older than one that another writer has just put there: it only is a hint
         self.storage.write(f"{self._key}/{_HINT}", json.dumps(hint).encode())
@@ -481,29 +488,38 @@ def checkpoint_of(state: State, *, now: int) -> bytes:
     now : int
         Milliseconds since 1970; removed files that are older than a week are not told any more.
     """
-    kept = [one for one in state.tombstones.values() if one.deleted > now - TOMBSTONE_DAYS * _DAY]
-    rows: dict[str, list[Mapping[str, Any]]] = {
-        "protocol": [state.protocol],
-        "metaData": [_with_pairs(state.metadata)],
-        "txn": [
-            {"appId": name, "version": version} for name, version in state.transactions.items()
-        ],
-        "remove": [one.action() for one in kept],
-        "add": [one.action() for one in state.files.values()],
+    limit = now - TOMBSTONE_DAYS * _DAY
+    kept = state.tombstones.filter(pc.field("deletionTimestamp") > limit)
+    names, versions = list(state.transactions), list(state.transactions.values())
+    rows = {
+        "protocol": pa.array([state.protocol], _ACTIONS["protocol"]),
+        "metaData": pa.array([_with_pairs(state.metadata)], _ACTIONS["metaData"]),
+        "txn": _structs("txn", pa.table({"appId": names, "version": versions})),
+        "remove": _structs("remove", kept, dataChange=True, extendedFileMetadata=True),
+        "add": _structs("add", state.files, dataChange=True),
     }
     count = sum(map(len, rows.values()))
     columns, before = {}, 0
     for name, some in rows.items():
         kind = _ACTIONS[name]
         after = count - before - len(some)
-        columns[name] = pa.concat_arrays(
-            [pa.nulls(before, kind), pa.array(some, kind), pa.nulls(after, kind)]
-        )
+        columns[name] = pa.concat_arrays([pa.nulls(before, kind), some, pa.nulls(after, kind)])
         before += len(some)
     table = pa.table({name: columns[name] for name in _ACTIONS})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     return bytes(sink.getvalue().to_pybytes())
+
+
+def _structs(name: str, rows: pa.Table, **same: bool) -> pa.StructArray:
+    """Give rows as the values of one action, with what all of them say alike."""
+    columns = []
+    for item in _ACTIONS[name]:
+        if item.name in rows.column_names:
+            columns.append(rows[item.name].cast(item.type).combine_chunks())
+        else:
+            columns.append(pa.repeat(pa.scalar(same.get(item.name), item.type), rows.num_rows))
+    return pa.StructArray.from_arrays(columns, fields=list(_ACTIONS[name]))
 
 
 def _with_pairs(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -531,27 +547,6 @@ def _from_checkpoint(version: int, table: pa.Table) -> State:
         vectors = _column(add, "deletionVector")
         if vectors.null_count < len(vectors):
             raise _Foreign("a deletion vector")
-    files = {
-        path: File(path, values, size, modified, stats or "")
-        for path, values, size, modified, stats in zip(
-            _column(add, "path").to_pylist(),
-            _pairs(_column(add, "partitionValues")),
-            _column(add, "size").to_pylist(),
-            _column(add, "modificationTime").to_pylist(),
-            _column(add, "stats").to_pylist(),
-            strict=True,
-        )
-    }
-    tombstones = {
-        path: Tombstone(path, values, size, deleted or 0)
-        for path, values, size, deleted in zip(
-            _column(remove, "path").to_pylist(),
-            _pairs(_column(remove, "partitionValues")),
-            _column(remove, "size").to_pylist(),
-            _column(remove, "deletionTimestamp").to_pylist(),
-            strict=True,
-        )
-    }
     names, versions = _column(txn, "appId").to_pylist(), _column(txn, "version").to_pylist()
     (metadata,), (protocol,) = told["metaData"].to_pylist(), told["protocol"].to_pylist()
     metadata["configuration"] = dict(metadata["configuration"])
@@ -560,8 +555,8 @@ def _from_checkpoint(version: int, table: pa.Table) -> State:
         version=version,
         protocol={name: value for name, value in protocol.items() if value is not None},
         metadata=metadata,
-        files=files,
-        tombstones=tombstones,
+        files=_table(add, _FILES),
+        tombstones=_table(remove, _TOMBSTONES),
         transactions=dict(zip(names, versions, strict=True)),
     )
 
@@ -570,40 +565,25 @@ def _column(some: pa.StructArray, name: str) -> pa.Array:
     return some.flatten()[some.type.get_field_index(name)]
 
 
-def _pairs(maps: pa.MapArray) -> Iterator[tuple[tuple[str, str], ...]]:
-    """Give each map as pairs; much faster than Arrow's own way to Python."""
-    keys, items = maps.keys.to_pylist(), maps.items.to_pylist()
-    offsets = maps.offsets.to_pylist()
-    for start, end in pairwise(offsets):
-        yield tuple(zip(keys[start:end], items[start:end], strict=True))
+def _table(some: pa.StructArray, schema: pa.Schema) -> pa.Table:
+    """Give what an action says in each of its rows as columns."""
+    return pa.table([_column(some, item.name).cast(item.type) for item in schema], schema=schema)
 
 
 def _apply(state: State, actions: Iterable[Mapping[str, Any]]) -> State:
     """Give the state after the actions of one commit."""
     protocol, metadata = state.protocol, state.metadata
-    files, tombstones = dict(state.files), dict(state.tombstones)
     transactions = dict(state.transactions)
-    added: dict[str, File] = {}
+    added: list[Mapping[str, Any]] = []
+    removed: list[Mapping[str, Any]] = []
     for action in actions:
         ((kind, value),) = action.items()
         if kind == "add":
             if value.get("deletionVector"):
                 raise _Foreign("a deletion vector")
-            added[value["path"]] = File(
-                value["path"],
-                tuple(value["partitionValues"].items()),
-                value["size"],
-                value["modificationTime"],
-                value.get("stats") or "",
-            )
+            added.append(value)
         elif kind == "remove":
-            files.pop(value["path"], None)
-            tombstones[value["path"]] = Tombstone(
-                value["path"],
-                tuple((value.get("partitionValues") or {}).items()),
-                value.get("size"),
-                value.get("deletionTimestamp") or 0,
-            )
+            removed.append(value)
         elif kind == "metaData":
             metadata = value
         elif kind == "protocol":
@@ -612,16 +592,37 @@ def _apply(state: State, actions: Iterable[Mapping[str, Any]]) -> State:
             transactions[value["appId"]] = value["version"]
         elif kind != "commitInfo":
             raise _Foreign(f"an action {kind!r}")
-    for path in added:
-        tombstones.pop(path, None)
     return replace(
         state,
         protocol=protocol,
         metadata=metadata,
-        files=files | added,
-        tombstones=tombstones,
+        files=_with(_without(state.files, [*added, *removed]), added),
+        tombstones=_with(
+            _without(state.tombstones, [*added, *removed]),
+            [{"deletionTimestamp": 0, **one} for one in removed],
+        ),
         transactions=transactions,
     )
+
+
+def _without(files: pa.Table, gone: Sequence[Mapping[str, Any]]) -> pa.Table:
+    paths = pa.array([one["path"] for one in gone], pa.string())
+    return files.filter(pc.invert(pc.is_in(files["path"], paths))) if gone else files
+
+
+def _with(files: pa.Table, come: Sequence[Mapping[str, Any]]) -> pa.Table:
+    if not come:
+        return files
+    columns = {
+        item.name: [
+            tuple((one.get(item.name) or {}).items())
+            if pa.types.is_map(item.type)
+            else one.get(item.name)
+            for one in come
+        ]
+        for item in files.schema
+    }
+    return pa.concat_tables([files, pa.table(columns, schema=files.schema)]).combine_chunks()
 
 
 def _commit_name(version: int) -> str:

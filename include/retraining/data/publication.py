@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import pyarrow as pa
 
 from include.retraining import shelf
-from include.retraining.data.tables import Part, Snapshot, Table
+from include.retraining.data.parts import Part
+from include.retraining.data.tables import Snapshot, Table
 from include.retraining.errors import (
     BatchRefused,
     DataError,

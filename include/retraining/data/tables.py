@@ -25,9 +25,9 @@ import uuid
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -40,6 +40,15 @@ from deltalake.exceptions import DeltaError
 
 from include.retraining.data.column_types import cast, kept_schema
 from include.retraining.data.delta_log import CHECKPOINT_EVERY, File, Log, State, protocol_for
+from include.retraining.data.parts import (
+    DELIVERY,
+    PARTITION,
+    PARTITION_NAME,
+    ForeignFile,
+    Part,
+    Parts,
+    counted,
+)
 from include.retraining.errors import (
     DataError,
     NotPublished,
@@ -49,10 +58,9 @@ from include.retraining.errors import (
 )
 from include.retraining.storage import Storage
 
-PARTITION = "_rt_partition"
-DELIVERY = "_rt_delivery"
 INTERNAL = (PARTITION, DELIVERY)
 DROPPED = "_rt_dropped"  # counts the partitions that were taken out of force on purpose
+LONGEST_NAME = 128  # characters of a partition
 ROW_GROUP = 128 * 1024  # rows; what a writer and a reader of 13 columns hold at a time is 15 MB
 READERS = 16  # threads; on S3 every file is a round trip
 WHOLE_FILE = 8 * 2**20  # bytes; a smaller file is fetched in one request
@@ -60,13 +68,7 @@ UPLOAD = 16 * 2**20  # bytes of one part of a multipart upload
 PATIENCE = timedelta(minutes=10)  # how long a commit that keeps losing races is tried
 ORPHAN_AGE = timedelta(days=1)  # a younger file without a commit may be about to get one
 
-_PARTITION_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,127}")
 _CONTENT = re.compile(r"[0-9a-f]{12,128}")
-_FILE = re.compile(
-    rf"{PARTITION}=(?P<partition>{_PARTITION_NAME.pattern})/{DELIVERY}=(?P<delivery>[^/]+)/"
-    r"(?P<order>\d{6,9})-(?P<content>[0-9a-f]{12,128})-(?P<parts>\d+)-[0-9a-f]{8}\.parquet"
-)
-_ROWS = re.compile(r'\{"numRecords": ?(?P<rows>\d+)[,}]')
 _LOG_FILE = re.compile(r"(?P<version>\d{20})\.(?P<kind>json|checkpoint\..*parquet)")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _YEARS = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1 to 9999 in microseconds
@@ -77,48 +79,6 @@ _PROPERTIES = {
     # by default the statistics of all but the first 32 columns are left out
     "delta.dataSkippingNumIndexedCols": "-1",
 }
-
-
-@dataclass(frozen=True)
-class Part:
-    """What is in force for one partition.
-
-    Parameters
-    ----------
-    content : str
-        The hex digest that says what the rows are.
-    order : int
-        The number of the delivery.
-    rows : int
-    bytes : int
-        Size of the Parquet files.
-    files : tuple of str
-        Absolute paths, or URLs on S3.
-    """
-
-    content: str
-    order: int
-    rows: int
-    bytes: int
-    files: tuple[str, ...]
-    _stats: str = field(repr=False, compare=False)
-    _schema: pa.Schema = field(repr=False, compare=False)
-
-    @cached_property
-    def nulls(self) -> Mapping[str, int]:
-        """How many rows have no value, for each column that is not a struct."""
-        counts = self._told.get("nullCount", {})
-        # a column that came later has none
-        return {name: counts.get(name, self.rows) for name in _counted(self._schema)}
-
-    def range_of(self, column: str) -> tuple[int | None, int | None]:
-        """Give the first and last moment of a timestamp column, in microseconds since 1970."""
-        low, high = (self._told.get(name, {}).get(column) for name in ("minValues", "maxValues"))
-        return _moment(low), _moment(high)
-
-    @cached_property
-    def _told(self) -> dict[str, Any]:
-        return dict(json.loads(self._stats))
 
 
 class Published(NamedTuple):
@@ -143,8 +103,7 @@ class Snapshot:
         -1 if the table does not exist yet.
     schema : pa.Schema
         Without internal columns.
-    parts : mapping
-        From partition to `Part`, in order.
+    parts : Parts
     dropped : int
         How many partitions were taken out of force on purpose, ever.
     """
@@ -154,7 +113,7 @@ class Snapshot:
         table: Table,
         version: int,
         schema: pa.Schema,
-        parts: Mapping[str, Part],
+        parts: Parts,
         dropped: int = 0,
     ) -> None:
         self.table = table
@@ -233,17 +192,11 @@ class Snapshot:
                 "name a column of timestamps"
             )
         start, end = (_microseconds(moment) if moment else None for moment in (first, last))
-        found: list[str] = []
-        for partition, part in self.parts.items():
-            if part.nulls.get(column, part.rows) == part.rows:
-                continue
-            low, high = part.range_of(column)
-            if (end is not None and low is not None and low > end) or (
-                start is not None and high is not None and high < start
-            ):
-                continue
-            found.append(partition)
-        return found
+        return self.parts.between(column, start, end)
+
+    def values_of(self, column: str, partitions: Iterable[str]) -> int:
+        """Count the rows that have a value of a column; nothing is read for it."""
+        return self.parts.values_of(column, partitions)
 
     def files(
         self, *, column: str, first: datetime | None = None, last: datetime | None = None
@@ -359,7 +312,7 @@ class Table:
             if known is not None and known.snapshot.version == version:
                 return known.snapshot
             with self._explained():
-                return self._snapshot_of(self._log.at(version), None)
+                return self._snapshot_of(self._log.at(version))
         with self._lock_of(), self._explained():
             known = _opened.get(self._cache_key())
             return self._keep(self._log.newest(known.state if known else None))
@@ -460,7 +413,9 @@ class Table:
             with self._lock_of(), self._explained():
                 known = _opened[self._cache_key()]
                 now = time.time_ns() // 1_000_000
-                removed = [one for one in known.state.files.values() if _partition_of(one) in gone]
+                removed = [
+                    one for name in gone for one in known.state.files_below(_folder_of(name))
+                ]
                 about = {"dropped": f"{len(gone)} partitions, {gone[0]} to {gone[-1]}"}
                 actions = [
                     _commit_info(known.state, about, now),
@@ -564,7 +519,7 @@ class Table:
         return f"{self._path}/{path}"
 
     def _check(self, partition: str, content: str, order: int) -> None:
-        if not _PARTITION_NAME.fullmatch(partition):
+        if len(partition) > LONGEST_NAME or not re.fullmatch(PARTITION_NAME, partition):
             raise DataError(
                 f"{self.url}: partition {partition!r} cannot name a folder; use letters, digits, "
                 "'_', '.' and '-'"
@@ -613,7 +568,7 @@ class Table:
             ):
                 return None
             now = time.time_ns() // 1_000_000
-            removed = [one for one in state.files.values() if _partition_of(one) == partition]
+            removed = state.files_below(_folder_of(partition))
             actions = [
                 _commit_info(state, about, now),
                 *self._definition(state, file.merged(newest.schema), now),
@@ -648,7 +603,7 @@ class Table:
             yield {"metaData": {**state.metadata, "schemaString": told}}
 
     def _empty(self) -> Snapshot:
-        return Snapshot(self, -1, pa.schema([]), {})
+        return Snapshot(self, -1, pa.schema([]), Parts(State().files, pa.schema([]), self._path))
 
     def _options(self) -> dict[str, str]:
         return {} if self.storage.is_local else s3_options(os.environ)
@@ -671,13 +626,13 @@ class Table:
         known = _opened.get(self._cache_key())
         if known is not None and known.state is state:
             return known.snapshot
-        snapshot = self._snapshot_of(state, known.snapshot if known else None)
+        snapshot = self._snapshot_of(state)
         if state.version >= 0:
             _opened[self._cache_key()] = _Opened(state, snapshot)
         return snapshot
 
-    def _snapshot_of(self, state: State, before: Snapshot | None) -> Snapshot:
-        """Give what a state means; parts are taken from another snapshot where they are the same.
+    def _snapshot_of(self, state: State) -> Snapshot:
+        """Give what a state means.
 
         Raises
         ------
@@ -687,40 +642,23 @@ class Table:
         if state.version < 0:
             return self._empty()
         schema = _schema_of(state.metadata["schemaString"], self.url)
-        known = before.parts if before is not None and before.schema is schema else {}
-        parts: dict[str, Part] = {}
-        most = 0
-        for file in state.files.values():
-            found, rows = _FILE.fullmatch(file.path), _rows_of(file.stats)
-            if found is None or rows is None or found["partition"] in parts:
-                raise DataError(
-                    f"{self.url}: version {state.version} has a data file that is not ours, "
-                    f"{file.path}: another program has written to the table; restore the version "
-                    "before with DeltaTable.restore(), and let only this package write to it"
-                )
-            partition, files = found["partition"], (self.data_path(file.path),)
-            most = max(most, int(found["parts"]))
-            part = known.get(partition)
-            if part is None or part.files != files:
-                part = Part(
-                    content=found["content"],
-                    order=int(found["order"]),
-                    rows=rows,
-                    bytes=file.size,
-                    files=files,
-                    _stats=file.stats,
-                    _schema=schema,
-                )
-            parts[partition] = part
-        if most - state.transactions.get(DROPPED, 0) > len(parts):
+        try:
+            parts = Parts(state.files, schema, self._path)
+        except ForeignFile as error:
+            raise DataError(
+                f"{self.url}: version {state.version} has a data file that is not ours, {error}: "
+                "another program has written to the table; restore the version before with "
+                "DeltaTable.restore(), and let only this package write to it"
+            ) from error
+        dropped = state.transactions.get(DROPPED, 0)
+        if parts.most - dropped > len(parts):
             raise DataError(
                 f"{self.url}: version {state.version} has {len(parts)} partitions, but its files "
-                f"say that there were {most}: another program has removed some, or an entry of the "
-                "log is lost; restore an older version with DeltaTable.restore(), or publish them "
-                "again"
+                f"say that there were {parts.most}: another program has removed some, or an entry "
+                "of the log is lost; restore an older version with DeltaTable.restore(), or "
+                "publish them again"
             )
-        dropped = state.transactions.get(DROPPED, 0)
-        return Snapshot(self, state.version, schema, dict(sorted(parts.items())), dropped)
+        return Snapshot(self, state.version, schema, parts, dropped)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -848,7 +786,7 @@ def _write(
         f"{PARTITION}={partition}/{DELIVERY}={_delivery(name)}/"
         f"{name}-{count}-{uuid.uuid4().hex[:8]}.parquet"
     )
-    written, nulls = 0, dict.fromkeys(_counted(schema), 0)
+    written, nulls = 0, dict.fromkeys(counted(schema), 0)
     ranges: dict[str, tuple[int, int]] = {}
     with _new_file(table, path) as sink:
         with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
@@ -932,9 +870,8 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0]
 
 
-def _partition_of(file: File) -> str:
-    found = _FILE.fullmatch(file.path)
-    return found["partition"] if found else ""
+def _folder_of(partition: str) -> str:
+    return f"{PARTITION}={partition}/"
 
 
 def _commit_info(state: State, about: Mapping[str, str], now: int) -> dict[str, Any]:
@@ -968,20 +905,6 @@ def _schema_of(told: str, url: str) -> pa.Schema:
     return kept_schema(
         pa.schema([item for item in found if item.name not in INTERNAL]), pa.schema([]), url
     )
-
-
-def _rows_of(stats: str) -> int | None:
-    """Give the number of rows; only of a few files is anybody interested in the rest."""
-    found = _ROWS.match(stats)
-    return int(found["rows"]) if found else None
-
-
-def _moment(told: str | None) -> int | None:
-    return None if told is None else int(np.datetime64(told.removesuffix("Z"), "us").astype(int))
-
-
-def _counted(schema: pa.Schema) -> list[str]:
-    return [item.name for item in schema if not pa.types.is_struct(item.type)]
 
 
 def _widen(ranges: dict[str, tuple[int, int]], name: str, column: pa.ChunkedArray) -> None:

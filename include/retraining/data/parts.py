@@ -1,0 +1,220 @@
+"""Gives what is in force in one version of a table: its parts, and what the log says of them.
+
+A table has as many partitions as its model has batches. So nothing is made for each of them that
+is asked for of a few, and what is asked for of many is one pass over text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+PARTITION = "_rt_partition"
+DELIVERY = "_rt_delivery"
+PARTITION_NAME = r"[0-9A-Za-z][0-9A-Za-z_.-]*"
+
+_FILE = re.compile(
+    rf"^{PARTITION}=(?P<partition>{PARTITION_NAME})/{DELIVERY}=(?P<delivery>[^/]+)/"
+    r"(?P<order>\d+)-(?P<content>[0-9a-f]+)-(?P<parts>\d+)-[0-9a-f]+\.parquet$"
+)
+_STATS = r'^\{"numRecords": ?\d+[,}]'
+
+
+class ForeignFile(Exception):
+    """A data file that this package has not written."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is in force for one partition.
+
+    Parameters
+    ----------
+    content : str
+        The hex digest that says what the rows are.
+    order : int
+        The number of the delivery.
+    rows : int
+    bytes : int
+        Size of the Parquet files.
+    files : tuple of str
+        Absolute paths, or URLs on S3.
+    """
+
+    content: str
+    order: int
+    rows: int
+    bytes: int
+    files: tuple[str, ...]
+    _stats: str = field(repr=False, compare=False)
+    _schema: pa.Schema = field(repr=False, compare=False)
+
+    @cached_property
+    def nulls(self) -> Mapping[str, int]:
+        """How many rows have no value, for each column that is not a struct."""
+        counts = json.loads(self._stats).get("nullCount", {})
+        # a column that came later has none
+        return {name: counts.get(name, self.rows) for name in counted(self._schema)}
+
+
+class Parts(Mapping[str, Part]):
+    """From partition to `Part`, in order of partition.
+
+    Parameters
+    ----------
+    files : Table
+        Of a log's state: columns ``path``, ``size`` and ``stats``.
+    schema : Schema
+        Of the rows.
+    folder : str
+        Absolute path, or URL, of the table.
+
+    Raises
+    ------
+    ForeignFile
+        A file is not ours, or two are of one partition.
+    """
+
+    def __init__(self, files: pa.Table, schema: pa.Schema, folder: str) -> None:
+        ours = pc.and_(
+            pc.match_substring_regex(files["path"], _FILE.pattern),
+            pc.match_substring_regex(files["stats"], _STATS),
+        )
+        if foreign := files["path"].filter(pc.invert(pc.fill_null(ours, False))).to_pylist():
+            raise ForeignFile(foreign[0])
+        self._schema, self._folder = schema, folder
+        self._paths: list[str] = files["path"].to_pylist()
+        self._sizes, self._stats = files["size"], files["stats"]
+        start = len(PARTITION) + 1
+        names = [(path[start : path.index("/")], n) for n, path in enumerate(self._paths)]
+        self._numbers = dict(sorted(names))
+        if len(self._numbers) < len(names):
+            twice = next(n for name, n in names if self._numbers[name] != n)
+            raise ForeignFile(self._paths[twice])
+        self._names = list(self._numbers)
+        self._made: dict[str, Part] = {}
+
+    def __getitem__(self, partition: str) -> Part:
+        found = self._made.get(partition)
+        if found is None:
+            number = self._numbers[partition]
+            path, stats = self._paths[number], self._stats[number].as_py()
+            told = _FILE.fullmatch(path)
+            assert told is not None
+            found = self._made[partition] = Part(
+                content=told["content"],
+                order=int(told["order"]),
+                rows=_rows(stats),
+                bytes=self._sizes[number].as_py(),
+                files=(f"{self._folder}/{path}",),
+                _stats=stats,
+                _schema=self._schema,
+            )
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, partition: object) -> bool:
+        return partition in self._numbers
+
+    def names(self, first: str | None = None, until: str | None = None) -> list[str]:
+        """Give the partitions whose names are in ``[first, until)``; None is no bound."""
+        low = 0 if first is None else bisect_left(self._names, first)
+        high = len(self._names) if until is None else bisect_left(self._names, until)
+        return self._names[low:high]
+
+    @property
+    def most(self) -> int:
+        """How many parts there were when the newest file was written, by the files' own names."""
+        return max((int(path.rsplit("-", 2)[1]) for path in self._paths), default=0)
+
+    def values_of(self, column: str, partitions: Iterable[str]) -> int:
+        """Count the rows that have a value of a column, in some partitions."""
+        count = 0
+        for stats in self._told(partitions):
+            rows = _rows(stats)
+            count += rows - int(_said(stats, "nullCount", column, rows))
+        return count
+
+    def between(self, column: str, first: int | None, last: int | None) -> list[str]:
+        """Give the partitions that may have values of a timestamp column in ``[first, last]``.
+
+        Both are microseconds since 1970; None is no bound.
+        """
+        stats = self._told(self._names)
+        with_values = [n for n, one in enumerate(stats) if _has_values(one, column)]
+        inside = np.ones(len(with_values), dtype=bool)
+        for bound, section in ((last, "minValues"), (first, "maxValues")):
+            if bound is None:
+                continue
+            told = [str(_said(stats[n], section, column, "")) for n in with_values]
+            # nothing is told of a moment that text cannot hold: it may be anywhere
+            moments = np.array([one.removesuffix("Z") or "NaT" for one in told], "datetime64[us]")
+            found = moments.astype(np.int64)
+            is_inside = found <= bound if section == "minValues" else found >= bound
+            inside &= is_inside | np.isnat(moments)
+        return [self._names[n] for n, is_in in zip(with_values, inside, strict=True) if is_in]
+
+    def _told(self, partitions: Iterable[str]) -> list[str]:
+        """Give the statistics of some partitions, as the log has them."""
+        numbers = [self._numbers[name] for name in partitions]
+        found: list[str] = self._stats.take(pa.array(numbers, pa.int64())).to_pylist()
+        return found
+
+
+def counted(schema: pa.Schema) -> list[str]:
+    """Give the columns of which the log says how many values are missing."""
+    return [item.name for item in schema if not pa.types.is_struct(item.type)]
+
+
+def _rows(stats: str) -> int:
+    start = stats.index(":") + 1
+    end = stats.find(",", start)
+    return int(stats[start : end if end > 0 else stats.index("}")])
+
+
+def _has_values(stats: str, column: str) -> bool:
+    rows = _rows(stats)
+    return int(_said(stats, "nullCount", column, rows)) < rows
+
+
+def _said(stats: str, section: str, column: str, otherwise: str | int) -> str | int:
+    """Give what a statistic says of one column, or something else where it says nothing.
+
+    One pass over text as we write it; parsing it all takes ten times as long.
+
+    >>> stats = '{"numRecords": 2, "nullCount": {"a": 1, "b": 0}, "minValues": {"a": "2024-01-01"}}'
+    >>> _said(stats, "nullCount", "b", 2), _said(stats, "nullCount", "c", 2)
+    (0, 2)
+    >>> _said(stats, "minValues", "a", ""), _said(stats, "minValues", "b", "")
+    ('2024-01-01', '')
+    """
+    start = stats.find(f'"{section}": {{')
+    name = json.dumps(column, ensure_ascii=False)
+    if start < 0 or stats.count("{") > 4 or stats.count("}") > 4:  # in names, or by delta-rs
+        told: dict[str, Any] = json.loads(stats).get(section, {})
+        found: str | int = told.get(column, otherwise)
+        return found
+    start += len(section) + 5
+    end = stats.find("}", start)
+    at = stats.find(f"{name}: ", start, end)
+    # a name may end with another, quotes and all
+    while at >= 0 and stats[at - 1] not in "{ ":
+        at = stats.find(f"{name}: ", at + 1, end)
+    if at < 0:
+        return otherwise
+    value = stats[at + len(name) + 2 : end].split(", ", 1)[0]
+    return value[1:-1] if value.startswith('"') else int(value)
