@@ -329,8 +329,6 @@ class Log:
 
     def _hint(self) -> int:
         """Give the version of a checkpoint that nobody is likely to have removed."""
-        if self.storage.is_local:
-            return 0  # the names of a folder come all at once
         try:
             return int(json.loads(self._read(_HINT))["version"])
         except (FileNotFoundError, ValueError, KeyError, TypeError):
@@ -340,8 +338,10 @@ class Log:
         """Give the versions in a range that have a commit, and those that have a checkpoint."""
         commits: set[int] = set()
         checkpoints: set[int] = set()
+        oldest = f"{first:020}"
         for name in self._names(first, until):
-            found = _NAME.fullmatch(name)
+            # the names of a local folder come all at once
+            found = _NAME.fullmatch(name) if name >= oldest else None
             if found is None:
                 continue
             version = int(found["version"])
@@ -412,7 +412,7 @@ class Log:
         """Give the state that a checkpoint holds."""
         try:
             # threads of Arrow would not survive a fork
-            table = pq.read_table(pa.BufferReader(content), use_threads=False).combine_chunks()
+            table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
             return _from_checkpoint(version, table)
         except _Foreign as error:
             raise self._foreign(version, str(error)) from error

@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -143,30 +142,36 @@ class Parts(Mapping[str, Part]):
 
     def values_of(self, column: str, partitions: Iterable[str]) -> int:
         """Count the rows that have a value of a column, in some partitions."""
-        count = 0
-        for stats in self._told(partitions):
-            rows = _rows(stats)
-            count += rows - int(_said(stats, "nullCount", column, rows))
-        return count
+        stats = self._told(partitions)
+        rows = [_rows(one) for one in stats]
+        # a column that came later has no value in any row
+        nulls = _said(stats, "nullCount", column)
+        return sum(rows) - sum(int(n or r) for n, r in zip(nulls, rows, strict=True))
 
     def between(self, column: str, first: int | None, last: int | None) -> list[str]:
         """Give the partitions that may have values of a timestamp column in ``[first, last]``.
 
         Both are microseconds since 1970; None is no bound.
         """
-        stats = self._told(self._names)
-        with_values = [n for n, one in enumerate(stats) if _has_values(one, column)]
-        inside = np.ones(len(with_values), dtype=bool)
-        for bound, section in ((last, "minValues"), (first, "maxValues")):
-            if bound is None:
+        names, stats = self._names, self._told(self._names)
+        for bound, section in ((first, "maxValues"), (last, "minValues")):
+            if bound is None or not names:
                 continue
-            told = [str(_said(stats[n], section, column, "")) for n in with_values]
+            told = _said(stats, section, column)
             # nothing is told of a moment that text cannot hold: it may be anywhere
-            moments = np.array([one.removesuffix("Z") or "NaT" for one in told], "datetime64[us]")
+            moments = np.array(
+                [one.removesuffix("Z") if one else "NaT" for one in told], "datetime64[us]"
+            )
             found = moments.astype(np.int64)
-            is_inside = found <= bound if section == "minValues" else found >= bound
-            inside &= is_inside | np.isnat(moments)
-        return [self._names[n] for n, is_in in zip(with_values, inside, strict=True) if is_in]
+            inside = found >= bound if section == "maxValues" else found <= bound
+            kept = np.flatnonzero(inside | np.isnat(moments)).tolist()
+            names, stats = [names[n] for n in kept], [stats[n] for n in kept]
+        nulls = _said(stats, "nullCount", column)
+        return [
+            name
+            for name, one, missing in zip(names, stats, nulls, strict=True)
+            if missing is not None and int(missing) < _rows(one)
+        ]
 
     def _told(self, partitions: Iterable[str]) -> list[str]:
         """Give the statistics of some partitions, as the log has them."""
@@ -186,35 +191,33 @@ def _rows(stats: str) -> int:
     return int(stats[start : end if end > 0 else stats.index("}")])
 
 
-def _has_values(stats: str, column: str) -> bool:
-    rows = _rows(stats)
-    return int(_said(stats, "nullCount", column, rows)) < rows
+def _said(stats: Sequence[str], section: str, column: str) -> list[str | None]:
+    """Give what each statistic says of one column, as text; None where it says nothing.
 
-
-def _said(stats: str, section: str, column: str, otherwise: str | int) -> str | int:
-    """Give what a statistic says of one column, or something else where it says nothing.
-
-    One pass over text as we write it; parsing it all takes ten times as long.
+    It looks in the text as we write it, which takes a tenth of the time of reading all of it.
 
     >>> stats = '{"numRecords": 2, "nullCount": {"a": 1, "b": 0}, "minValues": {"a": "2024-01-01"}}'
-    >>> _said(stats, "nullCount", "b", 2), _said(stats, "nullCount", "c", 2)
-    (0, 2)
-    >>> _said(stats, "minValues", "a", ""), _said(stats, "minValues", "b", "")
-    ('2024-01-01', '')
+    >>> [_said([stats], "nullCount", name) for name in "abc"]
+    [['1'], ['0'], [None]]
+    >>> [_said([stats], "minValues", name) for name in "ab"]
+    [['2024-01-01'], [None]]
     """
-    start = stats.find(f'"{section}": {{')
-    name = json.dumps(column, ensure_ascii=False)
-    if start < 0 or stats.count("{") > 4 or stats.count("}") > 4:  # in names, or by delta-rs
-        told: dict[str, Any] = json.loads(stats).get(section, {})
-        found: str | int = told.get(column, otherwise)
-        return found
-    start += len(section) + 5
-    end = stats.find("}", start)
-    at = stats.find(f"{name}: ", start, end)
-    # a name may end with another, quotes and all
-    while at >= 0 and stats[at - 1] not in "{ ":
-        at = stats.find(f"{name}: ", at + 1, end)
-    if at < 0:
-        return otherwise
-    value = stats[at + len(name) + 2 : end].split(", ", 1)[0]
-    return value[1:-1] if value.startswith('"') else int(value)
+    found: list[str | None] = []
+    opening, key = f'"{section}": {{', f"{json.dumps(column, ensure_ascii=False)}: "
+    for one in stats:
+        start = one.find(opening)
+        if start < 0 or one.count("}") > 4:  # another program's, or braces in names
+            told = json.loads(one).get(section, {}).get(column)
+            found.append(None if told is None else str(told))
+            continue
+        start += len(opening)
+        at = one.find(key, start)
+        while at >= 0 and one[at - 1] not in "{ ":  # a longer name, which has a quote in it
+            at = one.find(key, at + 1)
+        end = one.find("}", start)
+        if not 0 <= at < end:
+            found.append(None)
+            continue
+        comma = one.find(",", at + len(key), end)
+        found.append(one[at + len(key) : end if comma < 0 else comma].strip('"'))
+    return found

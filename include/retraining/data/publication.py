@@ -6,6 +6,7 @@ together lose no row. The table of the batch itself is replaced last: what it sa
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -177,16 +178,62 @@ def not_published(spec: ModelSpec, partition: str) -> NotPublished:
 
 def published_partitions(spec: ModelSpec, storage: Storage) -> list[BatchRef]:
     """Give the partitions in force that the model file still has, oldest first."""
-    return batches_of(spec, rows_in_force(spec, storage).parts)
+    return batches_of(spec, rows_in_force(spec, storage))
 
 
-def batches_of(spec: ModelSpec, partitions: Iterable[str]) -> list[BatchRef]:
-    """Give the batches of partition keys, oldest first.
+def newest_published(spec: ModelSpec, rows: Snapshot) -> BatchRef | None:
+    """Give the newest partition in force that the model file still has, or None."""
+    for name in reversed(rows.parts.names()):
+        if found := _batches(spec, [name]):
+            return found[0]
+    return None
 
-    Batches from before a `partitions.first` that moved later are left out.
+
+def batches_of(
+    spec: ModelSpec,
+    rows: Snapshot,
+    *,
+    since: dt.datetime | None = None,
+    until: dt.datetime | None = None,
+) -> list[BatchRef]:
+    """Give the batches of a table that start in ``[since, until)``, oldest first.
+
+    The names of partitions are in the order of time, so only those inside are looked at. Batches
+    from before a `partitions.first` that moved later are left out.
     """
+    # a batch that starts within a partition is named as that partition is, or later
+    first = spec.partition_key(since) if since else None
+    last = spec.partition_key(until + spec.partitions.length) if until else None
+    return [
+        one
+        for one in _batches(spec, rows.parts.names(first, last))
+        if (since is None or one.start >= since) and (until is None or one.start < until)
+    ]
+
+
+def names_of(
+    spec: ModelSpec, rows: Snapshot, *, since: dt.datetime | None, until: dt.datetime
+) -> list[tuple[str, dt.datetime]]:
+    """Give what `batches_of` gives as names and starts: of thousands, in a tenth of the time."""
+    oldest = next((one for name in rows.parts for one in _batches(spec, [name])), None)
+    if oldest is None:
+        return []
+    length, found = spec.partitions.length, []
+    start = oldest.start
+    if since and since > start:
+        start += -((start - since) // length) * length
+    until = min(until, spec.partitions.last + length) if spec.partitions.last else until
+    while start < until:
+        name = spec.partition_key(start)
+        if name in rows.parts:
+            found.append((name, start))
+        start += length
+    return found
+
+
+def _batches(spec: ModelSpec, names: Sequence[str]) -> list[BatchRef]:
     found = []
-    for name in sorted(partitions):
+    for name in names:
         try:
             found.append(spec.batch_ref(name))
         except SpecError as error:

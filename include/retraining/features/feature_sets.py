@@ -44,7 +44,7 @@ def materialize(spec: ModelSpec, settings: Settings, batch: BatchRef) -> Feature
     there = look(spec, storage)
     while True:
         # the tables of a batch look back into the one before it, so those of the next one, too
-        following = [one for one in there.batches if one.start == batch.end]
+        following = filter(None, [there.at(batch.end)])
         make_tables(spec, storage, there, [*_window(spec, there, batch), *following])
         found = _join_batch(spec, settings, batch, there)
         # an older batch that is delivered again must not set the online values back, so what came
@@ -64,7 +64,9 @@ def refresh_later(spec: ModelSpec, settings: Settings, batch: BatchRef) -> list[
 
     A batch may come late, or be corrected, after later ones have been joined.
     """
-    stale = stale_batches(spec, Storage.of(settings), since=batch.end)
+    stale = stale_batches(
+        spec, Storage.of(settings), since=batch.end, until=_seen_until(spec, batch)
+    )
     return [join_anew(spec, settings, one) for one in stale]
 
 
@@ -84,9 +86,7 @@ def stale_batches(
         Count those that have no feature set yet as well.
     """
     there = look(spec, storage)
-    inside = [
-        one for one in there.batches if one.start >= since and (until is None or one.start < until)
-    ]
+    inside = there.batches(since=since, until=until)
     if not inside:
         return []
     joined, found = joined_rows(spec, storage), []
@@ -117,7 +117,7 @@ def is_current(spec: ModelSpec, storage: Storage, batch: BatchRef) -> bool:
     found = feature_set_or_none(spec, storage, batch)
     if found is None or found.sha256 != _digest(spec, look(spec, storage), batch):
         return False
-    return not stale_batches(spec, storage, since=batch.end)
+    return not stale_batches(spec, storage, since=batch.end, until=_seen_until(spec, batch))
 
 
 def _join_batch(
@@ -143,23 +143,36 @@ def _join_batch(
 
 
 def _window(spec: ModelSpec, there: InForce, batch: BatchRef) -> list[BatchRef]:
-    if batch.partition not in there.made_of:
+    if batch.partition not in there.inputs[BATCH].parts:
         raise not_published(spec, batch.partition)
     return window_of(there, batch, _seen_from(spec, batch))
 
 
 def _seen_from(spec: ModelSpec, batch: BatchRef) -> dt.datetime | None:
     """Give the moment before which no row of a batch sees feature rows; None: it sees all."""
+    life = _life(spec)
+    return None if life is None else batch.start - life
+
+
+def _seen_until(spec: ModelSpec, batch: BatchRef) -> dt.datetime | None:
+    """Give the moment from which on no batch sees what follows from one; None: all later ones do.
+
+    What follows from it are its own feature tables and those of the batch right after it.
+    """
+    life, length = _life(spec), batch.end - batch.start
+    return None if life is None else batch.end + length + life + dt.timedelta(microseconds=1)
+
+
+def _life(spec: ModelSpec) -> dt.timedelta | None:
+    """Give how long a feature row is seen at the most; None: for ever."""
     lives = [view.ttl for view in definitions.stored_views(spec)]
-    if not all(lives):
-        return None
-    return batch.start - max(lives, default=dt.timedelta(0))
+    return max(lives, default=dt.timedelta(0)) if all(lives) else None
 
 
 def _digest(spec: ModelSpec, there: InForce, batch: BatchRef) -> str:
     """Give one digest of a batch's rows and of all feature tables that they can see."""
-    seen = [there.made_of[one.partition] for one in _window(spec, there, batch)]
-    parts = (definitions.digest(spec), batch.partition, there.made_of[batch.partition], *seen)
+    seen = [there.made_of(one) for one in _window(spec, there, batch)]
+    parts = (definitions.digest(spec), batch.partition, there.made_of(batch), *seen)
     return sha256(*(part.encode() for part in parts))
 
 

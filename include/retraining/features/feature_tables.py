@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from include.retraining import shelf
-from include.retraining.data.publication import BATCH, batches_of, rows_in_force
+from include.retraining.data.publication import BATCH, batches_of, newest_published, rows_in_force
 from include.retraining.data.tables import Snapshot, Table
 from include.retraining.errors import DataError, Superseded
 from include.retraining.features.definitions import feature_types, load_function, table_names
@@ -26,19 +26,47 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True)
 class InForce:
-    """The rows of all inputs at one look: `made_of` says what each batch's tables are made of."""
+    """The rows of all inputs at one look, each a version of its table."""
 
-    inputs: dict[str, Snapshot]
-    batches: list[BatchRef]
-    made_of: dict[str, str]
-    _read: dict[tuple[str, str], pa.Table] = field(default_factory=dict)
+    def __init__(self, spec: ModelSpec, inputs: dict[str, Snapshot]) -> None:
+        self.inputs = inputs
+        self._spec = spec
+        self._read: dict[tuple[str, str], pa.Table] = {}
+        self._made_of: dict[str, str] = {}
 
-    @property
+    def batches(self, *, since: dt.datetime | None, until: dt.datetime | None) -> list[BatchRef]:
+        """Give the batches that start in ``[since, until)``, oldest first; None is no bound."""
+        return batches_of(self._spec, self.inputs[BATCH], since=since, until=until)
+
+    def at(self, start: dt.datetime) -> BatchRef | None:
+        """Give the batch that starts at a moment, or None."""
+        found = self.batches(since=start, until=start + dt.timedelta(microseconds=1))
+        return found[0] if found else None
+
+    def before(self, batch: BatchRef) -> BatchRef | None:
+        """Give the batch right before one, or None."""
+        return self.at(batch.start - self._spec.partitions.length)
+
+    @cached_property
     def end(self) -> dt.datetime:
         """The end of the newest batch."""
-        return max(batch.end for batch in self.batches)
+        newest = newest_published(self._spec, self.inputs[BATCH])
+        assert newest is not None, "asked for before any batch is in force"
+        return newest.end
+
+    def made_of(self, batch: BatchRef) -> str:
+        """Give a digest of what the feature tables of a batch are to be made of."""
+        if batch.partition not in self._made_of:
+            seen = [batch, *filter(None, [self.before(batch)])]
+            self._made_of[batch.partition] = sha256(
+                *(
+                    f"{name} {one.partition} {_delivery(rows, one)}".encode()
+                    for one in seen
+                    for name, rows in self.inputs.items()
+                )
+            )
+        return self._made_of[batch.partition]
 
     def read(self, name: str, batch: BatchRef) -> pa.Table:
         """Give the rows of one input of a batch; asked twice, they are read once."""
@@ -54,23 +82,11 @@ class InForce:
 
 
 def look(spec: ModelSpec, storage: Storage) -> InForce:
-    """Give the rows in force, and what the feature tables of each batch are to be made of."""
+    """Give the rows in force, from which follows what feature tables are to be made of."""
     names = (BATCH, *spec.source.companions)
     # the batch comes last, as it is published last: what it says is there is there
     inputs = {name: rows_in_force(spec, storage, name) for name in reversed(names)}
-    batches = batches_of(spec, inputs[BATCH].parts)
-    by_end = {batch.end: batch for batch in batches}
-    made_of = {}
-    for batch in batches:
-        seen = [batch, *filter(None, [by_end.get(batch.start)])]
-        made_of[batch.partition] = sha256(
-            *(
-                f"{name} {one.partition} {_delivery(inputs[name], one)}".encode()
-                for one in seen
-                for name in names
-            )
-        )
-    return InForce({name: inputs[name] for name in names}, batches, made_of)
+    return InForce(spec, {name: inputs[name] for name in names})
 
 
 def _delivery(rows: Snapshot, batch: BatchRef) -> str:
@@ -92,13 +108,12 @@ def make_tables(
     names = table_names(spec)
     tables = {name: Table(storage, shelf.table_key(spec.model, "features", name)) for name in names}
     kept = {name: table.snapshot() for name, table in tables.items()}
-    by_end = {batch.end: batch for batch in there.batches}
     for batch in wanted:
-        made_of = there.made_of[batch.partition]
+        made_of = there.made_of(batch)
         if all(_is_made(kept[name], batch, made_of) for name in names):
             continue
         inputs = {name: _frame(there.read(name, batch)) for name in there.inputs}
-        before = by_end.get(batch.start)
+        before = there.before(batch)
         earlier = {
             name: _frame(there.read(name, before)) if before else frame.iloc[:0]
             for name, frame in inputs.items()
@@ -171,8 +186,5 @@ def cast_exactly(column: pa.ChunkedArray, wanted: pa.DataType, what: str) -> pa.
 
 def window_of(there: InForce, batch: BatchRef, seen_from: dt.datetime | None) -> list[BatchRef]:
     """Give the batches whose feature rows the rows of one can see, oldest first."""
-    return [
-        one
-        for one in there.batches
-        if one.start <= batch.start and (seen_from is None or one.end >= seen_from)
-    ]
+    since = None if seen_from is None else seen_from - (batch.end - batch.start)
+    return there.batches(since=since, until=batch.end)

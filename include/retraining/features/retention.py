@@ -56,7 +56,9 @@ def _old(spec: ModelSpec, rows: Table, batch: BatchRef) -> list[str]:
     if spec.retention.days is None:
         return []
     limit = batch.end - dt.timedelta(days=spec.retention.days)
-    return [one.partition for one in batches_of(spec, rows.snapshot().parts) if one.end <= limit]
+    return [
+        one.partition for one in batches_of(spec, rows.snapshot(), until=limit) if one.end <= limit
+    ]
 
 
 def _tables(spec: ModelSpec, storage: Storage) -> Iterator[tuple[str, Table]]:

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from include.retraining import shelf
-from include.retraining.data.publication import batches_of, rows_in_force
+from include.retraining.data.publication import batches_of, names_of, rows_in_force
 from include.retraining.drift.measure import measure_columns, overall_state
 from include.retraining.drift.profile import ReferenceProfile
 from include.retraining.errors import NotPublished
@@ -133,8 +133,8 @@ def _matured_performance(
     joined = feature_sets.joined_rows(spec, storage)
     inside = [
         one.partition
-        for one in batches_of(spec, joined.parts)
-        if one.start < end and one.end > start
+        for one in batches_of(spec, joined, since=start - spec.partitions.length, until=end)
+        if one.end > start
     ]
     rows = rows_of.between(spec, joined.read(inside), start, end)
     if not rows.num_rows:
@@ -294,16 +294,18 @@ def trainable_rows(
     if since is not None:
         start = max(since - maturity, start) if start else since - maturity
     rows, label = rows_in_force(spec, storage), spec.label.column
-    count, ends = 0, []
-    for one in batches_of(spec, rows.parts):
-        if one.start >= end or one.start > batch.start or (start and one.end <= start):
+    whole: list[str] = []
+    ends: list[str] = []
+    for name, opens in names_of(
+        spec, rows, since=start and start - spec.partitions.length, until=min(end, batch.end)
+    ):
+        closes = opens + spec.partitions.length
+        if start and closes <= start:
             continue
-        part = rows.parts[one.partition]
-        if one.end <= end and (start is None or one.start >= start):
-            count += part.rows - part.nulls[label]
-        else:
-            ends.append(one.partition)
+        is_whole = closes <= end and (start is None or opens >= start)
+        (whole if is_whole else ends).append(name)
     edge = rows_of.between(spec, rows.read(ends, [spec.source.event_time, label]), start, end)
+    count = rows.values_of(label, whole)
     return int(count + edge.num_rows - edge.column(label).null_count)
 
 

@@ -325,9 +325,7 @@ class Past:
 def published_windows(spec: ModelSpec, storage: Storage) -> list[Window]:
     """Give all published batches of a model with their features, oldest first."""
     joined = feature_sets.joined_rows(spec, storage)
-    return [
-        Window(batch, joined.read([batch.partition])) for batch in batches_of(spec, joined.parts)
-    ]
+    return [Window(batch, joined.read([batch.partition])) for batch in batches_of(spec, joined)]
 
 
 def _evidently_default(spec: ModelSpec, reference: pa.Table, current: pa.Table) -> bool:

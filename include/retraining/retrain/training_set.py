@@ -152,8 +152,8 @@ def _parts(spec: ModelSpec, snapshot: Snapshot, batch: BatchRef, start: dt.datet
     """Give the partitions up to a batch that may hold rows from a moment on, oldest first."""
     return [
         one.partition
-        for one in batches_of(spec, snapshot.parts)
-        if one.start <= batch.start and one.end > start
+        for one in batches_of(spec, snapshot, since=start - spec.partitions.length, until=batch.end)
+        if one.end > start
     ]
 
 

@@ -577,6 +577,32 @@ def test_moments_that_no_text_can_tell_are_never_left_out(local: Table) -> None:
     assert len(local.snapshot().files(column="naive", last=NOON)) == 1
 
 
+def test_moments_and_counts_are_found_whatever_columns_are_called(local: Table) -> None:
+    names = [
+        "at",
+        'x"at',
+        "at}",
+        "at{",
+        ', "at": "2001-01-01Z"',
+        "maxValues",
+        '"maxValues": {',
+        "é",
+    ]
+    moments = {name: NOON + n * dt.timedelta(days=1) for n, name in enumerate(names)}
+    some = {name: pa.array([moment, None, moment]) for name, moment in moments.items()}
+    put(local, "a", pa.table(some))
+    put(local, "b", pa.table({"at": some["at"]}))  # and one without any brace
+    snapshot = seen_by_another_process(local)
+    tick = dt.timedelta(microseconds=1)
+    for name, moment in moments.items():
+        also = ["b"] if name == "at" else []
+        assert snapshot.between(name, moment, moment) == ["a", *also]
+        assert snapshot.between(name, moment + tick) == snapshot.between(name, None, moment - tick)
+        assert snapshot.between(name, moment + tick) == []
+        assert snapshot.values_of(name, ["a"]) == 2
+        assert snapshot.values_of(name, ["a", "b"]) == (4 if also else 2)
+
+
 def test_a_column_that_came_later_has_no_moments_before(local: Table) -> None:
     put(local, "a", pa.table({"id": [1]}))
     put(local, "b", pa.table({"id": [1], "at": pa.array([NOON])}))
