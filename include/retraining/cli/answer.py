@@ -1,0 +1,58 @@
+"""An answer: text and tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from pydantic_core import to_json
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+Json = Annotated[bool, typer.Option("--json", help="for programs: JSON, and nothing else")]
+NO_END = 1_000_000  # columns: in a pipe nothing is wrapped or cut
+
+
+def for_people(*parts: RenderableType) -> None:
+    """Print text and tables: in colours on a terminal, plain and uncut anywhere else.
+
+    No text is taken for markup, whatever data it comes from.
+    """
+    console = Console(
+        markup=False,
+        emoji=False,
+        highlight=False,
+        width=None if sys.stdout.isatty() else NO_END,
+    )
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, str))
+
+
+def for_programs(found: Any) -> None:
+    """Print records, or lists and mappings with records in them, as JSON; NaN is null."""
+    typer.echo(to_json(found, indent=2, inf_nan_mode="null"))
+
+
+def aside(*lines: object) -> None:
+    """Tell on stderr what is not the answer."""
+    for line in lines:
+        typer.echo(str(line), err=True)
+
+
+def table(*headings: str, numbers: tuple[str, ...] = ()) -> Table:
+    """Give an empty table that is as wide as its content; long cells fold, none is cut.
+
+    Parameters
+    ----------
+    headings : str
+        One for each column; none for a table without a head.
+    numbers : tuple of str
+        The columns that hold numbers: they are aligned on the right.
+    """
+    empty = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in headings:
+        empty.add_column(
+            heading, overflow="fold", justify="right" if heading in numbers else "left"
+        )
+    return empty
