@@ -80,6 +80,7 @@ def schema(
 
 def skew(
     model: Model,
+    *,
     at: Annotated[
         dt.datetime | None,
         typer.Option(
@@ -124,7 +125,7 @@ def skew(
     return 1 if report.problems else 0
 
 
-def reproduce(model: Model, version: Version, as_json: Json = False) -> int:
+def reproduce(model: Model, *, version: Version, as_json: Json = False) -> int:
     """Train a version again; 0: it comes out the same, 1: it does not."""
     spec, settings = model_named(model), state_there_is()
     logging.basicConfig(format="%(message)s")

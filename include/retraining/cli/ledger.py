@@ -17,6 +17,7 @@ from include.retraining.errors import RetrainingError
 
 def show(
     model: Model,
+    *,
     at: Annotated[
         dt.datetime | None,
         typer.Option(
@@ -58,7 +59,7 @@ def show(
     return 0
 
 
-def verify(model: Model, as_json: Json = False) -> int:
+def verify(model: Model, *, as_json: Json = False) -> int:
     """Detect changed or missing entries.
 
     The exit status is 1 if there are any.
@@ -77,6 +78,7 @@ def verify(model: Model, as_json: Json = False) -> int:
 
 def audit_pack(
     model: Model,
+    *,
     version: Version,
     output: Annotated[
         Path,
@@ -109,6 +111,7 @@ def audit_pack(
 
 def rollback(
     model: Model,
+    *,
     reason: Annotated[str, typer.Option(help="why, for the ledger", show_default=False)],
     to_version: Annotated[
         int | None,

@@ -14,7 +14,7 @@ from include.retraining.errors import RetrainingError
 from include.retraining.records import DeliveryMapping
 
 
-def show(model: Model, partition: Partition, as_json: Json = False) -> int:
+def show(model: Model, partition: Partition, *, as_json: Json = False) -> int:
     """What of a batch is in quarantine, and why.
 
     The exit status is 1 if anything is.
@@ -35,6 +35,7 @@ def show(model: Model, partition: Partition, as_json: Json = False) -> int:
 def replay(
     model: Model,
     partition: Partition,
+    *,
     reason: Annotated[str, typer.Option(help="why, for the report", show_default=False)] = "",
     delivered: Annotated[
         str, typer.Option("--input", metavar="NAME", help="which files the mapping is about")

@@ -28,6 +28,7 @@ def _setting(name: str) -> Any:
 
 
 def drift(
+    *,
     windows: Annotated[
         list[Path],
         typer.Option(
@@ -92,6 +93,7 @@ def _tell(found: FilesDrift) -> None:
 
 def replay(
     model: Model,
+    *,
     first: Annotated[
         str | None,
         typer.Option(
