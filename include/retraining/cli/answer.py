@@ -25,8 +25,11 @@ def for_people(*parts: RenderableType) -> None:
         highlight=False,
         width=None if sys.stdout.isatty() else NO_END,
     )
-    for part in parts:
-        console.print(part, soft_wrap=isinstance(part, str))
+    with console.capture() as captured:
+        for part in parts:
+            console.print(part, soft_wrap=isinstance(part, str))
+    for line in captured.get().removesuffix("\n").split("\n"):
+        typer.echo(line.rstrip(" "), color=True)
 
 
 def for_programs(found: Any) -> None:

@@ -21,9 +21,7 @@ from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec, load_specs
 def lint(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="[FILES]...", help="default: include/models/*.yaml", show_default=False
-        ),
+        typer.Argument(metavar="FILES", help="default: include/models/*.yaml", show_default=False),
     ] = None,
     as_json: Json = False,
 ) -> int:

@@ -42,7 +42,7 @@ def show(
         for_people("nothing was in production")
         return 0
     rows = table(
-        "entry", "at (UTC)", "action", "version", "partition", "reason", "by",
+        "entry", "at (UTC)", "action", "version", "partition", "by", "reason",
         numbers=("entry", "version"),
     )  # fmt: skip
     for entry in entries:
@@ -52,8 +52,8 @@ def show(
             entry.action,
             str(entry.version),
             entry.partition,
-            entry.reason,
             entry.actor,
+            entry.reason,
         )
     for_people(rows)
     return 0

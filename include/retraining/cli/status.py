@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,7 +37,7 @@ class Unreadable(Record):
 
 def status(
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="default: all", show_default=False)
+        str | None, typer.Argument(metavar="MODEL", help="default: all", show_default=False)
     ] = None,
     as_json: Json = False,
     registry: Annotated[
@@ -98,7 +99,7 @@ def _urgency(found: Status | Unreadable) -> tuple[int, str]:
 
 def _as_table(found: Sequence[Status | Unreadable]) -> Table:
     rows = table(
-        "model", "version", "since", "well", "now / promised", "newest batch", "verdict",
+        "model", "version", "since (UTC)", "well", "now / promised", "newest batch", "verdict",
         "next step", numbers=("version",),
     )  # fmt: skip
     for one in found:
@@ -109,7 +110,7 @@ def _as_table(found: Sequence[Status | Unreadable]) -> Table:
         rows.add_row(
             one.model,
             "-" if one.version is None else str(one.version),
-            f"{one.since:%Y-%m-%d %H:%M}" if one.since else "-",
+            f"{one.since.astimezone(dt.UTC):%Y-%m-%d %H:%M}" if one.since else "-",
             WELL[one.well],
             _performance(one.performance, one.promise),
             one.newest_batch or "-",
