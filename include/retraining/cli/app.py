@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typer
+from pydantic import ValidationError
 
 from include.retraining.cli import check, ledger, quarantine, study
 from include.retraining.cli.answer import aside
@@ -71,7 +72,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(command.main(arguments, prog_name=NAME, standalone_mode=False) or 0)
     except typer.TyperException as error:
-        aside(f"error: {error.format_message()}")
+        cause = error.__cause__
+        got = f", got {cause.errors()[0]['input']!r}" if isinstance(cause, ValidationError) else ""
+        aside(f"error: {error.format_message()}{got}")
         if context := getattr(error, "ctx", None):
             aside(f"see: {context.command_path} --help")
         return 2

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import resource
 import subprocess
 import sys
@@ -54,7 +55,10 @@ def test_no_command_is_forgotten_here():
         (["ledger", "show"], "Missing argument 'MODEL'"),
         (["ledger", "show", "flights", "--at", "noon"], "must be an ISO 8601 time such as"),
         (["reproduce", "flights"], "Missing option '--version'"),
-        (["reproduce", "flights", "--version", "two"], "'two' is not a valid"),
+        (
+            ["reproduce", "flights", "--version", "two"],
+            "should be a valid integer, unable to parse string as an integer, got 'two'",
+        ),
         (["status", "flights", "--jsn"], "No such option: --jsn"),
         (["status", "flights", "churn"], "unexpected extra argument"),
         (["drift", "--current", "x"], "Missing option '--windows'"),
@@ -110,11 +114,15 @@ def test_start_takes_less_than_a_second_of_cpu_and_no_heavy_library(reigning, co
         "import sys\nfrom include.retraining.__main__ import main\n"
         "status = main(sys.argv[1:])\n"
         "heavy = {'mlflow', 'feast', 'sklearn', 'great_expectations'} & set(sys.modules)\n"
-        "raise SystemExit(status or ' '.join(heavy))"
+        "raise SystemExit(status or ' '.join(heavy) or None)"
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        [sys.executable, "-c", code, *command.split()], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", code, *command.split()],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
@@ -150,5 +158,6 @@ def test_colours_are_for_terminals_where_nobody_minds(reigning):
     shown = on_a_terminal("status")
     assert "\x1b[32myes" in shown
     assert "…" not in shown  # folded, not cut
-    assert max(len(line) for line in on_a_terminal("status", NO_COLOR="1").splitlines()) < 80
-    assert "\x1b[32m" not in on_a_terminal("status", NO_COLOR="1")
+    plain = on_a_terminal("status", NO_COLOR="1")
+    assert "\x1b[32m" not in plain
+    assert max(map(len, re.sub(r"\x1b\[\d*m", "", plain).splitlines())) <= 60

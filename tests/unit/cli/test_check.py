@@ -17,7 +17,7 @@ def test_model_files_that_are_fine(ask):
 
 
 def test_wrong_files_are_named_with_line_and_nearest_name(ask, tmp_path):
-    wrong = tmp_path / "[red]x[/red].yaml"
+    wrong = tmp_path / "[red]x.yaml"
     wrong.write_text((MODELS_DIR / "flights.yaml").read_text().replace("owner:", "ownr:"))
     said = ask("lint", wrong, MODELS_DIR / "churn.yaml")
     assert (said.status, said.out) == (1, "1 of 2 model files are fine\n")
