@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 from rich.console import Console
 from rich.text import Text
@@ -14,9 +15,10 @@ from rich.text import Text
 def work(what: str = "") -> Iterator[None]:
     """Keep third parties' warnings quiet, and show `what` with a spinner.
 
-    The spinner is on stderr, only while it lasts, and only if that is a terminal.
+    The spinner is on stderr, only while it lasts, and only if that is a terminal. What a library
+    prints goes there as well: stdout is for the answer.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), redirect_stdout(sys.stderr):
         warnings.simplefilter("ignore")  # their deprecations are not what was asked for
         if not what:
             yield
