@@ -43,8 +43,8 @@ def aside(*lines: object) -> None:
         typer.echo(str(line), err=True)
 
 
-def table(*headings: str, numbers: tuple[str, ...] = ()) -> Table:
-    """Give an empty table that is as wide as its content; long cells fold, none is cut.
+def table(*headings: str, numbers: tuple[str, ...] = (), prose: tuple[str, ...] = ()) -> Table:
+    """Give an empty table that is as wide as its content; none of it is ever cut.
 
     Parameters
     ----------
@@ -52,10 +52,15 @@ def table(*headings: str, numbers: tuple[str, ...] = ()) -> Table:
         One for each column; none for a table without a head.
     numbers : tuple of str
         The columns that hold numbers: they are aligned on the right.
+    prose : tuple of str
+        The columns that become narrow first, where a terminal is.
     """
     empty = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in headings:
         empty.add_column(
-            heading, overflow="fold", justify="right" if heading in numbers else "left"
+            heading,
+            overflow="fold",
+            no_wrap=heading not in prose,
+            justify="right" if heading in numbers else "left",
         )
     return empty

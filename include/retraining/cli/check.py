@@ -108,7 +108,7 @@ def skew(
         return 1 if report.problems else 0
     rows = table(
         "feature", "compared", "differ", "expired", "age",
-        numbers=("compared", "differ", "expired"),
+        numbers=("compared", "differ", "expired"), prose=("age",),
     )  # fmt: skip
     for one in report.features:
         age = "computed on request" if one.age_hours is None else f"{one.age_hours:,.1f} h old"

@@ -43,7 +43,7 @@ def show(
         return 0
     rows = table(
         "entry", "at (UTC)", "action", "version", "partition", "by", "reason",
-        numbers=("entry", "version"),
+        numbers=("entry", "version"), prose=("by", "reason"),
     )  # fmt: skip
     for entry in entries:
         rows.add_row(

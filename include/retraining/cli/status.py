@@ -99,8 +99,8 @@ def _urgency(found: Status | Unreadable) -> tuple[int, str]:
 
 def _as_table(found: Sequence[Status | Unreadable]) -> Table:
     rows = table(
-        "model", "version", "since (UTC)", "well", "now / promised", "newest batch", "verdict",
-        "next step", numbers=("version",),
+        "model", "version", "since", "well", "now / promised", "newest batch", "verdict",
+        "next step", numbers=("version",), prose=("well", "now / promised", "next step"),
     )  # fmt: skip
     for one in found:
         if isinstance(one, Unreadable):
@@ -110,7 +110,7 @@ def _as_table(found: Sequence[Status | Unreadable]) -> Table:
         rows.add_row(
             one.model,
             "-" if one.version is None else str(one.version),
-            f"{one.since.astimezone(dt.UTC):%Y-%m-%d %H:%M}" if one.since else "-",
+            f"{one.since.astimezone(dt.UTC):%Y-%m-%d}" if one.since else "-",
             WELL[one.well],
             _performance(one.performance, one.promise),
             one.newest_batch or "-",

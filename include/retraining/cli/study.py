@@ -82,7 +82,7 @@ def drift(
 
 def _tell(found: FilesDrift) -> None:
     """Print the columns, the one furthest beyond its threshold first."""
-    rows = table("", "column", "reason")
+    rows = table("", "column", "reason", prose=("reason",))
     rows.show_header = False
     for feature in sorted(found.features, key=lambda f: (not f.drifted, -f.excess)):
         mark = "DRIFT" if feature.drifted else "-" if feature.state == "insufficient" else "ok"

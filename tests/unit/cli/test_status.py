@@ -57,7 +57,7 @@ def test_without_a_name_all_models_are_shown(ask, reigning):
     assert head.split("  ")[0] == "model"
     assert [row.split()[0] for row in rows] == ["churn", "flights"]
     assert "Nothing is in production yet" in rows[0]
-    assert "2013-02-04 00:00  yes" in rows[1]
+    assert "2013-02-04  yes" in rows[1]
     assert "ignore   Nothing to do" in rows[1]
 
 
