@@ -8,10 +8,11 @@ from typing import Annotated, Any
 import typer
 from pydantic_core import to_json
 from rich.console import Console, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 
 Json = Annotated[bool, typer.Option("--json", help="for programs: JSON, and nothing else")]
 NO_END = 1_000_000  # columns: in a pipe nothing is wrapped or cut
+LEAST_PROSE, GAP = 8, 2  # columns of a terminal
 
 
 def for_people(*parts: RenderableType) -> None:
@@ -27,9 +28,17 @@ def for_people(*parts: RenderableType) -> None:
     )
     with console.capture() as captured:
         for part in parts:
+            if isinstance(part, Table):  # on a narrower terminal, lines go on in the next one
+                console.width = max(console.width, sum(_least(c, console) for c in part.columns))
             console.print(part, soft_wrap=isinstance(part, str))
     for line in captured.get().removesuffix("\n").split("\n"):
         typer.echo(line.rstrip(" "), color=True)
+
+
+def _least(column: Column, console: Console) -> int:
+    cells = [column.header, *column.cells]
+    whole = max(console.measure(cell).maximum for cell in cells)
+    return GAP + (whole if column.no_wrap else min(whole, LEAST_PROSE))
 
 
 def for_programs(found: Any) -> None:
@@ -55,7 +64,7 @@ def table(*headings: str, numbers: tuple[str, ...] = (), prose: tuple[str, ...] 
     prose : tuple of str
         The columns that become narrow first, where a terminal is.
     """
-    empty = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    empty = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
     for heading in headings:
         empty.add_column(
             heading,

@@ -99,7 +99,7 @@ def _urgency(found: Status | Unreadable) -> tuple[int, str]:
 
 def _as_table(found: Sequence[Status | Unreadable]) -> Table:
     rows = table(
-        "model", "version", "since", "well", "now / promised", "newest batch", "verdict",
+        "model", "version", "since", "well", "now / promised", "batch", "verdict",
         "next step", numbers=("version",), prose=("well", "now / promised", "next step"),
     )  # fmt: skip
     for one in found:

@@ -48,3 +48,16 @@ def test_json_is_valid_whatever_the_numbers(capsys, value):
     found = json.loads(out, parse_constant=pytest.fail)
     assert found[0]["value"] is found[1]["inner"]["value"] is found[1]["plain"] is None
     assert "é" in out
+
+
+@pytest.mark.parametrize("width", [1, 20, 40, 80])
+def test_terminal_however_narrow_loses_nothing(monkeypatch, capsys, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    rows = answer.table("name", "since", "why", "what", prose=("why", "what"))
+    rows.add_row("a" * 30, "2013-02-04", "p " * 20, "q" * 30)
+    answer.for_people(rows)
+    out = capsys.readouterr().out
+    assert [out.count(letter) for letter in "pq"] == [20, 30]
+    assert "a" * 30 + "  2013-02-04  " in out
