@@ -37,7 +37,8 @@ def for_people(*parts: RenderableType) -> None:
 
 def _least(column: Column, console: Console) -> int:
     cells = [column.header, *column.cells]
-    whole = max(console.measure(cell).maximum for cell in cells)
+    endless = console.options.update(width=NO_END)
+    whole = max(console.measure(cell, options=endless).maximum for cell in cells)
     return GAP + (whole if column.no_wrap else min(whole, LEAST_PROSE))
 
 
