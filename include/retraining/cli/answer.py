@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic_core import to_json
-from rich.console import Console, RenderableType
-from rich.table import Column, Table
+
+if TYPE_CHECKING:  # rich is a tenth of a second, and most answers are plain text
+    from rich.console import Console
+    from rich.table import Column, Table
 
 Json = Annotated[bool, typer.Option("--json", help="for programs: JSON, and nothing else")]
 NO_END = 1_000_000  # columns: in a pipe nothing is wrapped or cut
 LEAST_PROSE, GAP = 8, 2  # columns of a terminal
 
 
-def for_people(*parts: RenderableType) -> None:
+def for_people(*parts: str | Table) -> None:
     """Print text and tables: in colours on a terminal, plain and uncut anywhere else.
 
     No text is taken for markup, whatever data it comes from.
     """
+    for part in parts:
+        if isinstance(part, str):
+            typer.echo(part)
+        else:
+            _print(part)
+
+
+def _print(rows: Table) -> None:
+    from rich.console import Console
+
     console = Console(
         markup=False,
         emoji=False,
         highlight=False,
         width=None if sys.stdout.isatty() else NO_END,
     )
+    # on a narrower terminal, lines go on in the next one
+    console.width = max(console.width, sum(_least(column, console) for column in rows.columns))
     with console.capture() as captured:
-        for part in parts:
-            if isinstance(part, Table):  # on a narrower terminal, lines go on in the next one
-                console.width = max(console.width, sum(_least(c, console) for c in part.columns))
-            console.print(part, soft_wrap=isinstance(part, str))
+        console.print(rows)
     for line in captured.get().removesuffix("\n").split("\n"):
         typer.echo(line.rstrip(" "), color=True)
 
@@ -65,6 +76,8 @@ def table(*headings: str, numbers: tuple[str, ...] = (), prose: tuple[str, ...] 
     prose : tuple of str
         The columns that become narrow first, where a terminal is.
     """
+    from rich.table import Table
+
     empty = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
     for heading in headings:
         empty.add_column(

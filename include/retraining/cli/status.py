@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from include.retraining.cli.answer import Json, aside, for_people, for_programs, table
 from include.retraining.cli.subject import model_named, state_there_is
@@ -18,13 +16,15 @@ from include.retraining.records import Performance, Record
 from include.retraining.spec import MODELS_DIR, ModelSpec, load_specs
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from include.retraining.settings import Settings
     from include.retraining.telling.status import Status
 
-WELL = {
-    True: Text("yes", "green"),
-    False: Text("no", "bold red"),
-    None: Text("not judged yet", "yellow"),
+WELL = {  # its word and its style
+    True: ("yes", "green"),
+    False: ("no", "bold red"),
+    None: ("not judged yet", "yellow"),
 }
 
 
@@ -98,6 +98,8 @@ def _urgency(found: Status | Unreadable) -> tuple[int, str]:
 
 
 def _as_table(found: Sequence[Status | Unreadable]) -> Table:
+    from rich.text import Text
+
     rows = table(
         "model", "version", "since", "well", "now / promised", "batch", "verdict",
         "next step", numbers=("version",), prose=("well", "now / promised", "next step"),
@@ -111,7 +113,7 @@ def _as_table(found: Sequence[Status | Unreadable]) -> Table:
             one.model,
             "-" if one.version is None else str(one.version),
             f"{one.since.astimezone(dt.UTC):%Y-%m-%d}" if one.since else "-",
-            WELL[one.well],
+            Text(*WELL[one.well]),
             _performance(one.performance, one.promise),
             one.newest_batch or "-",
             one.verdict.outcome if one.verdict else "-",

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
-from rich.text import Text
 
 from include.retraining.cli.answer import Json, aside, for_people, for_programs, table
 from include.retraining.cli.subject import Model, model_named, state_there_is
@@ -82,6 +81,8 @@ def drift(
 
 def _tell(found: FilesDrift) -> None:
     """Print the columns, the one furthest beyond its threshold first."""
+    from rich.text import Text
+
     rows = table("", "column", "reason", prose=("reason",))
     rows.show_header = False
     for feature in sorted(found.features, key=lambda f: (not f.drifted, -f.excess)):

@@ -7,9 +7,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
-from rich.console import Console
-from rich.text import Text
-
 
 @contextmanager
 def work(what: str = "") -> Iterator[None]:
@@ -23,5 +20,8 @@ def work(what: str = "") -> Iterator[None]:
         if not what:
             yield
             return
+        from rich.console import Console
+        from rich.text import Text
+
         with Console(stderr=True).status(Text(what)):
             yield
