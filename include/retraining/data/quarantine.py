@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from pydantic import Field
+
 from include.retraining import shelf
 from include.retraining.data.delivery import kept
 from include.retraining.data.publication import quarantined_rows
 from include.retraining.data.reading import check_mapping
 from include.retraining.data.validation import BROKEN, SUITES, validate_delivery
 from include.retraining.errors import NotPublished
-from include.retraining.records import BatchRef, DeliveryMapping, ValidationReport
+from include.retraining.records import BatchRef, DeliveryMapping, Record, ValidationReport
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
 
@@ -63,11 +65,47 @@ def newest_report(spec: ModelSpec, storage: Storage, batch: BatchRef) -> Validat
     return report
 
 
-def describe(spec: ModelSpec, storage: Storage, batch: BatchRef) -> str:
-    """Say in text what of a batch is in quarantine, and why."""
+class QuarantinedFile(Record):
+    """The bad rows of one input: where they are, and how many broke what, most first."""
+
+    name: str
+    where: str
+    rows: int
+    broken: dict[str, int]
+
+
+class Quarantined(Record):
+    """What of a batch is in quarantine, beside the report that says why."""
+
+    report: ValidationReport
+    files: tuple[QuarantinedFile, ...]
+    kept_in: str | None = Field(description="a refused delivery as it landed")
+
+
+def look(spec: ModelSpec, storage: Storage, batch: BatchRef) -> Quarantined:
+    """Find what of a batch is in quarantine, and why; raises NotPublished."""
     report = newest_report(spec, storage, batch)
+    files = []
+    for name in report.quarantined_files if report.quarantine_key is not None else ():
+        where, broken = _broken(spec, storage, report, name)
+        found = Counter(reason for reasons in broken for reason in reasons)
+        files.append(
+            QuarantinedFile(
+                name=name, where=where, rows=len(broken), broken=dict(found.most_common())
+            )
+        )
+    kept_in = None
+    if report.quarantine_key is not None and report.status == "refused":
+        kept_in = storage.url_of(report.quarantine_key)
+    return Quarantined(report=report, files=tuple(files), kept_in=kept_in)
+
+
+def render(found: Quarantined) -> str:
+    """Say it in text."""
+    report = found.report
     counts = f"{report.rows_good:,} good + {report.rows_quarantined:,} quarantined"
-    lines = [f"{spec.model} {batch.partition}: {report.status}, {report.rows_in:,} rows = {counts}"]
+    name = f"{report.batch.model} {report.batch.partition}"
+    lines = [f"{name}: {report.status}, {report.rows_in:,} rows = {counts}"]
     if report.mapping is not None:
         lines.append(f"read with a mapping by {report.mapping.actor}: {report.mapping.reason}")
     lines += [
@@ -76,13 +114,11 @@ def describe(spec: ModelSpec, storage: Storage, batch: BatchRef) -> str:
     ]
     if report.quarantine_key is None:
         return "\n".join([*lines, "nothing is in quarantine"])
-    for name in report.quarantined_files:
-        where, broken = _broken(spec, storage, report, name)
-        lines.append(f"{len(broken):,} rows of {name}: {where}")
-        found = Counter(reason for reasons in broken for reason in reasons)
-        lines += [f"  {count:,} broke {reason}" for reason, count in found.most_common()]
-    if report.status == "refused":
-        lines.append(f"kept in {storage.url_of(report.quarantine_key)}")
+    for file in found.files:
+        lines.append(f"{file.rows:,} rows of {file.name}: {file.where}")
+        lines += [f"  {count:,} broke {reason}" for reason, count in file.broken.items()]
+    if found.kept_in is not None:
+        lines.append(f"kept in {found.kept_in}")
     return "\n".join(lines)
 
 

@@ -76,16 +76,6 @@ def compare_files(
     )
 
 
-def as_table(found: FilesDrift) -> str:
-    """Give the result for people, the columns furthest beyond their threshold first."""
-    width = max((len(feature.name) for feature in found.features), default=6)
-    lines = [f"{found.verdict} ({found.state}): {found.reason}", ""]
-    for feature in sorted(found.features, key=lambda f: (not f.drifted, -f.excess)):
-        mark = "DRIFT" if feature.drifted else "-" if feature.state == "insufficient" else "ok"
-        lines.append(f"{mark:5s}  {feature.name:{width}s}  {feature.reason}")
-    return "\n".join(lines)
-
-
 def _judge(
     policy: Drift, features: Sequence[FeatureDrift]
 ) -> tuple[Literal["ignore", "watch", "retrain", "insufficient"], str]:

@@ -35,17 +35,18 @@ def as_table(past: Past, outcomes: Sequence[Outcome], *, starts: int = 1) -> str
     if averaged:
         title += f"; means of {starts} beginnings, each a window later than the last"
     regained = "regained ± sd" if averaged else "regained"
+    width = max([34, *(len(outcome.policy) for outcome in outcomes)])
     head = ("policy", "retrains", "promoted", "mean", regained, "regret")
     lines = [
         title,
         "",
-        "{:34s} {:>8s}  {:>8s}  {:>6s}  {:>8s}  {:>7s}".format(*head),
+        "{:{w}s} {:>8s}  {:>8s}  {:>6s}  {:>8s}  {:>7s}".format(*head, w=width),
     ]
     for outcome in outcomes:
         if outcome.policy.startswith("clairvoyant") and outcome.retrains not in {5, 10}:
             continue
         lines.append(
-            f"{outcome.policy:34.34s} {round(outcome.retrains, 1):8g}  "
+            f"{outcome.policy:{width}s} {round(outcome.retrains, 1):8g}  "
             f"{round(outcome.promotions, 1):8g}  {outcome.metric:6.4f}  {outcome.regained:8.0%}"
             f"{f' ± {outcome.spread:3.0%}' if averaged else ''}  {outcome.regret:7.4f}"
         )

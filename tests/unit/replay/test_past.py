@@ -190,14 +190,15 @@ def test_unknown_setting_to_try_is_refused(past, change):
 
 
 def test_the_command_shows_a_table_and_keeps_a_picture(shared, tmp_path, monkeypatch, capsys):
-    from include.retraining import __main__ as command_line
+    from include.retraining.__main__ import main
+    from include.retraining.cli import study
 
     monkeypatch.setenv("RETRAINING_HOME", str(shared.home))
     features = {"numeric": ("minute_of_day", "distance", "temp")}
     spec = pipeline.small_spec(features=features, drift={"expected": ()})
-    monkeypatch.setattr(command_line, "_spec", lambda _: spec)
+    monkeypatch.setattr(study, "model_named", lambda _: spec)
     picture = tmp_path / "new" / "replay.png"
-    assert command_line.main(["replay", "flights", "--picture", str(picture)]) == 0
+    assert main(["replay", "flights", "--picture", str(picture)]) == 0
     out = capsys.readouterr()
     assert "flights: 2 windows after the first model (2013-01-14)" in out.out
     assert "ours: the model file" in out.out

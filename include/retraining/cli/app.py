@@ -1,0 +1,83 @@
+"""The commands, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import typer
+from pydantic import ValidationError
+
+from include.retraining.cli import check, ledger, quarantine, study
+from include.retraining.cli.answer import aside
+from include.retraining.cli.several_values import SeveralValues
+from include.retraining.cli.status import status
+from include.retraining.errors import RetrainingError, Unavailable
+
+NAME = "python -m include.retraining"
+LOOK, DECIDE, CHECK, STUDY = "Look", "Decide", "Check", "Study"
+
+app = typer.Typer(
+    name=NAME,
+    help="Drift-triggered retraining from a shell: check model files, and see how models are "
+    "doing.\n\n"
+    "Without settings it looks at the embedded state of `make demo` and `make up`; RETRAINING_* "
+    "variables point it elsewhere (docs/production.md).\n\n"
+    "Exit status: 0 fine, 1 a finding, 2 wrong use or settings.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+ledgers = typer.Typer(help="What was in production when, and why.")
+quarantines = typer.Typer(help="What was quarantined; bring it back.")
+
+
+def _example(*lines: str) -> str:
+    return "\n\n".join(f"{NAME} {line}" for line in lines)
+
+
+app.command(rich_help_panel=LOOK, epilog=_example("status", "status flights --json"))(status)
+app.add_typer(ledgers, name="ledger", rich_help_panel=LOOK)
+ledgers.command(epilog=_example("ledger show flights --at 2013-02-04T12:00"))(ledger.show)
+ledgers.command()(ledger.verify)
+ledgers.command("audit-pack", epilog=_example("ledger audit-pack flights --version 2 -o v2.zip"))(
+    ledger.audit_pack
+)
+app.add_typer(quarantines, name="quarantine", rich_help_panel=LOOK)
+quarantines.command(epilog=_example("quarantine show flights 2013-01-14"))(quarantine.show)
+quarantines.command(
+    epilog=_example(
+        'quarantine replay flights 2013-01-14 --reason "the suite knew no BOS"',
+        "quarantine replay flights 2013-01-14 --rename dist=distance --replace origin:Newark=EWR",
+    )
+)(quarantine.replay)
+app.command(
+    rich_help_panel=DECIDE, epilog=_example('rollback flights --reason "late alerts"')
+)(ledger.rollback)  # fmt: skip
+app.command(rich_help_panel=CHECK)(check.lint)
+app.command(rich_help_panel=CHECK, epilog=_example("schema > model.schema.json"))(check.schema)
+app.command(rich_help_panel=CHECK)(check.skew)
+app.command(rich_help_panel=CHECK, epilog=_example("reproduce flights --version 1"))(
+    check.reproduce
+)
+app.command(
+    cls=SeveralValues, rich_help_panel=STUDY,
+    epilog=_example("drift --windows week1.parquet week2.parquet --current week9.parquet"),
+)(study.drift)  # fmt: skip
+app.command(
+    rich_help_panel=STUDY,
+    epilog=_example("replay flights --try retrain.growth=0.3 --try drift.min_distance=0.1"),
+)(study.replay)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; give its exit status: 0 fine, 1 a finding, 2 wrong use or settings."""
+    command = typer.main.get_command(app)
+    try:
+        return int(command.main(arguments, prog_name=NAME, standalone_mode=False) or 0)
+    except typer.TyperException as error:
+        cause = error.__cause__
+        got = f", got {cause.errors()[0]['input']!r}" if isinstance(cause, ValidationError) else ""
+        aside(f"error: {error.format_message()}{got}")
+        if context := getattr(error, "ctx", None):
+            aside(f"see: {context.command_path} --help")
+        return 2
+    except (RetrainingError, Unavailable) as error:
+        aside(f"error: {error}")
+        return 2

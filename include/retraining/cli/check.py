@@ -1,0 +1,139 @@
+"""Is all as it should be: model files, online features, a version trained again."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from include.retraining.cli.answer import Json, aside, for_people, for_programs, table
+from include.retraining.cli.settings_table import settings_table
+from include.retraining.cli.subject import Model, Version, model_named, moment, state_there_is
+from include.retraining.cli.work import work
+from include.retraining.errors import RetrainingError, SpecError
+from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec, load_specs
+
+
+def lint(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILES", help="default: include/models/*.yaml", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Check all model files, or those given.
+
+    The exit status is 1 if one is wrong.
+    """
+    errors: list[SpecError] = []
+    if files:
+        for file in files:
+            try:
+                load_spec(file)
+            except SpecError as error:
+                errors.append(error)
+        count = len(files)
+    else:
+        specs, found = load_specs()
+        errors, count = list(found), len(specs) + len(found)
+    if as_json:
+        for_programs(
+            {
+                "files": count,
+                "fine": count - len(errors),
+                "findings": [
+                    {"path": error.path, "line": error.line or None, "message": str(error)}
+                    for error in errors
+                ],
+            }
+        )
+    else:
+        aside(*errors)
+    if count == 0:
+        aside(f"no model files in {MODELS_DIR}")
+        return 1
+    if not as_json:
+        for_people(f"{count - len(errors)} of {count} model files are fine")
+    return 1 if errors else 0
+
+
+def schema(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="a table for people instead")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="as it is without")] = False,
+) -> int:
+    """Print the JSON schema of a model file, for editors."""
+    if markdown and as_json:
+        raise RetrainingError("--markdown and --json: give one of them, got both")
+    typer.echo(
+        settings_table() if markdown else json.dumps(ModelSpec.model_json_schema(), indent=2)
+    )
+    return 0
+
+
+def skew(
+    model: Model,
+    *,
+    at: Annotated[
+        dt.datetime | None,
+        typer.Option(
+            parser=moment, metavar="TIME", show_default=False,
+            help="ISO 8601, UTC unless it says otherwise; default: the end of the newest batch",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> int:  # fmt: skip
+    """Are online features those of training, and how old are they?
+
+    They are compared for the keys of the newest batch; the exit status is 1 if something is wrong.
+    """
+    spec, settings = model_named(model), state_there_is()
+    with work(f"asking the online store of {spec.model}"):
+        from include.retraining.data.publication import published_partitions
+        from include.retraining.features.skew import check_skew
+        from include.retraining.storage import Storage
+
+        batches = published_partitions(spec, Storage.of(settings))
+        if not batches:
+            raise RetrainingError(f"{spec.model} has no published batch; run {spec.model}__ingest")
+        report = check_skew(spec, settings, batches[-1], at=at)
+    if as_json:
+        problems = {"problems": report.problems}
+        for_programs({"model": spec.model} | report.model_dump(mode="json") | problems)
+        return 1 if report.problems else 0
+    rows = table(
+        "feature", "compared", "differ", "expired", "age",
+        numbers=("compared", "differ", "expired"), prose=("age",),
+    )  # fmt: skip
+    for one in report.features:
+        age = "computed on request" if one.age_hours is None else f"{one.age_hours:,.1f} h old"
+        limit = f", ttl {one.ttl_hours:,.1f} h" if one.ttl_hours is not None else ""
+        counts = (f"{count:,}" for count in (one.compared, one.differing, one.expired))
+        rows.add_row(one.name, *counts, f"{age}{limit}")
+    for_people(
+        f"{spec.model}, {report.keys:,} keys of {report.batch.partition}, as of {report.at}",
+        rows,
+        "\n".join(report.problems) or "online is as offline, and young enough",
+    )
+    return 1 if report.problems else 0
+
+
+def reproduce(model: Model, *, version: Version, as_json: Json = False) -> int:
+    """Train a version again; 0: it comes out the same, 1: it does not."""
+    spec, settings = model_named(model), state_there_is()
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("include.retraining.learning.estimator").setLevel(logging.INFO)
+    with work():
+        from include.retraining.retrain import reproduction
+
+        found = reproduction.reproduce(spec, settings, version, tell=aside)
+    if as_json:
+        for_programs(found.model_dump(mode="json") | {"equal": found.equal})
+    else:
+        for_people(reproduction.render(found))
+    return 0 if found.equal else 1
