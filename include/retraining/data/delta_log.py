@@ -94,13 +94,12 @@ _ACTIONS = {
 }
 
 
-_FILES = pa.schema([item for item in _ACTIONS["add"] if item.name != "dataChange"])
+# what a state keeps of them; the values of its partition columns are in a file's path
+_FILES = pa.schema(
+    [_ACTIONS["add"].field(name) for name in ("path", "size", "modificationTime", "stats")]
+)
 _TOMBSTONES = pa.schema(
-    [
-        item
-        for item in _ACTIONS["remove"]
-        if item.name in {"path", "deletionTimestamp", "partitionValues", "size"}
-    ]
+    [_ACTIONS["remove"].field(name) for name in ("path", "deletionTimestamp", "size")]
 )
 
 
@@ -108,7 +107,6 @@ class File(NamedTuple):
     """A data file that is in force; moments are milliseconds since 1970."""
 
     path: str  # below the table
-    values: tuple[tuple[str, str], ...]  # of the partition columns
     size: int
     modified: int
     stats: str
@@ -117,7 +115,7 @@ class File(NamedTuple):
         """Give what a commit says when it puts the file in force."""
         return {
             "path": self.path,
-            "partitionValues": dict(self.values),
+            "partitionValues": dict(_values_in(self.path)),
             "size": self.size,
             "modificationTime": self.modified,
             "dataChange": True,
@@ -131,7 +129,7 @@ class File(NamedTuple):
             "deletionTimestamp": moment,
             "dataChange": True,
             "extendedFileMetadata": True,
-            "partitionValues": dict(self.values),
+            "partitionValues": dict(_values_in(self.path)),
             "size": self.size,
         }
 
@@ -146,10 +144,9 @@ class State:
     protocol, metadata : mapping
         As the actions ``protocol`` and ``metaData`` have them.
     files : Table
-        What is in force: ``path``, ``partitionValues``, ``size``, ``modificationTime``, ``stats``.
+        What is in force: ``path``, ``size``, ``modificationTime``, ``stats``.
     tombstones : Table
-        What is not in force any more: ``path``, ``deletionTimestamp``, ``partitionValues``,
-        ``size``.
+        What is not in force any more: ``path``, ``deletionTimestamp``, ``size``.
     transactions : mapping of str to int
         The last version that each application has told.
     """
@@ -165,10 +162,9 @@ class State:
         """Give the files in force whose paths begin with a text."""
         found = self.files.filter(pc.starts_with(self.files["path"], folder))
         return [
-            File(one["path"], tuple(one["partitionValues"]), one["size"], one["modificationTime"],
-                 one["stats"] or "")
+            File(one["path"], one["size"], one["modificationTime"], one["stats"] or "")
             for one in found.to_pylist()
-        ]  # fmt: skip
+        ]
 
 
 class Log:
@@ -412,8 +408,17 @@ class Log:
         """Give the state that a checkpoint holds."""
         try:
             # threads of Arrow would not survive a fork
-            table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
-            return _from_checkpoint(version, table)
+            file = pq.ParquetFile(pa.BufferReader(content))
+            # maps take as long to read as all the rest, and are not needed
+            names = [
+                f"{item.name}.{inner.name}"
+                for item in file.schema_arrow
+                if item.name in {"add", "remove"}
+                for inner in item.type
+                if inner.name != "partitionValues"
+            ]
+            names += [one for one in file.schema_arrow.names if one not in {"add", "remove"}]
+            return _from_checkpoint(version, file.read(names, use_threads=False))
         except _Foreign as error:
             raise self._foreign(version, str(error)) from error
         except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
@@ -495,8 +500,10 @@ def checkpoint_of(state: State, *, now: int) -> bytes:
         "protocol": pa.array([state.protocol], _ACTIONS["protocol"]),
         "metaData": pa.array([_with_pairs(state.metadata)], _ACTIONS["metaData"]),
         "txn": _structs("txn", pa.table({"appId": names, "version": versions})),
-        "remove": _structs("remove", kept, dataChange=True, extendedFileMetadata=True),
-        "add": _structs("add", state.files, dataChange=True),
+        "remove": _structs(
+            "remove", _with_values(kept), dataChange=True, extendedFileMetadata=True
+        ),
+        "add": _structs("add", _with_values(state.files), dataChange=True),
     }
     count = sum(map(len, rows.values()))
     columns, before = {}, 0
@@ -520,6 +527,20 @@ def _structs(name: str, rows: pa.Table, **same: bool) -> pa.StructArray:
         else:
             columns.append(pa.repeat(pa.scalar(same.get(item.name), item.type), rows.num_rows))
     return pa.StructArray.from_arrays(columns, fields=list(_ACTIONS[name]))
+
+
+def _with_values(files: pa.Table) -> pa.Table:
+    values = pa.array([_values_in(path) for path in files["path"].to_pylist()], _TEXTS)
+    return files.append_column("partitionValues", values)
+
+
+def _values_in(path: str) -> list[tuple[str, str]]:
+    """Give the values of the partition columns of a file.
+
+    >>> _values_in("day=2024-01-01/shop=a/1.parquet")
+    [('day', '2024-01-01'), ('shop', 'a')]
+    """
+    return [(name, value) for name, _, value in (s.partition("=") for s in path.split("/")[:-1])]
 
 
 def _with_pairs(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -613,15 +634,7 @@ def _without(files: pa.Table, gone: Sequence[Mapping[str, Any]]) -> pa.Table:
 def _with(files: pa.Table, come: Sequence[Mapping[str, Any]]) -> pa.Table:
     if not come:
         return files
-    columns = {
-        item.name: [
-            tuple((one.get(item.name) or {}).items())
-            if pa.types.is_map(item.type)
-            else one.get(item.name)
-            for one in come
-        ]
-        for item in files.schema
-    }
+    columns = {name: [one.get(name) for one in come] for name in files.column_names}
     return pa.concat_tables([files, pa.table(columns, schema=files.schema)]).combine_chunks()
 
 

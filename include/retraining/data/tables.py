@@ -572,7 +572,7 @@ class Table:
             actions = [
                 _commit_info(state, about, now),
                 *self._definition(state, file.merged(newest.schema), now),
-                {"add": file.action(partition, now).action()},
+                {"add": file.action(now).action()},
                 *({"remove": one.removal(now)} for one in removed),
                 {"txn": {"appId": partition, "version": order}},
             ]
@@ -741,7 +741,7 @@ class _DataFile:
             else:
                 self.table.storage.filesystem.rm_file(path)
 
-    def action(self, partition: str, now: int) -> File:
+    def action(self, now: int) -> File:
         """Give what the log says of the file; `now` is in milliseconds since 1970."""
         moments = {
             name: (_iso(low, aware), _iso(high, aware))
@@ -757,7 +757,6 @@ class _DataFile:
         }
         return File(
             self.path,
-            ((PARTITION, partition), (DELIVERY, _delivery(self.name))),
             self.size,
             now,
             # delta-rs does not find a name that is written in escapes

@@ -294,12 +294,13 @@ def trainable_rows(
     if since is not None:
         start = max(since - maturity, start) if start else since - maturity
     rows, label = rows_in_force(spec, storage), spec.label.column
+    length = spec.partitions.length
     whole: list[str] = []
     ends: list[str] = []
     for name, opens in names_of(
-        spec, rows, since=start and start - spec.partitions.length, until=min(end, batch.end)
+        spec, rows, since=start and start - length, until=min(end, batch.end)
     ):
-        closes = opens + spec.partitions.length
+        closes = opens + length
         if start and closes <= start:
             continue
         is_whole = closes <= end and (start is None or opens >= start)
