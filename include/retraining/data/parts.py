@@ -91,14 +91,13 @@ class Parts(Mapping[str, Part]):
         if foreign := files["path"].filter(pc.invert(pc.fill_null(ours, False))).to_pylist():
             raise ForeignFile(foreign[0])
         self._schema, self._folder = schema, folder
-        self._paths: list[str] = files["path"].to_pylist()
-        self._sizes, self._stats = files["size"], files["stats"]
-        start = len(PARTITION) + 1
-        names = [(path[start : path.index("/")], n) for n, path in enumerate(self._paths)]
-        self._numbers = dict(sorted(names))
+        folders = pc.list_element(pc.split_pattern(files["path"], "/", max_splits=1), 0)
+        names = pc.utf8_slice_codeunits(folders, len(PARTITION) + 1).to_pylist()
+        self._paths, self._sizes, self._stats = files["path"], files["size"], files["stats"]
+        self._numbers = dict(sorted(zip(names, range(len(names)), strict=True)))
         if len(self._numbers) < len(names):
-            twice = next(n for name, n in names if self._numbers[name] != n)
-            raise ForeignFile(self._paths[twice])
+            twice = next(n for n, name in enumerate(names) if self._numbers[name] != n)
+            raise ForeignFile(self._paths[twice].as_py())
         self._names = list(self._numbers)
         self._made: dict[str, Part] = {}
 
@@ -106,7 +105,7 @@ class Parts(Mapping[str, Part]):
         found = self._made.get(partition)
         if found is None:
             number = self._numbers[partition]
-            path, stats = self._paths[number], self._stats[number].as_py()
+            path, stats = self._paths[number].as_py(), self._stats[number].as_py()
             told = _FILE.fullmatch(path)
             assert told is not None
             found = self._made[partition] = Part(
@@ -138,7 +137,9 @@ class Parts(Mapping[str, Part]):
     @property
     def most(self) -> int:
         """How many parts there were when the newest file was written, by the files' own names."""
-        return max((int(path.rsplit("-", 2)[1]) for path in self._paths), default=0)
+        ends = pc.split_pattern(self._paths, "-", max_splits=2, reverse=True)
+        found: int | None = pc.max(pc.list_element(ends, 1).cast(pa.int64())).as_py()
+        return found or 0
 
     def values_of(self, column: str, partitions: Iterable[str]) -> int:
         """Count the rows that have a value of a column, in some partitions."""
@@ -202,22 +203,14 @@ def _said(stats: Sequence[str], section: str, column: str) -> list[str | None]:
     >>> [_said([stats], "minValues", name) for name in "ab"]
     [['2024-01-01'], [None]]
     """
-    found: list[str | None] = []
-    opening, key = f'"{section}": {{', f"{json.dumps(column, ensure_ascii=False)}: "
+    name = json.dumps(column, ensure_ascii=False)
+    pattern = rf'"{section}": ?\{{(?:[^}}]*[, ])??{re.escape(name)}: ?(?:"([^"]*)"|(\d+))'
+    search, found = re.compile(pattern).search, []
     for one in stats:
-        start = one.find(opening)
-        if start < 0 or one.count("}") > 4:  # another program's, or braces in names
+        if one.count("}") > 4:  # another program's, or a column is called so
             told = json.loads(one).get(section, {}).get(column)
             found.append(None if told is None else str(told))
-            continue
-        start += len(opening)
-        at = one.find(key, start)
-        while at >= 0 and one[at - 1] not in "{ ":  # a longer name, which has a quote in it
-            at = one.find(key, at + 1)
-        end = one.find("}", start)
-        if not 0 <= at < end:
-            found.append(None)
-            continue
-        comma = one.find(",", at + len(key), end)
-        found.append(one[at + len(key) : end if comma < 0 else comma].strip('"'))
+        else:
+            at = search(one)
+            found.append((at[1] or at[2]) if at else None)
     return found
