@@ -561,8 +561,7 @@ def _from_checkpoint(version: int, table: pa.Table) -> State:
             raise _Foreign(f"an action {name!r}")
     told = {}
     for name in _ACTIONS:
-        column = table[name].combine_chunks()
-        told[name] = column.filter(column.is_valid())
+        told[name] = _valid(table[name].combine_chunks())
     add, remove, txn = told["add"], told["remove"], told["txn"]
     if "deletionVector" in add.type.names:
         vectors = _column(add, "deletionVector")
@@ -580,6 +579,14 @@ def _from_checkpoint(version: int, table: pa.Table) -> State:
         tombstones=_table(remove, _TOMBSTONES),
         transactions=dict(zip(names, versions, strict=True)),
     )
+
+
+def _valid(column: pa.StructArray) -> pa.StructArray:
+    """Give the rows that have a value; writers put those of one kind side by side."""
+    count = len(column) - column.null_count
+    first = pc.index(column.is_valid(), True).as_py()
+    together = column.slice(first, count) if count else column.slice(0, 0)
+    return column.filter(column.is_valid()) if together.null_count else together
 
 
 def _column(some: pa.StructArray, name: str) -> pa.Array:

@@ -80,16 +80,10 @@ class Parts(Mapping[str, Part]):
     Raises
     ------
     ForeignFile
-        A file is not ours, or two are of one partition.
+        Two files are of one partition.
     """
 
     def __init__(self, files: pa.Table, schema: pa.Schema, folder: str) -> None:
-        ours = pc.and_(
-            pc.match_substring_regex(files["path"], _FILE.pattern),
-            pc.match_substring_regex(files["stats"], _STATS),
-        )
-        if foreign := files["path"].filter(pc.invert(pc.fill_null(ours, False))).to_pylist():
-            raise ForeignFile(foreign[0])
         self._schema, self._folder = schema, folder
         folders = pc.list_element(pc.split_pattern(files["path"], "/", max_splits=1), 0)
         names = pc.utf8_slice_codeunits(folders, len(PARTITION) + 1).to_pylist()
@@ -179,6 +173,16 @@ class Parts(Mapping[str, Part]):
         numbers = [self._numbers[name] for name in partitions]
         found: list[str] = self._stats.take(pa.array(numbers, pa.int64())).to_pylist()
         return found
+
+
+def refuse_foreign(files: pa.Table) -> None:
+    """Raise ForeignFile if there is a file that this package has not written."""
+    ours = pc.and_(
+        pc.match_substring_regex(files["path"], _FILE.pattern),
+        pc.match_substring_regex(files["stats"], _STATS),
+    )
+    if foreign := files["path"].filter(pc.invert(pc.fill_null(ours, False))).to_pylist():
+        raise ForeignFile(foreign[0])
 
 
 def counted(schema: pa.Schema) -> list[str]:

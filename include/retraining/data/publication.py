@@ -9,7 +9,9 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 
 from include.retraining import shelf
@@ -218,17 +220,18 @@ def names_of(
     oldest = next((one for name in rows.parts for one in _batches(spec, [name])), None)
     if oldest is None:
         return []
-    length, found = spec.partitions.length, []
-    start = oldest.start
+    length, start = spec.partitions.length, oldest.start
     if since and since > start:
         start += -((start - since) // length) * length
     until = min(until, spec.partitions.last + length) if spec.partitions.last else until
-    while start < until:
-        name = spec.partition_key(start)
-        if name in rows.parts:
-            found.append((name, start))
-        start += length
-    return found
+    count = max(-((start - until) // length), 0)
+    first = np.datetime64(start.replace(tzinfo=None), "us")
+    starts = first + np.arange(count) * np.timedelta64(length)
+    unit: Literal["h", "D"] = "h" if spec.partitions.every == "hour" else "D"
+    names = np.datetime_as_string(starts, unit=unit).tolist()
+    return [
+        (name, start + number * length) for number, name in enumerate(names) if name in rows.parts
+    ]
 
 
 def _batches(spec: ModelSpec, names: Sequence[str]) -> list[BatchRef]:

@@ -48,6 +48,7 @@ from include.retraining.data.parts import (
     Part,
     Parts,
     counted,
+    refuse_foreign,
 )
 from include.retraining.errors import (
     DataError,
@@ -424,7 +425,7 @@ class Table:
                 ]
                 after = self._log.commit(known.state, actions)
                 if after is not None:
-                    return self._keep(after)
+                    return self._keep(after, ours=True)
 
     def vacuum(
         self, *, keep_versions: Collection[int], older_than: timedelta, dry_run: bool = False
@@ -577,7 +578,7 @@ class Table:
                 {"txn": {"appId": partition, "version": order}},
             ]
             after = self._log.commit(state, actions)
-            return None if after is None else self._keep(after)
+            return None if after is None else self._keep(after, ours=True)
 
     def _definition(self, state: State, schema: pa.Schema, now: int) -> Iterator[dict[str, Any]]:
         """Give the actions that tell what the table is, where they are new."""
@@ -621,18 +622,18 @@ class Table:
             known = _opened.get(self._cache_key())
         return known.snapshot if known else self.snapshot()
 
-    def _keep(self, state: State) -> Snapshot:
+    def _keep(self, state: State, *, ours: bool = False) -> Snapshot:
         """Keep the newest state for what this process asks next; the caller holds the lock."""
         known = _opened.get(self._cache_key())
         if known is not None and known.state is state:
             return known.snapshot
-        snapshot = self._snapshot_of(state)
+        snapshot = self._snapshot_of(state, ours=ours)
         if state.version >= 0:
             _opened[self._cache_key()] = _Opened(state, snapshot)
         return snapshot
 
-    def _snapshot_of(self, state: State) -> Snapshot:
-        """Give what a state means.
+    def _snapshot_of(self, state: State, *, ours: bool = False) -> Snapshot:
+        """Give what a state means; `ours` if all that is new in it was written here.
 
         Raises
         ------
@@ -643,6 +644,8 @@ class Table:
             return self._empty()
         schema = _schema_of(state.metadata["schemaString"], self.url)
         try:
+            if not ours:
+                refuse_foreign(state.files)
             parts = Parts(state.files, schema, self._path)
         except ForeignFile as error:
             raise DataError(
