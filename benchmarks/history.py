@@ -160,7 +160,10 @@ class World:
             lambda: keep(
                 "verdict",
                 measuring.judge_batch(
-                    spec, settings, found["drift"], hold=incident.hold_reason(spec, storage, batch)
+                    spec,
+                    settings,
+                    found["drift"],
+                    hold=lambda: incident.hold_reason(spec, storage, batch),
                 ),
             ),
         )

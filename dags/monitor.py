@@ -16,6 +16,8 @@ failed task. The same content keeps the verdict it got; `measure anew` in the fo
 
 from __future__ import annotations
 
+from functools import partial
+
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.providers.standard.operators.python import BranchPythonOperator
 from airflow.sdk import DAG, Asset, PartitionedAssetTimetable
@@ -57,7 +59,7 @@ def judge_batch(run: Run, report: DriftReport) -> Verdict:
     from include.retraining.monitor.measuring import judge_batch
     from include.retraining.retrain.incident import hold_reason
 
-    hold = hold_reason(run.spec, run.storage, report.batch)
+    hold = partial(hold_reason, run.spec, run.storage, report.batch)
     return judge_batch(run.spec, run.settings, report, hold=hold, anew=run.params["measure_anew"])
 
 

@@ -73,13 +73,12 @@ def landed(spec: ModelSpec, storage: Storage, partition: str) -> Delivery:
     DataError
         An input has no file, or is not complete.
     """
-    for key in awaited_keys(spec, partition):
+    paths = input_paths(spec, partition)
+    for key in set(awaited_keys(spec, partition)) - set(paths.values()):  # those are read anyway
         if not storage.exists(key):
-            raise DataError(
-                f"no file at {storage.url_of(key)}; deliver it there, then clear this task"
-            )
+            raise _not_there(storage, key)
     files = {}
-    for name, path in input_paths(spec, partition).items():
+    for name, path in paths.items():
         keys = [path]
         if "*" in path:
             below = storage.list(posixpath.dirname(path))
@@ -92,10 +91,17 @@ def landed(spec: ModelSpec, storage: Storage, partition: str) -> Delivery:
                 raise DataError(
                     f"no file at {storage.url_of(path)}; deliver one, and clear this task"
                 )
-        files[name] = {posixpath.basename(key): storage.read(key) for key in keys}
+        try:
+            files[name] = {posixpath.basename(key): storage.read(key) for key in keys}
+        except FileNotFoundError as error:
+            raise _not_there(storage, path) from error
     found = Delivery(partition, files)
     mapping = shelf.find_mapping(storage, spec.model, partition, found.sha256)
     return Delivery(partition, files, mapping)
+
+
+def _not_there(storage: Storage, key: str) -> DataError:
+    return DataError(f"no file at {storage.url_of(key)}; deliver it there, then clear this task")
 
 
 def kept(spec: ModelSpec, storage: Storage, partition: str, content_sha256: str) -> Delivery:

@@ -29,7 +29,8 @@ import pyarrow.parquet as pq
 from include.retraining.errors import DataError, Unavailable
 from include.retraining.storage import Storage
 
-CHECKPOINT_EVERY = 4  # commits; opening reads one checkpoint and fewer commits than that
+CHECKPOINT_EVERY = 3  # commits; opening reads one checkpoint and fewer commits than that
+HINT_EVERY = 8  # checkpoints; the hint only says where a listing begins
 FOLDER = "_delta_log"
 TOMBSTONE_DAYS = 7  # what Delta takes if a table does not say how long a removed file is told of
 LOOK_BACK = 10  # versions; tables of ours have had a checkpoint every so many commits
@@ -254,8 +255,9 @@ class Log:
             "sizeInBytes": len(content),
             "numOfAddFiles": state.files.num_rows,
         }
-        # it may be older than one that another writer has just put there: it only is a hint
-        self.storage.write(f"{self._key}/{_HINT}", json.dumps(hint).encode())
+        if (state.version + 1) // CHECKPOINT_EVERY % HINT_EVERY == 1:
+            # it may be older than one that another writer has just put there: it only is a hint
+            self.storage.write(f"{self._key}/{_HINT}", json.dumps(hint).encode())
 
     def _create(self, name: str, content: bytes) -> bool:
         """Write an entry; give False if there is another one."""

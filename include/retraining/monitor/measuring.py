@@ -10,7 +10,7 @@ import contextlib
 import datetime as dt
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -195,15 +195,16 @@ def judge_batch(
     settings: Settings,
     report: DriftReport,
     *,
-    hold: str | None = None,
+    hold: Callable[[], str | None] = lambda: None,
     anew: bool = False,
 ) -> Verdict:
     """Turn a report into the one verdict about its batch, and keep it.
 
     Parameters
     ----------
-    hold : str, optional
-        Why a retrain has to wait now: one that is wanted is `blocked` by it.
+    hold : callable
+        Says why a retrain has to wait now, or None; one that is wanted is `blocked` by it. Only
+        then it is asked.
     anew : bool
         Judge again although this very content has its verdict.
     """
@@ -213,9 +214,10 @@ def judge_batch(
     if not anew and done is not None and done.content_sha256 == report.content_sha256:
         return done
     earlier = _earlier(spec, settings, report)
-    verdict = verdicts.judge(
-        spec, report, earlier=earlier, realised=_realised(earlier, report), hold=hold
-    )
+    realised = _realised(earlier, report)
+    verdict = verdicts.judge(spec, report, earlier=earlier, realised=realised)
+    if verdict.outcome == "retrain" and (why := hold()):
+        verdict = verdicts.judge(spec, report, earlier=earlier, realised=realised, hold=why)
     shelf.keep(storage, verdict)
     log.info(
         "%s %s: %s (%s)", spec.model, batch.partition, verdict.outcome, "; ".join(verdict.reasons)

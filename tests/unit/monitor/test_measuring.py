@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from include.retraining import shelf
@@ -28,7 +30,7 @@ def monitor(spec: ModelSpec, settings: Settings, partition: str) -> tuple[DriftR
     storage, batch = Storage.of(settings), spec.batch_ref(partition)
     learned = incident.last_training(spec, storage, batch)
     report = measuring.measure_drift(spec, settings, batch, learned=learned)
-    hold = incident.hold_reason(spec, storage, batch)
+    hold = partial(incident.hold_reason, spec, storage, batch)
     verdict = measuring.judge_batch(spec, settings, report, hold=hold)
     return report, verdict
 
@@ -42,7 +44,7 @@ def test_a_window_that_was_not_measured_yet_is_measured_for_its_successor(settin
     monitor(spec, settings, THIRD)
     batch = spec.batch_ref(FOURTH)
     report = measuring.measure_drift(spec, settings, batch)
-    hold = incident.hold_reason(spec, storage, batch)
+    hold = partial(incident.hold_reason, spec, storage, batch)
     in_order = measuring.judge_batch(spec, settings, report, hold=hold, anew=True)
     assert in_order == alone
 
