@@ -25,6 +25,7 @@ import uuid
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -308,6 +309,8 @@ class Table:
         """
         if version == -1:
             return self._empty()
+        if version is None and _as_known.get():
+            return self._known()
         if version is not None:
             known = _opened.get(self._cache_key())
             if known is not None and known.snapshot.version == version:
@@ -618,9 +621,9 @@ class Table:
 
     def _known(self) -> Snapshot:
         """Give what this process has opened, as it was then; else the newest version."""
-        with self._lock_of():
+        with self._lock_of(), self._explained():
             known = _opened.get(self._cache_key())
-        return known.snapshot if known else self.snapshot()
+            return known.snapshot if known else self._keep(self._log.newest())
 
     def _keep(self, state: State, *, ours: bool = False) -> Snapshot:
         """Keep the newest state for what this process asks next; the caller holds the lock."""
@@ -697,6 +700,7 @@ class _Opened(NamedTuple):
 
 
 _opened: dict[tuple[str, ...], _Opened] = {}
+_as_known: ContextVar[bool] = ContextVar("_as_known", default=False)
 _storages: weakref.WeakSet[Storage] = weakref.WeakSet()
 _locks: dict[tuple[str, ...], threading.RLock] = {}
 _all_locks = threading.Lock()
@@ -940,6 +944,16 @@ def s3_options(environ: Mapping[str, str]) -> dict[str, str]:
         options["AWS_ENDPOINT_URL"] = endpoint
         options["allow_http"] = str(endpoint.startswith("http://")).lower()
     return options | {"conditional_put": "etag", "max_retries": "5", "connect_timeout": "5s"}
+
+
+@contextlib.contextmanager
+def as_known() -> Iterator[None]:
+    """Within it a table is what this process has seen of it last: it is not asked for again."""
+    before = _as_known.set(True)
+    try:
+        yield
+    finally:
+        _as_known.reset(before)
 
 
 def _forget() -> None:

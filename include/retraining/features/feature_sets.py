@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from include.retraining import shelf
 from include.retraining.data.publication import BATCH, not_published
-from include.retraining.data.tables import Snapshot, Table
+from include.retraining.data.tables import Snapshot, Table, as_known
 from include.retraining.errors import NotPublished, Superseded
 from include.retraining.features import definitions
 from include.retraining.features.feature_tables import InForce, look, make_tables, window_of
@@ -62,11 +62,14 @@ def materialize(spec: ModelSpec, settings: Settings, batch: BatchRef) -> Feature
 def refresh_later(spec: ModelSpec, settings: Settings, batch: BatchRef) -> list[FeatureSet]:
     """Join those later batches again whose rows see features that this batch has changed.
 
-    A batch may come late, or be corrected, after later ones have been joined.
+    A batch may come late, or be corrected, after later ones have been joined. This is for right
+    after `materialize`: who publishes or joins a later batch since then sees the features of this
+    one by itself.
     """
-    stale = stale_batches(
-        spec, Storage.of(settings), since=batch.end, until=_seen_until(spec, batch)
-    )
+    with as_known():
+        stale = stale_batches(
+            spec, Storage.of(settings), since=batch.end, until=_seen_until(spec, batch)
+        )
     return [join_anew(spec, settings, one) for one in stale]
 
 
@@ -125,7 +128,8 @@ def _join_batch(
 ) -> FeatureSet | None:
     """Join a batch with the feature tables; None if somebody has joined what is newer."""
     digest = _digest(spec, there, batch)
-    joined = join(spec, settings, there.read(BATCH, batch))
+    with as_known():  # as they were made; who replaced one since is seen by the next look
+        joined = join(spec, settings, there.read(BATCH, batch))
     table = _table(spec, Storage.of(settings))
     try:
         done = table.replace(batch.partition, joined, content=digest, order=there.order)
