@@ -27,6 +27,7 @@ import datetime as dt
 from airflow.sdk import DAG
 from retraining_provider import forms
 from retraining_provider.context import Run
+from retraining_provider.defaults import DATA
 from retraining_provider.generation import generate, stage_dag
 from retraining_provider.links import DataDocsLink
 from retraining_provider.operators.record import step
@@ -68,7 +69,7 @@ def ingest(spec: ModelSpec) -> DAG:
             retry_delay=dt.timedelta(seconds=1),
             retry_exponential_backoff=0,
         )
-        report = step(spec, validate_batch, links=[DataDocsLink()])
+        report = step(spec, validate_batch, links=[DataDocsLink()], execution_timeout=DATA)
 
         if spec.source.queries:
             SnapshotOperator(task_id="snapshot_source", spec=spec) >> wait_for_landing

@@ -23,7 +23,7 @@ from airflow.providers.standard.operators.python import BranchPythonOperator
 from airflow.sdk import DAG, Asset, PartitionedAssetTimetable
 from retraining_provider import forms
 from retraining_provider.context import Run
-from retraining_provider.defaults import BACKGROUND
+from retraining_provider.defaults import BACKGROUND, DATA
 from retraining_provider.generation import generate, stage_dag
 from retraining_provider.links import DriftReportLink
 from retraining_provider.operators.alert import AlertOperator
@@ -80,7 +80,7 @@ def monitor(spec: ModelSpec) -> DAG:
         schedule=PartitionedAssetTimetable(assets=Asset(asset_name(spec.model, "features"))),
         form=forms.of_monitor(spec),
     ) as dag:
-        report = step(spec, measure_drift)
+        report = step(spec, measure_drift, execution_timeout=DATA)
         verdict = step(spec, judge_batch, report)
         decide = BranchPythonOperator(
             task_id="decide",

@@ -19,6 +19,7 @@ from __future__ import annotations
 from airflow.sdk import DAG
 from retraining_provider import forms
 from retraining_provider.context import Run
+from retraining_provider.defaults import DATA
 from retraining_provider.generation import generate, stage_dag
 from retraining_provider.links import DataDocsLink
 from retraining_provider.operators.record import step
@@ -49,7 +50,8 @@ def replay_quarantine(spec: ModelSpec) -> DAG:
         max_active_runs=1,
         form=forms.of_replay(spec),
     ) as dag:
-        publish_validated(spec, step(spec, revalidate_batch, links=[DataDocsLink()]))
+        report = step(spec, revalidate_batch, links=[DataDocsLink()], execution_timeout=DATA)
+        publish_validated(spec, report)
     return dag
 
 

@@ -22,7 +22,7 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowSkipException
 from retraining_provider import forms
 from retraining_provider.context import Run, retrain_cause
-from retraining_provider.defaults import TRAINING
+from retraining_provider.defaults import DATA, TRAINING
 from retraining_provider.generation import generate, stage_dag
 from retraining_provider.links import ModelVersionLink
 from retraining_provider.operators.card import ModelCardOperator
@@ -81,7 +81,7 @@ def retrain(spec: ModelSpec) -> DAG:
         form=forms.of_retrain(),
     ) as dag:
         request = step(spec, claim_retrain)
-        training_set = step(spec, build_training_set, request)
+        training_set = step(spec, build_training_set, request, execution_timeout=DATA)
         candidate = step(
             spec,
             train_candidate,
@@ -90,7 +90,7 @@ def retrain(spec: ModelSpec) -> DAG:
             links=[ModelVersionLink()],
             execution_timeout=TRAINING,
         )
-        decision = step(spec, run_duel, request, candidate)
+        decision = step(spec, run_duel, request, candidate, execution_timeout=DATA)
         card = ModelCardOperator(task_id="write_candidate_card", spec=spec, record=candidate)
 
         decision >> card

@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from include.retraining.names import EventStage, Stage, dag_id
 from include.retraining.spec import load_specs
-from retraining_provider.defaults import task_defaults
+from retraining_provider.defaults import SHORT, task_defaults
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, Param
@@ -115,5 +115,7 @@ def _broken_dag(spec: ModelSpec, stage: str, error: Exception) -> DAG:
         tags=["retraining", "broken", spec.model[:100]],
         auto_register=False,
     ) as dag:
-        BrokenModelOperator(task_id="mend_model_file", error=told, retries=0)
+        BrokenModelOperator(
+            task_id="mend_model_file", error=told, retries=0, execution_timeout=SHORT
+        )
     return dag

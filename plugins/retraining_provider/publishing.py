@@ -10,7 +10,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from include.retraining.names import asset_name
 from include.retraining.records import FeatureSet, SkewReport, Sweep, ValidationReport
 from retraining_provider.context import Run
-from retraining_provider.defaults import BACKGROUND
+from retraining_provider.defaults import BACKGROUND, DATA
 from retraining_provider.operators.alert import AlertOperator
 from retraining_provider.operators.record import step
 
@@ -75,12 +75,12 @@ def publish_validated(spec: ModelSpec, report: XComArg) -> None:
     validated_batch = Asset(asset_name(spec.model, "validated_batch"))
     features = Asset(asset_name(spec.model, "features"))
 
-    published = step(spec, publish_batch, report, outlets=[validated_batch])
+    published = step(spec, publish_batch, report, outlets=[validated_batch], execution_timeout=DATA)
+    joined = step(spec, materialize_features, outlets=[features], execution_timeout=DATA)
     skew = step(spec, check_skew, **BACKGROUND)
-    joined = step(spec, materialize_features, outlets=[features])
-    published >> joined >> [skew, step(spec, sweep_tables, **BACKGROUND)]
-    page = step(spec, publish_validation_page, report, **BACKGROUND)
-    page >> AlertOperator(
-        task_id="alert_validation", spec=spec, subject="validation", record=report
-    )
+    sweep = step(spec, sweep_tables, execution_timeout=DATA, **BACKGROUND)
+    published >> joined >> [skew, sweep]
+    # told at once: the page that the message links to is made last, in a backfill hours later
+    AlertOperator(task_id="alert_validation", spec=spec, subject="validation", record=report)
+    step(spec, publish_validation_page, report, **BACKGROUND)
     AlertOperator(task_id="alert_skew", spec=spec, subject="skew", record=skew)

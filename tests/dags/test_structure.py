@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import inspect
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +19,7 @@ EDGES = {
     "ingest": {
         "wait_for_landing": {"validate_batch"},
         "validate_batch": {"publish_batch", "publish_validation_page", "alert_validation"},
-        "publish_validation_page": {"alert_validation"},
+        "publish_validation_page": set(),
         "publish_batch": {"materialize_features"},
         "materialize_features": {"check_skew", "sweep_tables"},
         "sweep_tables": set(),
@@ -55,7 +56,7 @@ EDGES = {
     },
     "replay_quarantine": {
         "revalidate_batch": {"publish_batch", "publish_validation_page", "alert_validation"},
-        "publish_validation_page": {"alert_validation"},
+        "publish_validation_page": set(),
         "publish_batch": {"materialize_features"},
         "materialize_features": {"check_skew", "sweep_tables"},
         "sweep_tables": set(),
@@ -245,6 +246,20 @@ def test_a_fit_may_take_long_and_an_alert_may_not():
     assert limits["train_candidate"] == 24
     assert limits["run_duel"] == limits["build_training_set"] == 3
     assert limits["alert_gate"] == limits["decide_promotion"] == 0.25
+    assert limits["claim_retrain"] == limits["promote_candidate"] == 0.25
+
+
+def test_what_works_on_rows_may_take_three_hours_and_what_decides_may_not():
+    ingest, monitor, rollback = build("ingest"), build("monitor"), build("rollback")
+    for dag, tasks, hours in (
+        (ingest, ("validate_batch", "publish_batch", "materialize_features", "sweep_tables"), 3),
+        (ingest, ("check_skew", "publish_validation_page"), 0.25),
+        (monitor, ("measure_drift",), 3),
+        (monitor, ("judge_batch", "publish_report"), 0.25),
+        (rollback, ("rollback_champion",), 0.25),
+    ):
+        for task in tasks:
+            assert dag.get_task(task).execution_timeout == dt.timedelta(hours=hours), task
 
 
 def test_waiting_for_files_or_a_person_is_bounded_by_the_model_file_alone():

@@ -146,7 +146,9 @@ def test_champion_is_judged_on_the_labels_that_have_matured_meanwhile(spec, live
     rows = feature_sets.joined_rows(spec, storage).read().to_pandas()
     rows = rows[(rows["ordered_at"] >= start) & (rows["ordered_at"] < end)]
     frame = rows_of.feature_frame(spec, pa.Table.from_pandas(rows))
-    scores = versions.load_model(spec, settings, 1).predict_proba(frame)
+    scores = versions.load_model(spec, settings, versions.version(spec, settings, 1)).predict_proba(
+        frame
+    )
     assert report.performance.value == pytest.approx(-log_loss(rows["reordered"], scores))
     assert [r.performance is None for r in reports[: FIRST_MODEL + 1]] == [True] * (FIRST_MODEL + 1)
 

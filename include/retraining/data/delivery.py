@@ -149,7 +149,7 @@ def keep(spec: ModelSpec, storage: Storage, delivery: Delivery, *, copy: bool) -
     Parameters
     ----------
     copy : bool
-        Keep its bytes, too: nothing else does.
+        Keep its bytes, too: nothing else does. What is copied once stays so.
     """
     folder = shelf.delivery_folder(spec.model, delivery.partition, delivery.sha256)
     digests = {
@@ -160,7 +160,9 @@ def keep(spec: ModelSpec, storage: Storage, delivery: Delivery, *, copy: bool) -
         for name, files in delivery.files.items():
             for file, content in files.items():
                 storage.write(shelf.delivery_copy_key(folder, name, file), content)
-    manifest = KeptDelivery(files=digests, copied=copy)
+    known = storage.read_record(shelf.delivery_manifest_key(folder), KeptDelivery)
+    copied = copy or (known is not None and known.copied)
+    manifest = KeptDelivery(files=digests, copied=copied)
     storage.write_json(shelf.delivery_manifest_key(folder), manifest)
 
 

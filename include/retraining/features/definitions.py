@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib
+import inspect
 import time
 from functools import lru_cache
 from pathlib import Path
@@ -175,6 +176,12 @@ def feature_types(spec: ModelSpec, table: str) -> dict[str, pa.DataType]:
     return found
 
 
+def event_times(spec: ModelSpec, table: str) -> list[str]:
+    """Give the columns of a feature table that say since when a row was known."""
+    views = [view for view in stored_views(spec) if _table_of(view) == table]
+    return sorted({str(view.batch_source.timestamp_field) for view in views})
+
+
 def service_types(spec: ModelSpec) -> dict[str, pa.DataType]:
     """Give the declared type of each feature of the model's service."""
     from feast.types import from_feast_to_pyarrow_type
@@ -184,6 +191,16 @@ def service_types(spec: ModelSpec) -> dict[str, pa.DataType]:
         for view in service_of(spec).feature_view_projections
         for field in view.features
     }
+
+
+@lru_cache(maxsize=64)
+def tables_digest(function: str) -> str:
+    """Give a digest of the file of a model's `features.tables`: other code, other feature rows.
+
+    What that file imports is not looked at.
+    """
+    file = inspect.getsourcefile(inspect.unwrap(load_function(function)))
+    return sha256(Path(file).read_bytes() if file else b"")
 
 
 def digest(spec: ModelSpec) -> str:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from collections.abc import Sequence
+import random
+import time
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
 from include.retraining import shelf
 from include.retraining.data.publication import BATCH, not_published
 from include.retraining.data.tables import Snapshot, Table, as_known
-from include.retraining.errors import NotPublished, Superseded
+from include.retraining.errors import NotPublished, Superseded, Unavailable
 from include.retraining.features import definitions
 from include.retraining.features.feature_tables import InForce, look, make_tables, window_of
 from include.retraining.features.join import join
@@ -25,6 +27,8 @@ from include.retraining.records import BatchRef, FeatureSet
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage, sha256
+
+TRIES = 20  # of a join whose inputs change meanwhile
 
 
 def materialize(spec: ModelSpec, settings: Settings, batch: BatchRef) -> FeatureSet:
@@ -42,7 +46,7 @@ def materialize(spec: ModelSpec, settings: Settings, batch: BatchRef) -> Feature
     definitions.apply_definitions(spec, settings)
     store, views = definitions.feature_store(settings), definitions.stored_views(spec)
     there = look(spec, storage)
-    while True:
+    for pause in _pauses():
         # the tables of a batch look back into the one before it, so those of the next one, too
         following = filter(None, [there.at(batch.end)])
         make_tables(spec, storage, there, [*_window(spec, there, batch), *following])
@@ -56,7 +60,9 @@ def materialize(spec: ModelSpec, settings: Settings, batch: BatchRef) -> Feature
             note_online(storage, spec.model, there.end)
             shelf.keep(storage, found)
             return found
+        time.sleep(pause)
         there = now
+    raise _restless(spec, batch)
 
 
 def refresh_later(spec: ModelSpec, settings: Settings, batch: BatchRef) -> list[FeatureSet]:
@@ -105,14 +111,30 @@ def join_anew(spec: ModelSpec, settings: Settings, batch: BatchRef) -> FeatureSe
     """Join a batch again, with the feature tables that it sees made as they have to be."""
     storage = Storage.of(settings)
     there = look(spec, storage)
-    while True:
+    for pause in _pauses():
         make_tables(spec, storage, there, _window(spec, there, batch))
         found = _join_batch(spec, settings, batch, there)
         now = look(spec, storage)
         if found is not None and _digest(spec, now, batch) == _digest(spec, there, batch):
             shelf.keep(storage, found)
             return found
+        time.sleep(pause)
         there = now
+    raise _restless(spec, batch)
+
+
+def _pauses() -> Iterator[float]:
+    """Give the seconds before each further try: others publish meanwhile, or join it, too."""
+    for attempt in range(TRIES):
+        yield random.uniform(0, min(0.05 * 2**attempt, 20))  # noqa: S311 - no secret
+
+
+def _restless(spec: ModelSpec, batch: BatchRef) -> Unavailable:
+    return Unavailable(
+        f"{spec.model} {batch.partition}: what it is joined from changed under each of {TRIES} "
+        "tries, or its table holds a join of newer data than there is; try again. If nothing is "
+        "being published, a table of rows was restored to an older version: publish a batch again"
+    )
 
 
 def is_current(spec: ModelSpec, storage: Storage, batch: BatchRef) -> bool:

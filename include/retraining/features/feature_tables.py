@@ -17,7 +17,13 @@ from include.retraining import shelf
 from include.retraining.data.publication import BATCH, batches_of, newest_published, rows_in_force
 from include.retraining.data.tables import Snapshot, Table
 from include.retraining.errors import DataError, Superseded
-from include.retraining.features.definitions import feature_types, load_function, table_names
+from include.retraining.features.definitions import (
+    event_times,
+    feature_types,
+    load_function,
+    table_names,
+    tables_digest,
+)
 from include.retraining.records import BatchRef
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage, sha256
@@ -60,11 +66,12 @@ class InForce:
         if batch.partition not in self._made_of:
             seen = [batch, *filter(None, [self.before(batch)])]
             self._made_of[batch.partition] = sha256(
+                tables_digest(self._spec.features.tables).encode(),
                 *(
                     f"{name} {one.partition} {_delivery(rows, one)}".encode()
                     for one in seen
                     for name, rows in self.inputs.items()
-                )
+                ),
             )
         return self._made_of[batch.partition]
 
@@ -126,6 +133,7 @@ def make_tables(
             )
         for name in names:
             rows = _as_declared(spec, name, made[name])
+            _check_times(spec, name, rows, batch)
             try:
                 tables[name].replace(batch.partition, rows, content=made_of, order=there.order)
             except Superseded:  # somebody has looked later, and made them of what is newer
@@ -156,6 +164,35 @@ def _as_declared(spec: ModelSpec, name: str, frame: pd.DataFrame) -> pa.Table:
             )
             table = table.set_column(position, column, values)
     return table
+
+
+def _check_times(spec: ModelSpec, name: str, rows: pa.Table, batch: BatchRef) -> None:
+    """Refuse rows that say they were known before their batch began, or after it ended.
+
+    Which batches see a row is told by its batch, so an earlier one that sees it would not be joined
+    again, and a later one would not notice that it changed.
+    """
+    import pyarrow.compute as pc
+
+    for column in event_times(spec, name):
+        if column not in rows.column_names:
+            continue  # the join says so
+        times = rows.column(column)
+        if not pa.types.is_timestamp(times.type):
+            continue  # and that
+        utc = times.cast(pa.timestamp("us", "UTC"), safe=False)
+        early, late = pc.less(utc, batch.start), pc.greater(utc, batch.end)
+        wrong = utc.filter(pc.or_(early, late))
+        if len(wrong):
+            start, end, got = (
+                one.isoformat() for one in (batch.start, batch.end, wrong[0].as_py())
+            )
+            raise DataError(
+                f"{spec.features.tables}: {name}.{column} must be from {start} to {end}, the batch "
+                f"at hand, got {got} and {len(wrong) - 1} others. A row is known from its batch "
+                "on: date earlier facts at batch.start; what is known later belongs to the next "
+                "batch, which is given this one as `previous`"
+            )
 
 
 def cast_exactly(column: pa.ChunkedArray, wanted: pa.DataType, what: str) -> pa.ChunkedArray:

@@ -93,7 +93,7 @@ def measure_drift(
     if champion is None:
         report = report.model_copy(update={"trainable_rows": trainable_rows(spec, storage, batch)})
     else:
-        scores = versions.score(spec, settings, champion.number, rows)
+        scores = versions.score(spec, settings, champion, rows)
         profile = ReferenceProfile.from_bytes(versions.profile_bytes(spec, settings, champion))
         report = hold_against(
             spec,
@@ -140,7 +140,7 @@ def _matured_performance(
     if not rows.num_rows:
         return None
     known = rows_of.labels(spec, rows, known_at=batch.end)
-    scores = versions.score(spec, settings, champion.number, rows)
+    scores = versions.score(spec, settings, champion, rows)
     return scoring.performance(spec, known, scores)
 
 

@@ -260,13 +260,15 @@ def run_of(
 
 def finished_run(
     spec: ModelSpec, settings: Settings, tags: Mapping[str, str]
-) -> tuple[str, str] | None:
-    """Give experiment and run id of a finished run with these tags, or None."""
+) -> tuple[str, str, dict[str, str]] | None:
+    """Give experiment, run id and tags of a finished run with these tags, or None."""
     experiment = experiment_id(spec, settings)
     where = " and ".join(f"tags.`{tag}` = '{tags[tag]}'" for tag in tags)
     where += " and attributes.status = 'FINISHED'"
     found = client(settings).search_runs([experiment], where, max_results=1)
-    return (experiment, str(found[0].info.run_id)) if found else None
+    if not found:
+        return None
+    return experiment, str(found[0].info.run_id), dict(found[0].data.tags)
 
 
 def log_to_run(

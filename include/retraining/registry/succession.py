@@ -265,7 +265,7 @@ def refuse_unusable(
             f"{spec.model} version {number} was trained with feature service {service!r}, "
             f"which is gone from feature_repo/; restore it, or name another version"
         )
-    versions.load_model(spec, settings, number)
+    versions.load_model(spec, settings, found)
 
 
 def _refuse_if_superseded(

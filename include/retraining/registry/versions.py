@@ -176,7 +176,7 @@ def register(
     return version(spec, settings, number)
 
 
-def load_model(spec: ModelSpec, settings: Settings, number: int) -> Any:
+def load_model(spec: ModelSpec, settings: Settings, found: Version) -> Any:
     """Load the fitted pipeline of a version.
 
     Raises
@@ -186,7 +186,7 @@ def load_model(spec: ModelSpec, settings: Settings, number: int) -> Any:
     Unavailable
         Nothing is known of its artifact: whoever keeps it does not answer.
     """
-    found = version(spec, settings, number)
+    number = found.number
     try:
         if found.model_format not in artifact.FILE_NAMES:
             raise ScoringError(  # noqa: TRY301 - told like any other model that cannot be loaded
@@ -220,9 +220,16 @@ def _load(settings: Settings, model: str, number: int, **rules: Any) -> Any:
     return artifact.load(content, **rules)
 
 
-def score(spec: ModelSpec, settings: Settings, number: int, rows: pa.Table) -> Floats:
-    """Score rows with a registered version; raises ScoringError where that is not possible."""
-    found = version(spec, settings, number)
+def score(spec: ModelSpec, settings: Settings, of: Version | int, rows: pa.Table) -> Floats:
+    """Score rows with a registered version; raises ScoringError where that is not possible.
+
+    Parameters
+    ----------
+    of : Version or int
+        The version, or its number: then the registry is asked for it.
+    """
+    found = version(spec, settings, of) if isinstance(of, int) else of
+    number = found.number
     if found.features and set(found.features) != set(spec.features.names):
         gone = sorted(set(found.features) - set(spec.features.names))
         new = sorted(set(spec.features.names) - set(found.features))
@@ -230,7 +237,7 @@ def score(spec: ModelSpec, settings: Settings, number: int, rows: pa.Table) -> F
             f"{spec.model} version {number} was trained with other features (gone: {gone}, new: "
             f"{new}); restore them in the model file, or retrain with force"
         )
-    return predict(spec, load_model(spec, settings, number), rows)
+    return predict(spec, load_model(spec, settings, found), rows)
 
 
 def profile_bytes(spec: ModelSpec, settings: Settings, found: Version) -> bytes:

@@ -206,7 +206,7 @@ def _candidate(
 ) -> Candidate:
     """Describe a registered version; its digest is that of its predictions on the duel's rows."""
     storage = Storage.of(settings)
-    scores = versions.score(spec, settings, found.number, duel_rows(spec, storage, training_set))
+    scores = versions.score(spec, settings, found, duel_rows(spec, storage, training_set))
     candidate = Candidate(
         incident_id=request.incident_id,
         model=spec.model,

@@ -288,7 +288,7 @@ def _scoring_time(spec: ModelSpec, settings: Settings, number: int, rows: pa.Tab
     some = rows.slice(0, TIMED_ROWS)
     if not some.num_rows:
         return None
-    model = versions.load_model(spec, settings, number)
+    model = versions.load_model(spec, settings, versions.version(spec, settings, number))
     taken = []
     for _ in range(TIMED_RUNS):
         started = time.perf_counter()

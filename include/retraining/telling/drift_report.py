@@ -57,9 +57,13 @@ def publish_report(
     }
     done = server.finished_run(spec, settings, {name: tags[name] for name in SAME_TAGS})
     if done is not None:
-        experiment, run_id = done
+        experiment, run_id, told = done
+        key = shelf.drift_page_key(spec.model, report.batch.partition)
         return PublishedReport(
-            batch=report.batch, experiment_id=experiment, run_id=run_id, pages=()
+            batch=report.batch,
+            experiment_id=experiment,
+            run_id=run_id,
+            pages=(key,) if "retraining.page" in told else (),
         )
     files = {shelf.DRIFT_REPORT_ARTIFACT: report.model_dump_json(indent=2).encode()}
     storage, pages = Storage.of(settings), []

@@ -10,7 +10,6 @@ from airflow.sdk import XComArg
 from pydantic import BaseModel
 
 from retraining_provider.context import Run
-from retraining_provider.defaults import DATA
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
@@ -40,7 +39,6 @@ class RecordOperator(BaseOperator):
         records: Sequence[Any] = (),
         **kwargs: Any,
     ) -> None:
-        kwargs.setdefault("execution_timeout", DATA)
         super().__init__(**kwargs)
         self.spec = spec
         self.step = step

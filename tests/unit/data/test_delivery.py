@@ -74,6 +74,17 @@ def test_delivery_that_is_read_where_it_landed_tells_that_it_was_replaced(spec, 
         delivery.kept(spec, storage, PARTITION, found.sha256)
 
 
+def test_what_was_copied_once_stays_copied(spec, storage: Storage):
+    # a refused delivery was copied; accepted later with a few bad rows, its copy was forgotten
+    storage.write(f"{FOLDER}/_SUCCESS", b"")
+    storage.write(f"{FOLDER}/a.csv", b"1")
+    found = delivery.landed(spec, storage, PARTITION)
+    delivery.keep(spec, storage, found, copy=True)
+    delivery.keep(spec, storage, found, copy=False)
+    storage.delete(f"{FOLDER}/a.csv")
+    assert delivery.kept(spec, storage, PARTITION, found.sha256) == found
+
+
 def test_same_bytes_under_new_names_do_not_damage_what_is_kept(spec, storage: Storage):
     # the copies of both deliveries were read as one, and its digest was another
     storage.write(f"{FOLDER}/_SUCCESS", b"")

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import datetime as dt
+import functools
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,8 +18,14 @@ from feature_repo import flights_tables
 from include.demo import flights_feed
 from include.retraining.data import publication, validation
 from include.retraining.data.tables import Part, Table
-from include.retraining.errors import BatchRefused, DataError, NotPublished, SpecError
-from include.retraining.features import definitions, feature_sets, join, skew
+from include.retraining.errors import (
+    BatchRefused,
+    DataError,
+    NotPublished,
+    SpecError,
+    Unavailable,
+)
+from include.retraining.features import definitions, feature_sets, feature_tables, join, skew
 from include.retraining.records import BatchRef, FeatureSet, ValidationReport
 from include.retraining.settings import Settings
 from include.retraining.storage import Storage
@@ -318,6 +327,65 @@ def test_tables_that_cannot_be_made_make_no_features(empty: Settings, monkeypatc
     for table in TABLES:
         assert table_of(empty, table).snapshot().version == -1
     assert not is_done(empty, report)
+
+
+def built(ingested: Settings, monkeypatch: pytest.MonkeyPatch, change: Callable) -> None:
+    """Have the model's function give its weather otherwise, and make the features of a week."""
+    real = flights_tables.build
+
+    def build(inputs, previous, batch):
+        made = real(inputs, previous, batch)
+        return made | {"weather": change(made["weather"], batch)}
+
+    functools.update_wrapper(build, real)
+    monkeypatch.setattr(flights_tables, "build", build)
+    # the file of the function is what it was, so the delivery has to be another
+    flights = flights_feed.flights_of(SPEC.batch_ref(WEEKS[1])).assign(dep_delay=1.0)
+    report = validate(SPEC, ingested, WEEKS[1], flights)
+    publication.publish_batch(SPEC, Storage.of(ingested), report)
+    feature_sets.materialize(SPEC, ingested, report.batch)
+
+
+@pytest.mark.parametrize("side", ["early", "late"])
+def test_feature_row_that_was_known_outside_of_its_batch_is_refused(ingested, monkeypatch, side):
+    # the join saw it where it was dated, what is joined again was told by its batch
+    def change(weather: pd.DataFrame, batch: BatchRef) -> pd.DataFrame:
+        moment = {"early": batch.start, "late": batch.end}[side]
+        moment += {"early": -1, "late": 1}[side] * dt.timedelta(microseconds=1)
+        dated = weather.head(2).assign(event_timestamp=pd.Timestamp(moment))
+        return pd.concat([weather.iloc[2:], dated])
+
+    with pytest.raises(DataError, match=r"weather\.event_timestamp must be from .* and 1 others"):
+        built(ingested, monkeypatch, change)
+
+
+def test_feature_rows_at_both_ends_of_their_batch_are_taken(ingested, monkeypatch):
+    def change(weather: pd.DataFrame, batch: BatchRef) -> pd.DataFrame:
+        moments = [pd.Timestamp(batch.start), pd.Timestamp(batch.end)]
+        return pd.concat([weather.iloc[2:], weather.head(2).assign(event_timestamp=moments)])
+
+    built(ingested, monkeypatch, change)
+
+
+def test_other_code_makes_other_feature_rows(ingested: Settings, monkeypatch: pytest.MonkeyPatch):
+    # what was made by the old code stayed, and training mixed both
+    storage = Storage.of(ingested)
+    assert feature_sets.stale_batches(SPEC, storage, since=SPEC.partitions.first) == []
+    monkeypatch.setattr(feature_tables, "tables_digest", lambda function: f"other {function}")
+    stale = feature_sets.stale_batches(SPEC, storage, since=SPEC.partitions.first)
+    assert [one.partition for one in stale] == list(WEEKS)
+
+
+def test_join_that_never_comes_to_rest_ends_with_an_error(ingested, monkeypatch):
+    # it went on until its task was killed, without a pause
+    batch, tried = SPEC.batch_ref(WEEKS[1]), []
+    monkeypatch.setattr(feature_sets, "_join_batch", lambda *_: tried.append(1))
+    monkeypatch.setattr(feature_sets.time, "sleep", lambda _: None)
+    for work in (feature_sets.materialize, feature_sets.join_anew):
+        tried.clear()
+        with pytest.raises(Unavailable, match="a table of rows was restored to an older version"):
+            work(SPEC, ingested, batch)
+        assert len(tried) == feature_sets.TRIES
 
 
 def test_older_batch_delivered_again_does_not_set_online_values_back(ingested: Settings):

@@ -593,4 +593,4 @@ def test_version_that_no_retrain_registered_is_not_loaded(ingested):
     source = api.get_model_version("flights", "1").source
     api.create_model_version("flights", source, run_id=candidate.run_id)
     with pytest.raises(ScoringError, match="version 2 cannot be loaded: it has no tag"):
-        versions.load_model(SPEC, ingested, 2)
+        versions.load_model(SPEC, ingested, versions.version(SPEC, ingested, 2))

@@ -559,7 +559,7 @@ def test_predictions_that_are_nan_fail_the_gate_closed(trained: Settings, monkey
             return np.full((len(frame), 2), np.nan)
 
     monkeypatch.setattr(
-        versions, "load_model", lambda s, t, n: Broken() if n == bad else real(s, t, n)
+        versions, "load_model", lambda s, t, v: Broken() if v.number == bad else real(s, t, v)
     )
     decision = duel(trained, 2, 1, dry_run() if bad == 2 else SPEC)
     assert not decision.passed

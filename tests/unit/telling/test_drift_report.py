@@ -181,6 +181,14 @@ def test_publishing_twice_gives_one_run(settings):
     assert [run.info.run_id for run in runs] == [first.run_id]
 
 
+def test_publishing_twice_tells_of_the_page_twice(settings):
+    spec = pipeline.small_spec()
+    report = measured(spec, settings, FOURTH)
+    first = published(spec, settings, report, "watch")
+    assert first.pages  # a task that was cleared lost its button
+    assert published(spec, settings, report, "watch") == first
+
+
 def test_an_unfinished_run_is_finished(settings):
     spec = pipeline.small_spec()
     report = measured(spec, settings, FOURTH)
