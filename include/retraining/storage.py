@@ -109,10 +109,15 @@ class Storage:
         folder, name = os.path.split(path)
         os.makedirs(folder, exist_ok=True)
         temporary = f"{folder}/.{name}.{uuid.uuid4().hex}.tmp"
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
         return temporary
 
     def delete(self, key: str) -> None:
@@ -127,15 +132,33 @@ class Storage:
     def list_versions(self, prefix: str) -> dict[str, str]:
         """Give all keys below a folder, each with what changes whenever its object is rewritten."""
         root = self._path("")
+        if self.is_local:
+            return self._list_folder(root, self._path(prefix))
         found = self.filesystem.find(self._path(prefix), withdirs=False, detail=True)
         versions = {}
         for path, about in found.items():
             key = path[len(root) :].lstrip("/")
             if not os.path.basename(key).startswith("."):
-                told = (
-                    about.get(name) for name in ("ETag", "LastModified", "mtime", "ino", "size")
-                )
+                told = (about.get(name) for name in ("ETag", "LastModified", "size"))
                 versions[key] = "|".join(map(str, told))
+        return versions
+
+    def _list_folder(self, root: str, folder: str) -> dict[str, str]:
+        """List files; one that cannot be listed is an error, where fsspec gives an empty folder."""
+        versions = {}
+
+        def fail(error: OSError) -> None:
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise error
+
+        for path, _, names in os.walk(folder, onerror=fail):
+            for name in names:
+                if name.startswith("."):
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    about = os.stat(f"{path}/{name}")  # noqa: PTH116 - of thousands
+                    key = f"{path}/{name}"[len(root) :].lstrip("/")
+                    versions[key] = f"{about.st_mtime_ns}|{about.st_ino}|{about.st_size}"
         return versions
 
     def read_json(self, key: str) -> Any:

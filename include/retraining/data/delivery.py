@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from include.retraining import shelf
-from include.retraining.errors import DataError
+from include.retraining.errors import DataError, Unavailable
 from include.retraining.records import DeliveryMapping, Record, ValidationReport
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage, json_bytes, sha256
@@ -178,7 +178,12 @@ def number_delivery(storage: Storage, report: ValidationReport) -> int:
         return 1
     while True:
         keys = storage.list(shelf.deliveries_folder(model, partition))
-        if keys and storage.read_json(keys[-1])["content"] == report.identity:
+        if not keys:
+            raise Unavailable(
+                f"{storage.url_of(shelf.deliveries_folder(model, partition))} has a first delivery "
+                "and lists none; see to the storage, then clear the task"
+            )
+        if storage.read_json(keys[-1])["content"] == report.identity:
             return len(keys)
         if storage.create(shelf.delivery_key(model, partition, len(keys) + 1), content):
             return len(keys) + 1

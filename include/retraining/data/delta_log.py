@@ -12,6 +12,7 @@ tried one by one, because only they show that one is missing in between.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -36,12 +37,20 @@ TOMBSTONE_DAYS = 7  # what Delta takes if a table does not say how long a remove
 LOOK_BACK = 10  # versions; tables of ours have had a checkpoint every so many commits
 NAIVE_TIME = "timestampNtz"
 
+ENGINE = "retraining"  # what our commits say that they were made by
+_WAY_OUT = (
+    "restore it from a backup; or stop what works with the table, remove it and all later entries, "
+    "and publish again what they told of"
+)
+
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"(?P<version>\d{20})\.(?P<kind>json|checkpoint\.parquet)")
 _HINT = "_last_checkpoint"
 _READERS = 8  # threads; on S3 every file is a round trip
 _TRIES = 3
+# by these a disk, or a bucket, says that it has taken nothing
+_NOTHING_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 # what writers of version 2 may count on has a name in version 7
 _LEGACY_FEATURES = ("appendOnly", "invariants")
 _DAY = 86_400_000  # milliseconds
@@ -269,6 +278,11 @@ class Log:
                     self._keep_folder()
                     return True
             except OSError as error:
+                if error.errno in _NOTHING_WRITTEN:
+                    raise Unavailable(
+                        f"{self.url}: version {_version_of(name)} was not committed, because "
+                        f"nothing can be written there: {error}; mend that, then try again"
+                    ) from error
                 failure = error
             try:
                 # a put that was repeated, since its answer was lost, finds itself
@@ -291,11 +305,14 @@ class Log:
             finally:
                 os.close(folder)
 
-    def _open(self, version: int | None) -> State:
+    def _open(self, version: int | None) -> State:  # noqa: C901 - one way, with its turnings
         """Read the newest version, or one by its number, from a checkpoint on."""
         first = self._hint() if version is None else max(0, version - LOOK_BACK)
+        broken: set[int] = set()
+        failure: DataError | None = None
         for _ in range(_TRIES):
             commits, checkpoints = self._list(first, version)
+            checkpoints -= broken
             if not checkpoints and first > 0:
                 first = 0  # the hint is wrong, or the checkpoints near this version are removed
                 commits, checkpoints = self._list(first, version)
@@ -307,6 +324,8 @@ class Log:
                     "removed it"
                 )
             missing = sorted(set(range(base + 1, last + 1)) - commits)
+            if missing and failure:
+                raise failure
             if missing:
                 raise self._damaged(f"version {missing[0]} is missing, but there is {last}")
             names = [_commit_name(one) for one in range(base + 1, last + 1)]
@@ -319,7 +338,14 @@ class Log:
                 continue
             state = State()
             if base >= 0:
-                state = self._check(self._state_of(base, contents.pop(0)))
+                try:
+                    state = self._check(self._state_of(base, contents.pop(0)))
+                except _Broken as error:
+                    # what it held can be read from the commits, or from an older one
+                    log.warning("%s; opened without it", error)
+                    broken.add(base)
+                    first, failure = 0, error
+                    continue
             for number, content in enumerate(contents, base + 1):
                 state = self._after(state, number, content)
             return state
@@ -393,17 +419,19 @@ class Log:
         if not content.strip():
             raise DataError(
                 f"{self._path}/{_commit_name(version)} is empty, so what was committed there is "
-                "lost; restore it from a backup, or remove it and all later entries and publish "
-                "again"
+                f"lost; {_WAY_OUT}"
             )
         try:
             # only at line feeds: a text may hold what else Python takes for the end of a line
             actions = [json.loads(line) for line in content.split(b"\n") if line.strip()]
+            _refuse_cut_short(actions)
             found = _apply(replace(state, version=version), actions)
         except _Foreign as error:
             raise self._foreign(version, str(error)) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise self._damaged(f"version {version} cannot be read ({error!r})") from error
+            raise DataError(
+                f"{self._path}/{_commit_name(version)} cannot be read ({error!r}); {_WAY_OUT}"
+            ) from error
         return self._check(found)
 
     def _state_of(self, version: int, content: bytes) -> State:
@@ -424,8 +452,10 @@ class Log:
         except _Foreign as error:
             raise self._foreign(version, str(error)) from error
         except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
-            raise self._damaged(
-                f"the checkpoint of version {version} cannot be read ({error!r})"
+            raise _Broken(
+                f"{self.url}: the checkpoint of version {version} cannot be read ({error!r}), and "
+                f"neither a checkpoint nor the commits before it are there any more; restore "
+                f"{FOLDER}/{_checkpoint_name(version)} from a backup"
             ) from error
 
     def _check(self, state: State) -> State:
@@ -458,8 +488,19 @@ class Log:
         )
 
 
+class _Broken(DataError):
+    """A checkpoint that cannot be read."""
+
+
 class _Foreign(Exception):
     """An action that we do not write."""
+
+
+def _refuse_cut_short(actions: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ValueError if a commit of ours tells less than each of ours does."""
+    by_us = any(one.get("commitInfo", {}).get("engineInfo") == ENGINE for one in actions)
+    if by_us and not any("txn" in one for one in actions):
+        raise ValueError("its end is missing")
 
 
 def protocol_for(current: Mapping[str, Any], *, has_naive_time: bool) -> dict[str, Any]:

@@ -63,12 +63,20 @@ def publish_batch(spec: ModelSpec, storage: Storage, report: ValidationReport) -
             f"{report.quarantine_key}. Deliver a corrected file, then clear the run."
         )
     staged = [*report.quarantined_files.values(), *report.files.values()]
-    changed = not _is_in_force(spec, storage, report)
-    if changed:
-        changed = _replace_tables(spec, storage, report)
-    for key in staged:
-        storage.delete(key)
+    try:
+        changed = not _is_in_force(spec, storage, report)
+        if changed:
+            changed = _replace_tables(spec, storage, report)
+    except Superseded:  # nobody will need them
+        _delete(storage, staged)
+        raise
+    _delete(storage, staged)
     return changed
+
+
+def _delete(storage: Storage, keys: Iterable[str]) -> None:
+    for key in keys:
+        storage.delete(key)
 
 
 def _replace_tables(spec: ModelSpec, storage: Storage, report: ValidationReport) -> bool:
@@ -98,16 +106,17 @@ def _replace_tables(spec: ModelSpec, storage: Storage, report: ValidationReport)
 
 
 def _is_in_force(spec: ModelSpec, storage: Storage, report: ValidationReport) -> bool:
-    part = published(spec, storage, report.batch.partition)
+    rows = rows_in_force(spec, storage)
+    part = rows.parts.get(report.batch.partition)
     if part is not None and part.order > report.delivery:
         raise Superseded(
             f"{spec.model} {report.batch.partition}: delivery {part.order} is in force, this is "
             f"delivery {report.delivery}: an older one never replaces a newer one. Nothing was "
             "changed. To go back to it, deliver its files again"
         )
-    if part is None:
+    if part is None or (part.order, part.content) != (report.delivery, report.identity):
         return False
-    return (part.order, part.content) == (report.delivery, report.identity)
+    return rows.table.holds(part)  # a file that was removed by hand comes back
 
 
 def _replace(table: Table, report: ValidationReport, key: str, *, about: Mapping[str, str]) -> None:

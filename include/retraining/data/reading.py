@@ -1,7 +1,8 @@
 """Turns the files that landed into one Arrow table of the declared columns, or says why not.
 
 One rule for all formats: what is declared is what comes out, no value changes on the way, and what
-cannot be had without a change refuses the input.
+cannot be had without a change refuses the input. A `number` is the nearest 64-bit float; whole ones
+that are rounded to it are told of.
 """
 
 from __future__ import annotations
@@ -131,19 +132,43 @@ def _parse(content: bytes, suffix: str, columns: dict[str, ColumnType], max_rows
         file = pq.ParquetFile(pa.BufferReader(content))
         _refuse_bomb(file.metadata, len(content), max_rows)
         return file.read()
+    if suffix not in _TEXT_FORMATS:
+        raise ValueError(f"unknown format {suffix!r}; allowed: .parquet, .csv, .json, .jsonl")
+    read = _TEXT_FORMATS[suffix]
     # text formats have no types of their own, and a guess takes the code 007 for a number
     text = [name for name, kind in columns.items() if kind in {"string", "timestamp"}]
-    if suffix == ".csv":
-        options = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(text, pa.string()))
-        table = pyarrow.csv.read_csv(BytesIO(content), convert_options=options)
-    elif suffix in {".json", ".jsonl"}:
-        there = set(pyarrow.json.read_json(BytesIO(content)).column_names)
-        schema = pa.schema([(name, pa.string()) for name in text if name in there])
-        options = pyarrow.json.ParseOptions(explicit_schema=schema)
-        table = pyarrow.json.read_json(BytesIO(content), parse_options=options)
-    else:
-        raise ValueError(f"unknown format {suffix!r}; allowed: .parquet, .csv, .json, .jsonl")
+    types = dict.fromkeys(text, pa.string())
+    table = read(content, types)
+    # one 7.0, and all whole numbers would have passed through a float
+    floats = [
+        item.name
+        for item in table.schema
+        if columns.get(item.name) == "integer" and pa.types.is_floating(item.type)
+    ]
+    if floats:
+        try:
+            table = read(content, types | dict.fromkeys(floats, pa.decimal128(38, 9)))
+        except pa.ArrowInvalid as error:
+            raise ValueError(
+                f"{_some(floats)} must be whole numbers, written as 7, 7.0 or 7e0: "
+                f"{str(error).splitlines()[0][:120]}"
+            ) from error
     return _read_text(table, columns)
+
+
+def _read_csv(content: bytes, types: dict[str, pa.DataType]) -> pa.Table:
+    options = pyarrow.csv.ConvertOptions(column_types=types)
+    return pyarrow.csv.read_csv(BytesIO(content), convert_options=options)
+
+
+def _read_json(content: bytes, types: dict[str, pa.DataType]) -> pa.Table:
+    there = set(pyarrow.json.read_json(BytesIO(content)).column_names)
+    schema = pa.schema([(name, kind) for name, kind in types.items() if name in there])
+    options = pyarrow.json.ParseOptions(explicit_schema=schema)
+    return pyarrow.json.read_json(BytesIO(content), parse_options=options)
+
+
+_TEXT_FORMATS = {".csv": _read_csv, ".json": _read_json, ".jsonl": _read_json}
 
 
 def _refuse_bomb(found: pq.FileMetaData, size: int, max_rows: int) -> None:
@@ -200,6 +225,19 @@ def _check_columns(item: Input, columns: dict[str, ColumnType]) -> None:
                 f"column {name!r} must be {kind}, got {got}: {str(error).splitlines()[0][:150]}"
             )
             item.refuse("column_to_have_type", detail, name)
+            continue
+        if rounded := _rounded(item.table.column(name), kind):
+            item.findings.append(
+                Finding(
+                    expectation="numbers_to_be_exact",
+                    column=name,
+                    severity="info",
+                    failed_rows=0,
+                    detail=f"{rounded:,} whole numbers of column {name!r} have more digits than a "
+                    "number holds, and were rounded to it; declare it as integer, or as string, to "
+                    "keep them",
+                )
+            )
     if extra and not missing:
         item.findings.append(
             Finding(
@@ -255,7 +293,21 @@ def _cast(column: pa.ChunkedArray, kind: ColumnType) -> pa.ChunkedArray:
     if kind == "timestamp":
         # drops nanoseconds on purpose; nothing else may be lost
         return column.cast(_TARGET[kind], safe=column.type.unit != "ns")
+    if kind == "number" and pa.types.is_integer(column.type):
+        return column.cast(_TARGET[kind], safe=False)
     return column.cast(_TARGET[kind])
+
+
+def _rounded(column: pa.ChunkedArray, kind: ColumnType) -> int:
+    """Count the whole numbers that a `number` does not hold exactly."""
+    is_decimal = pa.types.is_decimal(column.type) and column.type.scale == 0
+    if kind != "number" or not (pa.types.is_integer(column.type) or is_decimal):
+        return 0
+    limit = 2**53
+    found = pc.min_max(column)
+    if all(one.as_py() is None or abs(one.as_py()) <= limit for one in found.values()):
+        return 0
+    return sum(int(float(one)) != one for one in column.to_pylist() if one is not None)
 
 
 def check_mapping(spec: ModelSpec, mapping: DeliveryMapping) -> None:

@@ -40,7 +40,14 @@ from deltalake import DeltaTable, Schema
 from deltalake.exceptions import DeltaError
 
 from include.retraining.data.column_types import cast, kept_schema
-from include.retraining.data.delta_log import CHECKPOINT_EVERY, File, Log, State, protocol_for
+from include.retraining.data.delta_log import (
+    CHECKPOINT_EVERY,
+    ENGINE,
+    File,
+    Log,
+    State,
+    protocol_for,
+)
 from include.retraining.data.parts import (
     DELIVERY,
     PARTITION,
@@ -371,7 +378,8 @@ class Table:
                 # what this process knows may be old: then the commit is refused, and it looks again
                 base = self._known() if not attempt else self.snapshot()
                 now = base.parts.get(partition)
-                if now is not None and (now.order, now.content) == (order, content):
+                is_same = now is not None and (now.order, now.content) == (order, content)
+                if now is not None and is_same and self.holds(now):
                     if not attempt:  # as of now, not of then
                         base = self.snapshot()
                         attempt += base.parts.get(partition) != now
@@ -517,6 +525,13 @@ class Table:
             # more than one at a time, and s3fs would ask for the size first
             return pa.BufferReader(self.storage.filesystem.cat_file(path, max_concurrency=1))
         return self.storage.filesystem.open(path, "rb", size=size, cache_type="none")
+
+    def holds(self, part: Part) -> bool:
+        """Are the data files of a part there, as large as they were written?"""
+        try:
+            return bool(part.bytes == sum(self.storage.filesystem.size(one) for one in part.files))
+        except FileNotFoundError:
+            return False
 
     def data_path(self, path: str) -> str:
         """Give the absolute path, or the URL, of a path below the table."""
@@ -892,7 +907,7 @@ def _commit_info(state: State, about: Mapping[str, str], now: int) -> dict[str, 
                 "mode": "ErrorIfExists" if is_first else "Overwrite",
                 "partitionBy": json.dumps(INTERNAL),
             },
-            "engineInfo": "retraining",
+            "engineInfo": ENGINE,
         }
     }
 

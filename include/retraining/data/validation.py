@@ -283,6 +283,15 @@ def _read_suite(path: Path, contract: list[dict[str, Any]]) -> Any:
         types = [one["type"] for one in content["expectations"]]
     except (ValueError, TypeError, KeyError, GreatExpectationsError) as error:
         raise DataError(f"{path.name} is no expectation suite: {error}") from error
+    for one in content["expectations"]:
+        for name in ("min_value", "max_value"):
+            bound = (one.get("kwargs") or {}).get(name)
+            if isinstance(bound, int) and int(float(bound)) != bound:
+                raise DataError(
+                    f"{path.name}: {one['type']}: {name} {bound} has more digits than Great "
+                    f"Expectations keeps of a bound, which is a 64-bit float; write "
+                    f"{int(float(bound))}, or another check"
+                )
     known = [one.expectation_type for one in suite.expectations]
     lost = [kind for kind in types if kind not in known]
     if lost or len(known) != len(types):
@@ -380,7 +389,7 @@ def exact_frame(table: pa.Table) -> pd.DataFrame:
     """Give a frame whose whole numbers and booleans stay what they are where some are missing."""
     import pandas as pd
 
-    kinds = {kind: pd.ArrowDtype(kind) for kind in (pa.int64(), pa.bool_())}
+    kinds = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
     columns = {}
     for name in table.column_names:
         column = table.column(name)

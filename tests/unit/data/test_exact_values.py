@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from include.retraining.data import publication, validation
+from include.retraining.data.reading import read_input
+from include.retraining.errors import DataError
 from include.retraining.features import feature_tables, join
 from include.retraining.records import ValidationReport
 from include.retraining.spec import ModelSpec
@@ -101,6 +103,7 @@ def test_different_large_ids_stay_different_where_one_is_missing(storage, tmp_pa
     [
         ("unique", "id", {}),
         ("be_between", "account", {"min_value": 2**62, "max_value": 2**62 + 1024}),
+        ("be_of_type", "account", {"type_": "int64"}),
         ("be_in_set", "account", {"value_set": [LARGE + n for n in range(7)]}),
         ("be_in_set", "flag", {"value_set": [True, False]}),
         ("match_regex", "name", {"regex": r"^n\d+$"}),
@@ -172,3 +175,63 @@ def test_a_value_that_its_declared_type_cannot_hold_is_refused():
     assert whole.to_pylist() == [1, None, 3]
     with pytest.raises(validation.DataError, match=r"x must be int64.*got double"):
         join.cast_exactly(pa.chunked_array([[1.5]]), pa.int64(), "x")
+
+
+def test_a_bound_that_great_expectations_would_round_is_refused(storage, tmp_path):
+    # the good rows between it and what it was rounded to were quarantined
+    rule = {
+        "type": "expect_column_values_to_be_between", "severity": "critical",
+        "kwargs": {"column": "account", "min_value": LARGE, "max_value": 2**62 + 1024},
+    }  # fmt: skip
+    with pytest.raises(DataError, match=rf"min_value {LARGE} has more digits .* write {2**62}, or"):
+        validate(storage, tmp_path, rows(), [rule])
+
+
+LONG = 12_345_678_901_234_567  # a float of it ends in 568
+
+
+def read(kind: str, file: str, content: bytes) -> tuple[list | None, str]:
+    item = read_input("batch", {file: content}, {"v": kind}, None, 100)
+    details = "; ".join(finding.detail for finding in item.findings)
+    return None if item.is_refused else item.table.column("v").to_pylist(), details
+
+
+def in_csv(*values: object) -> bytes:
+    return "\n".join(["v", *map(str, values)]).encode()
+
+
+def in_json(*values: object) -> bytes:
+    return "\n".join(f'{{"v": {value}}}' for value in values).encode()
+
+
+@pytest.mark.parametrize("one", ["7.0", "7e0", "0.7e1"])
+def test_whole_numbers_stay_whole_where_one_is_written_as_a_float(one):
+    # all 19-digit ids of the file were silently rounded
+    assert read("integer", "a.csv", in_csv(LONG, one, -LONG)) == ([LONG, 7, -LONG], "")
+    assert read("integer", "a.jsonl", in_json(LONG, one, -LONG)) == ([LONG, 7, -LONG], "")
+
+
+def test_what_a_text_format_calls_missing_stays_missing_beside_such_a_number():
+    assert read("integer", "a.csv", in_csv(LONG, "7.0", "NaN", "NULL")) == (
+        [LONG, 7, None, None],
+        "",
+    )
+    assert read("integer", "a.jsonl", in_json(LONG, "7.0", "null")) == ([LONG, 7, None], "")
+
+
+@pytest.mark.parametrize("one", ["7.5", "9223372036854775808", "1e30", "inf"])
+def test_text_that_is_no_whole_number_refuses_the_file(one):
+    found, details = read("integer", "a.csv", in_csv(LONG, one))
+    assert found is None
+    assert "integer" in details or "whole numbers" in details
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.decimal128(38, 0)], ids=str)
+def test_whole_numbers_that_a_float_does_not_hold_are_rounded_and_told_of(kind):
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"v": pa.array([LONG, 2**53, 1, None], kind)}), sink)
+    expected = [float(LONG), 2.0**53, 1.0, None]
+    found, details = read("number", "a.parquet", sink.getvalue())
+    assert found == expected
+    assert details.startswith("1 whole numbers of column 'v' have more digits than a number holds")
+    assert read("number", "a.csv", in_csv(LONG, 2**53, 1))[0] == expected[:3]

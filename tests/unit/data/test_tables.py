@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import errno
 import hashlib
 import multiprocessing
 import os
@@ -866,8 +867,64 @@ def damaged(local: Table) -> Table:
 def test_an_entry_of_the_log_that_is_cut_off_is_told(damaged: Table, version: int) -> None:
     path = entry(damaged, version)
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DataError, match="_delta_log/ from a backup"):
+    with pytest.raises(DataError, match=r"from a backup; or stop what works with the table"):
         damaged.snapshot()
+    path.write_bytes(path.read_bytes().split(b"\n")[0] + b"\n")  # all but the first line
+    with pytest.raises(DataError, match="its end is missing"):
+        damaged.snapshot()
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut off"])
+def test_a_data_file_that_is_gone_or_broken_is_mended_by_publishing_again(table: Table, damage):
+    # publish it again was the advice, and publishing again found that it was in force
+    put(table, "a", batch(1, 2), order=1)
+    (path,) = table.snapshot().parts["a"].files
+    files = fsspec.url_to_fs(table.url)[0]
+    if damage == "gone":
+        files.rm_file(path)
+    else:
+        files.pipe_file(path, b"PAR1")
+    with pytest.raises(DataError, match="publish partition 'a' again"):
+        seen_by_another_process(table).read()
+    assert put(table, "a", batch(1, 2), order=1).changed
+    assert values(seen_by_another_process(table)) == [1, 2]
+    assert not put(table, "a", batch(1, 2), order=1).changed
+
+
+def test_a_checkpoint_that_is_broken_is_done_without(local: Table) -> None:
+    # all entries were there, and it was told to restore a backup
+    for number in range(7):
+        put(local, f"p{number}", batch(number))
+    checkpoints = sorted((folder(local) / "_delta_log").glob("*.checkpoint.parquet"))
+    assert len(checkpoints) == 2
+    for number, path in enumerate(reversed(checkpoints)):
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2 * number])  # nothing, then a half
+        assert values(seen_by_another_process(local)) == list(range(7))
+    put(local, "p7", batch(7))
+    assert values(seen_by_another_process(local)) == list(range(8))
+    for number in range(3):
+        entry(local, number).unlink()
+    tables._forget()
+    with pytest.raises(DataError, match=r"neither a checkpoint nor the commits before it"):
+        local.snapshot()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_disk_that_takes_nothing_is_told_as_such(local: Table, monkeypatch, code: int) -> None:
+    # it was told that whether there was a commit is unknown, because the storage does not answer
+    put(local, "a", batch(1))
+
+    def create(*_: object) -> bool:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "create", create)
+        with pytest.raises(Unavailable, match="was not committed, because nothing can be written"):
+            put(local, "b", batch(2))
+    assert values(local.snapshot()) == [1]
+    put(local, "b", batch(2))
+    assert values(local.snapshot()) == [1, 2]
 
 
 @pytest.mark.parametrize("version", [0, 3, 7])
