@@ -37,6 +37,8 @@ TOMBSTONE_DAYS = 7  # what Delta takes if a table does not say how long a remove
 LOOK_BACK = 10  # versions; tables of ours have had a checkpoint every so many commits
 NAIVE_TIME = "timestampNtz"
 
+OWN = "_rt_"  # how the names begin that a table keeps for itself
+PARTITION = f"{OWN}partition"  # the column whose values are the partitions
 ENGINE = "retraining"  # what our commits say that they were made by
 _WAY_OUT = (
     "restore it from a backup; or stop what works with the table, remove it and all later entries, "
@@ -159,6 +161,8 @@ class State:
         What is not in force any more: ``path``, ``deletionTimestamp``, ``size``.
     transactions : mapping of str to int
         The last version that each application has told.
+    foreign : str
+        What another program did to the files, unless it was taken back since; empty if nothing.
     """
 
     version: int = -1
@@ -167,6 +171,7 @@ class State:
     files: pa.Table = field(default_factory=_FILES.empty_table)
     tombstones: pa.Table = field(default_factory=_TOMBSTONES.empty_table)
     transactions: Mapping[str, int] = field(default_factory=dict)
+    foreign: str = ""
 
     def files_below(self, folder: str) -> list[File]:
         """Give the files in force whose paths begin with a text."""
@@ -538,7 +543,14 @@ def checkpoint_of(state: State, *, now: int) -> bytes:
     """
     limit = now - TOMBSTONE_DAYS * _DAY
     kept = state.tombstones.filter(pc.field("deletionTimestamp") > limit)
-    names, versions = list(state.transactions), list(state.transactions.values())
+    # what a partition told that is not in force any more is of no use
+    in_force = {dict(_values_in(path)).get(PARTITION) for path in state.files["path"].to_pylist()}
+    told = {
+        name: version
+        for name, version in state.transactions.items()
+        if name in in_force or name.startswith(OWN)
+    }
+    names, versions = list(told), list(told.values())
     rows = {
         "protocol": pa.array([state.protocol], _ACTIONS["protocol"]),
         "metaData": pa.array([_with_pairs(state.metadata)], _ACTIONS["metaData"]),
@@ -641,10 +653,11 @@ def _table(some: pa.StructArray, schema: pa.Schema) -> pa.Table:
     return pa.table([_column(some, item.name).cast(item.type) for item in schema], schema=schema)
 
 
-def _apply(state: State, actions: Iterable[Mapping[str, Any]]) -> State:
+def _apply(state: State, actions: Iterable[Mapping[str, Any]]) -> State:  # noqa: C901 - by kind
     """Give the state after the actions of one commit."""
     protocol, metadata = state.protocol, state.metadata
     transactions = dict(state.transactions)
+    foreign, about = state.foreign, {}
     added: list[Mapping[str, Any]] = []
     removed: list[Mapping[str, Any]] = []
     for action in actions:
@@ -661,10 +674,17 @@ def _apply(state: State, actions: Iterable[Mapping[str, Any]]) -> State:
             protocol = value
         elif kind == "txn":
             transactions[value["appId"]] = value["version"]
-        elif kind != "commitInfo":
+        elif kind == "commitInfo":
+            about = value
+        else:
             raise _Foreign(f"an action {kind!r}")
+    if about.get("operation") == "RESTORE":
+        foreign = ""
+    elif (added or removed) and about.get("engineInfo") != ENGINE:
+        foreign = str(about.get("operation") or "it does not say what")
     return replace(
         state,
+        foreign=foreign,
         protocol=protocol,
         metadata=metadata,
         files=_with(_without(state.files, [*added, *removed]), added),

@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-PARTITION = "_rt_partition"
-DELIVERY = "_rt_delivery"
+from include.retraining.data.delta_log import OWN, PARTITION
+
+DELIVERY = f"{OWN}delivery"
 PARTITION_NAME = r"[0-9A-Za-z][0-9A-Za-z_.-]*"
 
 _FILE = re.compile(

@@ -43,6 +43,8 @@ from include.retraining.data.column_types import cast, kept_schema
 from include.retraining.data.delta_log import (
     CHECKPOINT_EVERY,
     ENGINE,
+    OWN,
+    PARTITION,
     File,
     Log,
     State,
@@ -50,7 +52,6 @@ from include.retraining.data.delta_log import (
 )
 from include.retraining.data.parts import (
     DELIVERY,
-    PARTITION,
     PARTITION_NAME,
     ForeignFile,
     Part,
@@ -68,7 +69,7 @@ from include.retraining.errors import (
 from include.retraining.storage import Storage
 
 INTERNAL = (PARTITION, DELIVERY)
-DROPPED = "_rt_dropped"  # counts the partitions that were taken out of force on purpose
+DROPPED = f"{OWN}dropped"  # counts the partitions that were taken out of force on purpose
 LONGEST_NAME = 128  # characters of a partition
 ROW_GROUP = 128 * 1024  # rows; what a writer and a reader of 13 columns hold at a time is 15 MB
 READERS = 16  # threads; on S3 every file is a round trip
@@ -661,6 +662,12 @@ class Table:
         if state.version < 0:
             return self._empty()
         schema = _schema_of(state.metadata["schemaString"], self.url)
+        if state.foreign:
+            raise DataError(
+                f"{self.url}: another program has written to the table ({state.foreign}), as of "
+                f"version {state.version}; restore the version before with DeltaTable.restore(), "
+                "and let only this package write to it"
+            )
         try:
             if not ours:
                 refuse_foreign(state.files)

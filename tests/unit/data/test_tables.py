@@ -1147,3 +1147,33 @@ def test_replacing_from_old_knowledge_looks_again(storage: Storage):
     done = table.replace("2024-01-02", pa.table({"x": [3]}), content="c" * 32)
     assert done.changed
     assert table.snapshot().read().column("x").to_pylist() == [2, 3]
+
+
+def test_a_partition_that_another_program_deleted_is_missed_whichever_it_is(local: Table) -> None:
+    # of the newest one nothing was noticed: the count was told by the newest file
+    for number in range(6):
+        put(local, f"p{number}", batch(number))
+    before = local.snapshot().version
+    for number in (5, 2):
+        foreign = DeltaTable(str(folder(local)))
+        foreign.delete(f"{PARTITION} = 'p{number}'")
+        # delta-rs may put a checkpoint behind it, which does not say who it was
+        with pytest.raises(DataError, match=r"another program has .* restore"):
+            seen_by_another_process(local)
+        with pytest.raises(DataError, match="another program"):
+            put(local, "p6", batch(6))
+        DeltaTable(str(folder(local))).restore(before)
+        assert values(seen_by_another_process(local)) == list(range(6))
+
+
+def test_a_checkpoint_forgets_what_dropped_partitions_told(local: Table) -> None:
+    # it had one line for each partition there had ever been
+    for number in range(7):
+        put(local, f"p{number}", batch(number))
+    local.drop([f"p{number}" for number in range(5)])
+    put(local, "p7", batch(7))
+    tables._forget()
+    known = local._log.newest()
+    assert known.version == 8  # a checkpoint was written with it
+    assert set(known.transactions) == {"p5", "p6", "p7", tables.DROPPED}
+    assert list(local.snapshot().parts) == ["p5", "p6", "p7"]
