@@ -218,6 +218,13 @@ def partition_folders(model: str, partition: str) -> tuple[str, ...]:
     )
 
 
+def partitions_told_of(storage: Storage, model: str) -> set[str]:
+    """Give the partitions of which there is any record; those that were refused, too."""
+    roots = {folder.rsplit("/", 1)[0] for folder in partition_folders(model, "any")}
+    found = (key.split("/partition=", 1) for root in roots for key in storage.list(root))
+    return {names[1].split("/", 1)[0] for names in found if len(names) > 1}
+
+
 # --- tables ---------------------------------------------------------------------------------------
 
 TableKind = Literal["rows", "quarantine", "features"]

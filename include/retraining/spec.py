@@ -449,7 +449,7 @@ class Retention(_Section):
         default=None,
         gt=0,
         description="batches that ended so long before the newest one are removed, with their "
-        "reports; longer than training looks back",
+        "reports, and train no more; their rows stay as long as features of kept batches see them",
     )
     superseded_days: float = Field(
         default=7.0,

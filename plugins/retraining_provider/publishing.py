@@ -57,13 +57,21 @@ def check_skew(run: Run) -> SkewReport:
 
 def sweep_tables(run: Run) -> Sweep:
     """Remove what retention no longer keeps; once a day, or a week of daily batches."""
-    from include.retraining.features import retention
+    from include.retraining.data import retention
+    from include.retraining.features.definitions import table_names
+    from include.retraining.features.feature_sets import reach
     from include.retraining.retrain.training_set import pinned_versions
 
     if not retention.is_due(run.spec, run.batch):
         raise AirflowSkipException("not due with this batch")
-    pinned = pinned_versions(run.spec, run.settings)
-    return retention.sweep(run.spec, run.storage, run.batch, pinned=pinned)
+    return retention.sweep(
+        run.spec,
+        run.storage,
+        run.batch,
+        feature_tables=table_names(run.spec),
+        reach=reach(run.spec),
+        pinned=pinned_versions(run.spec, run.settings),
+    )
 
 
 def publish_validated(spec: ModelSpec, report: XComArg) -> None:

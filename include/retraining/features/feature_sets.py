@@ -180,6 +180,16 @@ def _seen_from(spec: ModelSpec, batch: BatchRef) -> dt.datetime | None:
     return None if life is None else batch.start - life
 
 
+def reach(spec: ModelSpec) -> dt.timedelta | None:
+    """Give how long before a batch the data of others reaches into it; None: without end.
+
+    Through its features it sees those that live until it begins, and each of these was made with
+    the one right before it.
+    """
+    life = _life(spec)
+    return None if life is None else life + 2 * spec.partitions.length
+
+
 def _seen_until(spec: ModelSpec, batch: BatchRef) -> dt.datetime | None:
     """Give the moment from which on no batch sees what follows from one; None: all later ones do.
 

@@ -144,7 +144,14 @@ def split_times(spec: ModelSpec, batch: BatchRef) -> tuple[dt.datetime, dt.datet
 
 
 def oldest_row(spec: ModelSpec, duel_start: dt.datetime) -> dt.datetime | None:
-    """Give the moment from which on the rows of a rolling window train; None: all history."""
-    if spec.training.max_days is None:
-        return None
-    return duel_start - dt.timedelta(days=spec.training.max_days)
+    """Give the moment from which on rows train; None: all history.
+
+    A rolling window begins there, and retention keeps what is after it.
+    """
+    found = []
+    if spec.training.max_days is not None:
+        found.append(duel_start - dt.timedelta(days=spec.training.max_days))
+    if spec.retention.days is not None:
+        after = spec.gate.duel_days + spec.label.maturity_days  # until the end of the batch
+        found.append(duel_start + dt.timedelta(days=after - spec.retention.days))
+    return max(found, default=None)

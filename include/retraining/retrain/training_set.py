@@ -98,7 +98,8 @@ def build_training_set(spec: ModelSpec, settings: Settings, request: RetrainRequ
         spec, storage, since=earliest - spec.partitions.length, until=batch.end, with_missing=True
     )
     for one in stale:
-        feature_sets.join_anew(spec, settings, one)
+        if one.end > earliest:  # what is before it may have been removed
+            feature_sets.join_anew(spec, settings, one)
     snapshot = feature_sets.joined_rows(spec, storage)
     needed = [spec.source.event_time, spec.label.column]
     parts = _parts(spec, snapshot, batch, earliest)
