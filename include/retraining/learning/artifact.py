@@ -1,21 +1,19 @@
 """The bytes of a fitted model, and which of them may be loaded.
 
-A model file is trusted only if its SHA-256 is the one the registry keeps, and only the types of the
+An artifact is trusted only if its SHA-256 is the one the registry keeps, and only the types of the
 allow-list are built from it. MLflow's own loader takes that list from the artifact itself, so
-whoever can change the artifact can extend it; it is not used.
+whoever can change the artifact, can extend it; it is not used.
 """
 
 from __future__ import annotations
 
 import hashlib
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from include.retraining.errors import DataError, ScoringError
 from include.retraining.spec import ModelFormat, ModelSpec
 
-# What a model file may contain beside numpy, scipy and scikit-learn's plain types. Reviewed one by
+# What an artifact may contain beside numpy, scipy and scikit-learn's plain types. Reviewed one by
 # one: each only holds arrays.
 TRUSTED_TYPES = (
     "numpy.dtype",
@@ -71,15 +69,6 @@ def require_keepable(spec: ModelSpec, pipeline: Any) -> None:
         )
 
 
-def read(uri: str, kind: ModelFormat) -> bytes:
-    """Give the model file of an MLflow model URI; errors are those of its artifact store."""
-    import mlflow
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = mlflow.artifacts.download_artifacts(uri, dst_path=folder)
-        return Path(path, FILE_NAMES[kind]).read_bytes()
-
-
 def load(
     content: bytes,
     *,
@@ -88,12 +77,12 @@ def load(
     allowed: ModelFormat,
     trusted: tuple[str, ...],
 ) -> Any:
-    """Build the model from its file.
+    """Build the model from its artifact.
 
     Parameters
     ----------
     content : bytes
-        The file.
+        The artifact.
     kind : str
         Its format, as the registry says.
     sha256 : str

@@ -24,7 +24,7 @@ from include.retraining.spec import ModelSpec
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.entities.model_registry import ModelVersion as ModelVersion  # noqa: PLC0414 - for others, too
 
 ANSWER_SECONDS = 10
 ANSWER_HOLDS_SECONDS = 10

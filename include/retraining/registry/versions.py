@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import version as installed
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,7 +23,8 @@ from include.retraining.spec import ModelSpec
 
 if TYPE_CHECKING:
     import pandas as pd
-    from mlflow.entities.model_registry import ModelVersion
+
+    from include.retraining.registry.server import ModelVersion
 
 PROMISE_TAG = "retraining.promise"
 TRAINED_UNTIL_TAG = "retraining.trained_until"
@@ -260,8 +260,3 @@ def run_artifact(settings: Settings, found: Version, name: str) -> bytes:
 def run_data(settings: Settings, found: Version) -> server.RunData:
     """Give what was logged to the run that made a version."""
     return server.run_data(settings, found.run_id)
-
-
-def tag(spec: ModelSpec, settings: Settings, number: int, tags: Mapping[str, str]) -> None:
-    """Set tags of a version."""
-    server.set_tags(spec, settings, number, tags)
