@@ -44,7 +44,7 @@ from include.retraining.storage import Storage
 FIRST = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
 ROWS = 200
 TRAINED_AFTER = 12
-MEASURED = 5
+MEASURED = 9
 SUITE = {"name": "history", "expectations": []}
 
 

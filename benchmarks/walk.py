@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +37,7 @@ def take(spec: ModelSpec, settings: Settings, batch: BatchRef, suites: Path) -> 
     skew.check_skew(spec, settings, batch)
     learned = incident.last_training(spec, storage, batch)
     drift = measuring.measure_drift(spec, settings, batch, learned=learned)
-    hold = incident.hold_reason(spec, storage, batch)
+    hold = partial(incident.hold_reason, spec, storage, batch)
     verdict = measuring.judge_batch(spec, settings, drift, hold=hold)
     drift_report.publish_report(spec, settings, drift, verdict)
     decision = retrain(spec, settings, verdict) if verdict.outcome == "retrain" else None
