@@ -35,6 +35,14 @@ for path in sorted(Path(sys.argv[1], "dags").glob("*.py")):
     started = time.process_time()
     runpy.run_path(str(path))
     seconds[path.stem] = time.process_time() - started
+from retraining_provider.generation import generate, stage_dag
+def empty(spec):
+    with stage_dag(spec, "monitor", schedule=None) as dag:
+        return dag
+for stage in ("outcomes", "score", "guard"):
+    started = time.process_time()
+    generate(empty)
+    seconds[stage + ", to come"] = time.process_time() - started
 print(json.dumps(seconds))
 """
 
@@ -71,8 +79,8 @@ def bench_parse() -> dict[str, float]:
     seconds: dict[str, float] = json.loads(answer.stdout.splitlines()[-1])
     print(f"parsing {MODELS} models, CPU seconds beyond importing Airflow:")
     for stage, spent in seconds.items():
-        print(f"  dags/{stage}.py  {spent:.2f}")
-    print(f"  all            {sum(seconds.values()):.2f}  (target: below 1.5)")
+        print(f"  {stage:24s} {spent:.2f}")
+    print(f"  {'all':24s} {sum(seconds.values()):.2f}  (target: below 1.5)")
     return seconds
 
 
