@@ -358,7 +358,7 @@ class PublishedReport(Record):
     experiment_id: str
     run_id: str
     pages: tuple[str, ...] = Field(
-        description="storage keys of the picture and of Evidently's page; none when all is well"
+        description="storage keys of Evidently's pages; none where there is no news"
     )
 
 
