@@ -317,7 +317,7 @@ def ledger_unfinished_key(model: str) -> str:
 def ledger_intent_key(model: str, incident_id: str, action: str) -> str:
     """Give the key that says that an entry is about to be made, or was."""
     name = hashlib.sha256(f"{action}|{incident_id}".encode()).hexdigest()[:32]
-    return f"{ledger_folder(model)}/claims/{name}.json"
+    return f"{ledger_folder(model)}/intents/{name}.json"
 
 
 def thread_key(model: str, thread: str, name: str) -> str:

@@ -17,7 +17,7 @@ from include.retraining.records import (
     RetrainRequest,
 )
 from include.retraining.registry import ledger, server, versions
-from include.retraining.retrain.duel import Comparison, Duel, hold_duel
+from include.retraining.retrain.duel import Comparison, Duel, compare_models
 from include.retraining.retrain.policies import check_policies
 from include.retraining.settings import Settings
 from include.retraining.spec import Gate, ModelSpec
@@ -35,7 +35,7 @@ def decide(
     done = shelf.find(storage, GateDecision, spec.model, request.incident_id)
     if done is not None and ledger.made(storage, spec.model, request.incident_id, "promotion"):
         return done
-    duel = hold_duel(spec, settings, request, candidate)
+    duel = compare_models(spec, settings, request, candidate)
     version = versions.version(spec, settings, candidate.version)
     slices = duel.champion.slices if duel.champion else {}
     checks = (

@@ -90,7 +90,7 @@ def _distances(
         numeric=[name for name in names if name in spec.features.numeric],
         categorical=[name for name in names if name in spec.features.categorical],
     )
-    measured = measure_columns(profile, duel, policy=spec.drift)
+    measured = measure_columns(profile, duel, settings=spec.drift)
     unknown = [feature.name for feature in measured if feature.distance is None]
     far = {
         feature.name: feature.distance
