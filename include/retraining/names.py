@@ -7,17 +7,6 @@ from typing import Literal
 
 Stage = Literal["ingest", "monitor", "retrain", "rollback", "replay_quarantine"]
 EventStage = Literal["watch_landing"]  # only of models that name a queue
-Area = Literal[
-    "snapshots",
-    "validated",
-    "quarantine",
-    "features",
-    "joined",
-    "reports",
-    "retrain",
-    "ledger",
-    "alerts",
-]
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -41,21 +30,6 @@ def asset_name(model: str, noun: str) -> str:
     'flights.features'
     """
     return f"{model}.{noun}"
-
-
-def storage_key(model: str, area: Area, partition: str | None = None) -> str:
-    """Give the folder of one area, or of one partition in it, below the storage root.
-
-    >>> storage_key("flights", "quarantine", "2013-02-11")
-    'flights/quarantine/partition=2013-02-11'
-    """
-    folder = f"{model}/{area}"
-    return folder if partition is None else f"{folder}/partition={partition}"
-
-
-def incident_key(model: str, incident_id: str) -> str:
-    """Give the folder that holds what one retrain made."""
-    return f"{storage_key(model, 'retrain')}/incident={incident_id}"
 
 
 def experiment_name(model: str) -> str:

@@ -13,11 +13,6 @@ from include.retraining.errors import did_you_mean
 def test_names_have_their_documented_forms():
     assert names.dag_id("flights", "ingest") == "flights__ingest"
     assert names.asset_name("flights", "champion") == "flights.champion"
-    assert names.storage_key("flights", "joined") == "flights/joined"
-    assert names.storage_key("flights", "joined", "2013-02-11") == (
-        "flights/joined/partition=2013-02-11"
-    )
-    assert names.incident_key("flights", "x") == "flights/retrain/incident=x"
     assert names.experiment_name("flights") == "retraining/flights"
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 
 from include.retraining import shelf
 from include.retraining.data.parts import Part
@@ -163,14 +162,6 @@ def published(spec: ModelSpec, storage: Storage, partition: str) -> Part | None:
     return rows_in_force(spec, storage).parts.get(partition)
 
 
-def require_published(spec: ModelSpec, storage: Storage, partition: str) -> Part:
-    """Give what is in force for a partition; raises NotPublished."""
-    found = published(spec, storage, partition)
-    if found is None:
-        raise not_published(spec, partition)
-    return found
-
-
 def not_published(spec: ModelSpec, partition: str) -> NotPublished:
     """Say that no data of a partition is in force."""
     return NotPublished(
@@ -242,18 +233,6 @@ def _batches(spec: ModelSpec, names: Sequence[str]) -> list[BatchRef]:
         except SpecError as error:
             log.info("left out: %s", error)
     return found
-
-
-def read_rows(
-    spec: ModelSpec,
-    storage: Storage,
-    partitions: Iterable[str],
-    *,
-    columns: Sequence[str] | None = None,
-    name: str = BATCH,
-) -> pa.Table:
-    """Give the good rows of some partitions, in their order."""
-    return rows_in_force(spec, storage, name).read(partitions, columns)
 
 
 def _key(spec: ModelSpec, kind: shelf.TableKind, name: str) -> str:

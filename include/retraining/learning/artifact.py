@@ -8,8 +8,6 @@ whoever can change the artifact can extend it; it is not used.
 from __future__ import annotations
 
 import hashlib
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from include.retraining.errors import DataError, ScoringError
@@ -69,15 +67,6 @@ def require_keepable(spec: ModelSpec, pipeline: Any) -> None:
             f"{', '.join(unknown)}. Look at what loading them runs, then add them to "
             "training.trusted_types"
         )
-
-
-def read(uri: str, kind: ModelFormat) -> bytes:
-    """Give the model file of an MLflow model URI; errors are those of its artifact store."""
-    import mlflow
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = mlflow.artifacts.download_artifacts(uri, dst_path=folder)
-        return Path(path, FILE_NAMES[kind]).read_bytes()
 
 
 def load(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import version as installed
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -253,8 +252,3 @@ def run_artifact(settings: Settings, found: Version, name: str) -> bytes:
 def run_data(settings: Settings, found: Version) -> server.RunData:
     """Give what was logged to the run that made a version."""
     return server.run_data(settings, found.run_id)
-
-
-def tag(spec: ModelSpec, settings: Settings, number: int, tags: Mapping[str, str]) -> None:
-    """Set tags of a version."""
-    server.set_tags(spec, settings, number, tags)

@@ -156,7 +156,7 @@ def test_published_rows_are_what_landed(storage, tmp_path):
     columns = rows() | {"account": with_missing(rows()["account"])}
     report = validate(storage, tmp_path, columns)
     publication.publish_batch(spec_of(), storage, report)
-    found = publication.read_rows(spec_of(), storage, [DAY])
+    found = publication.rows_in_force(spec_of(), storage).read([DAY])
     assert found.equals(pa.table(columns).select(list(COLUMNS)))
 
 

@@ -20,7 +20,7 @@ BATCH = SPEC.batch_ref(WEEK)
 
 
 def rows(settings: Settings) -> int:
-    return publication.read_rows(SPEC, Storage.of(settings), [WEEK]).num_rows
+    return publication.rows_in_force(SPEC, Storage.of(settings)).read([WEEK]).num_rows
 
 
 def test_an_older_delivery_never_replaces_a_newer_one(empty: Settings):
