@@ -23,7 +23,6 @@ from include.retraining.spec import ModelSpec
 
 if TYPE_CHECKING:
     import pandas as pd
-    from mlflow.entities.model_registry import ModelVersion
 
 PROMISE_TAG = "retraining.promise"
 TRAINED_UNTIL_TAG = "retraining.trained_until"
@@ -91,7 +90,7 @@ def all_versions(spec: ModelSpec, settings: Settings) -> list[Version]:
     return [_describe(found) for found in server.versions_with(spec, settings, {})]
 
 
-def _describe(found: ModelVersion) -> Version:
+def _describe(found: server.MLflowVersion) -> Version:
     tags = dict(found.tags)
     until, promise = tags.get(TRAINED_UNTIL_TAG), tags.get(PROMISE_TAG)
     return Version(
