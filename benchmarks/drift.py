@@ -47,7 +47,7 @@ from include.retraining.drift.trend import WINDOWS as TREND_WINDOWS
 from include.retraining.drift.trend import find_trend
 from include.retraining.spec import Drift
 
-POLICY = Drift()
+SETTINGS = Drift()
 WINDOWS = 20  # of history, each as long as the current window
 NUMERIC = [f"n{i}" for i in range(34)]
 CATEGORICAL = [f"c{i}" for i in range(6)]
@@ -181,12 +181,12 @@ def full_check(folder: Path, rows: int, repeats: int, *, peers: bool) -> dict[st
         some = ReferenceProfile.build(windows, numeric=NUMERIC[:columns])
         part.write_bytes(some.to_bytes())
         growth[columns] = cpu(
-            lambda: measure_columns(ReferenceProfile.open(part), now, policy=POLICY), repeats
+            lambda: measure_columns(ReferenceProfile.open(part), now, settings=SETTINGS), repeats
         )
     del table, windows, profile, some
 
     def ours() -> None:
-        measure_columns(ReferenceProfile.open(stored), now, policy=POLICY)
+        measure_columns(ReferenceProfile.open(stored), now, settings=SETTINGS)
 
     seconds = {
         "ours": cpu(ours, repeats),
@@ -235,7 +235,7 @@ from include.retraining.spec import Drift
 status = pathlib.Path("/proc/self/status")  # not getrusage: its peak begins with that of the parent
 peak = lambda: int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
 before = peak()
-measure_columns(ReferenceProfile.open(pathlib.Path(sys.argv[1])), sys.argv[2], policy=Drift())
+measure_columns(ReferenceProfile.open(pathlib.Path(sys.argv[1])), sys.argv[2], settings=Drift())
 print(peak() - before)
 """
 
@@ -263,7 +263,7 @@ def one_column(folder: Path, sizes: list[int], repeats: int) -> dict[str, Any]:
         pq.write_table(pa.table({"n0": rng.normal(size=rows)}), now)
 
         def ours() -> None:
-            measure_columns(ReferenceProfile.open(stored), now, policy=POLICY)
+            measure_columns(ReferenceProfile.open(stored), now, settings=SETTINGS)
 
         seconds = cpu(ours, repeats)
         limit = cpu(lambda: floor(now, ["n0"], []), repeats)
@@ -284,7 +284,7 @@ def out_of_core(folder: Path, rows: int) -> dict[str, Any]:
         for _ in range(rows // 1_000_000):
             writer.write_table(pa.table({"n0": rng.normal(0.01, 1, 1_000_000)}, schema))
     start = time.process_time()
-    (drift,) = measure_columns(ReferenceProfile.open(stored), now, policy=POLICY)
+    (drift,) = measure_columns(ReferenceProfile.open(stored), now, settings=SETTINGS)
     seconds = time.process_time() - start
     return {
         "rows": rows,
@@ -314,7 +314,7 @@ class Pool:
         """Judge each feature as one of k."""
         sizes = self.rows * WINDOWS, self.rows
         alarms = np.zeros(len(self.distance), dtype=bool)
-        for i in np.flatnonzero(self.distance > POLICY.min_distance):  # nothing else can drift
+        for i in np.flatnonzero(self.distance > SETTINGS.min_distance):  # nothing else can drift
             alarms[i] = drifts(
                 float(self.distance[i]), float(self.shift[i]), self.history(i), sizes=sizes, k=k
             )
@@ -334,10 +334,10 @@ def drifts(
     sizes: tuple[int, int],
     k: int,
     untied: float = 1.0,
-    policy: Drift = POLICY,
+    settings: Drift = SETTINGS,
 ) -> bool:
     """Judge one numeric feature of k, as `measure_columns` does."""
-    return exceeds(distance, shift, judged(histories, sizes, k, untied=untied, policy=policy))
+    return exceeds(distance, shift, judged(histories, sizes, k, untied=untied, settings=settings))
 
 
 def exceeds(distance: float, shift: float, found: NumericThresholds) -> bool:
@@ -354,7 +354,7 @@ def judged(
     k: int,
     *,
     untied: float = 1.0,
-    policy: Drift = POLICY,
+    settings: Drift = SETTINGS,
 ) -> NumericThresholds:
     """Give the thresholds of one numeric feature of k."""
     n, m = sizes
@@ -362,8 +362,8 @@ def judged(
         *histories,
         sizes=sizes,
         shift_square=(n + m + 1) / (3 * n * m) * untied,
-        alpha=policy.alpha / k,
-        policy=policy,
+        alpha=settings.alpha / k,
+        settings=settings,
     )
 
 
@@ -427,7 +427,7 @@ def series_pool(rows: int, features: int, rho: float, shift: float, seed: int) -
         one = simulated(rng, rows, rho, [shift])
         distance, moved = one.from_all(one.later)
         found.append((distance[0], moved[0]))
-        if distance[0] > POLICY.min_distance:
+        if distance[0] > SETTINGS.min_distance:
             kept[i] = one.histories()
     distance, moved = np.array(found).T
     return Pool(rows // PARTS * PARTS, distance, moved, kept.__getitem__)
@@ -450,7 +450,7 @@ def counted_pool(rows: int, features: int, rho: float, shift: float, seed: int) 
         windows = rng.multinomial(effective, laws[0], size=WINDOWS)
         distance, moved = apart(windows.sum(axis=0), rng.multinomial(effective, laws[1], size=1))
         found.append((distance[0], moved[0]))
-        if distance[0] > POLICY.min_distance:
+        if distance[0] > SETTINGS.min_distance:
             gaps, shifts = (
                 np.abs(one) * WINDOWS / (WINDOWS - 1) for one in apart(windows.sum(axis=0), windows)
             )
@@ -514,7 +514,7 @@ def best_power(rows: int) -> float:
     """
     effective = rows * (1 - 0.9) / (1 + 0.9)
     sigmas = 0.3 / (1 / effective + 1 / effective / WINDOWS) ** 0.5
-    limit = normal_quantile(POLICY.alpha / 5)
+    limit = normal_quantile(SETTINGS.alpha / 5)
     return float(special.ndtr(sigmas - limit) + special.ndtr(-sigmas - limit))
 
 
@@ -559,7 +559,7 @@ def trend(runs: int) -> dict[str, Any]:
 
 def distance_at_1_percent(rows: int, k: int) -> float:
     """Give the distance at which the p-value of one of k features falls below 1 % of a run."""
-    return float(special.kolmogi(POLICY.alpha / k) * ((1 + 1 / WINDOWS) / rows) ** 0.5)
+    return float(special.kolmogi(SETTINGS.alpha / k) * ((1 + 1 / WINDOWS) / rows) ** 0.5)
 
 
 def delay(alarms: np.ndarray) -> str:
@@ -633,7 +633,7 @@ def rises(shifts: np.ndarray, thresholds: NumericThresholds) -> bool:
         [errors[0]] * len(shifts),
         reference_error=errors[1],
         limit=limit,
-        floor=POLICY.min_shift,
+        floor=SETTINGS.min_shift,
     )
     return found is not None
 
@@ -650,30 +650,30 @@ def shuffled_weeks(runs: int) -> dict[str, Any]:
     numeric, categorical, count = weeks
     rng = np.random.default_rng(0)
     k = len(numeric) + len(categorical)
-    policies = {
-        tail: POLICY.model_copy(update={"tail_windows": tail})
-        for tail in (4, POLICY.tail_windows, 6, 20)
+    variants = {
+        tail: SETTINGS.model_copy(update={"tail_windows": tail})
+        for tail in (4, SETTINGS.tail_windows, 6, 20)
     }
-    alarms = {tail: np.zeros(runs, bool) for tail in policies}
+    alarms = {tail: np.zeros(runs, bool) for tail in variants}
     naive = np.zeros(runs, bool)
-    moved: dict[int, list[bool]] = {tail: [] for tail in policies}
+    moved: dict[int, list[bool]] = {tail: [] for tail in variants}
     by_feature: dict[str, int] = {}
     for run in range(runs):
         order = rng.permutation(count)[: WINDOWS + 1]
         for name, column in numeric.items():
             found = column.measure(order)
             naive[run] |= found.p_value < 0.05
-            for tail, policy in policies.items():
+            for tail, settings in variants.items():
                 alarm = drifts(
                     *found.now,
                     found.history,
                     sizes=found.sizes,
                     k=k,
                     untied=found.untied,
-                    policy=policy,
+                    settings=settings,
                 )
                 alarms[tail][run] |= alarm
-                if alarm and policy == POLICY:
+                if alarm and settings == SETTINGS:
                     by_feature[name] = by_feature.get(name, 0) + 1
                 moved[tail].append(
                     drifts(
@@ -682,19 +682,19 @@ def shuffled_weeks(runs: int) -> dict[str, Any]:
                         sizes=found.sizes,
                         k=k,
                         untied=found.untied,
-                        policy=policy,
+                        settings=settings,
                     )
                 )
         for name, counts in categorical.items():
-            for tail, policy in policies.items():
-                ours, p_value = judge_levels(counts[order], k, policy)
+            for tail, settings in variants.items():
+                ours, p_value = judge_levels(counts[order], k, settings)
                 alarms[tail][run] |= ours
-                if ours and policy == POLICY:
+                if ours and settings == SETTINGS:
                     by_feature[name] = by_feature.get(name, 0) + 1
             naive[run] |= p_value < 0.05
     result: dict[str, Any] = {f"flights, k={k}, {WINDOWS} weeks, any p<0.05": rate(naive)}
-    for tail in policies:
-        default = ", the default" if tail == POLICY.tail_windows else ""
+    for tail in variants:
+        default = ", the default" if tail == SETTINGS.tail_windows else ""
         result[f"flights, k={k}, {WINDOWS} weeks, ours, tail_windows={tail}{default}"] = rate(
             alarms[tail]
         )
@@ -747,7 +747,7 @@ class Weeks:
         )
 
 
-def judge_levels(counts: np.ndarray, k: int, policy: Drift) -> tuple[bool, float]:
+def judge_levels(counts: np.ndarray, k: int, settings: Drift) -> tuple[bool, float]:
     """Judge the last of some windows given as counts of each level."""
     names = [str(i) for i in range(counts.shape[1])]
 
@@ -758,14 +758,14 @@ def judge_levels(counts: np.ndarray, k: int, policy: Drift) -> tuple[bool, float
     total = counts[:-1].sum(axis=0)
     history = np.array([compare_levels(column(total - w), column(w)).distance for w in counts[:-1]])
     found = compare_levels(column(total), column(counts[-1]))
-    alpha = policy.alpha / k
+    alpha = settings.alpha / k
     threshold = find_threshold(
         History(counts[:-1].sum(axis=1), history),
         chance=found.chance(alpha),
         sizes=(int(total.sum()), int(counts[-1].sum())),
         alpha=alpha,
-        floor=policy.min_distance,
-        policy=policy,
+        floor=settings.min_distance,
+        settings=settings,
     )
     judged = threshold.state != "insufficient"
     return judged and found.distance > threshold.value, found.p_value

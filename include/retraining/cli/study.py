@@ -60,7 +60,7 @@ def drift(
     from include.retraining.monitor.files import compare_files
 
     try:
-        policy = Drift(
+        settings = Drift(
             expected=tuple(expected or ()),
             alpha=alpha,
             min_distance=min_distance,
@@ -71,7 +71,7 @@ def drift(
         first = error.errors()[0]
         name = str(first["loc"][0]).replace("_", "-")
         raise SpecError(f"--{name}: {first['msg']}, got {first['input']!r}") from error
-    found = compare_files(windows, current, policy=policy, columns=columns or ())
+    found = compare_files(windows, current, settings=settings, columns=columns or ())
     if as_json:
         for_programs(found)
     else:

@@ -139,7 +139,7 @@ def find_threshold(
     sizes: tuple[int, int],
     alpha: float,
     floor: float,
-    policy: Drift,
+    settings: Drift,
     at: dt.datetime | None = None,
 ) -> Threshold:
     """Give the threshold of one distance of one feature.
@@ -156,7 +156,7 @@ def find_threshold(
         Probability that one more ordinary window is called out of the ordinary.
     floor : float
         Smaller distances never matter.
-    policy : Drift
+    settings : Drift
         The settings of the model file.
     at : datetime, optional
         Start of the current window: where the history reaches back far enough, only windows of its
@@ -170,18 +170,18 @@ def find_threshold(
         distance could exceed the threshold.
     """
     all_rows = int(history.rows.sum())
-    measured = history.measured(policy.min_rows)
-    history = measured.in_season(at, policy.min_history_windows)
+    measured = history.measured(settings.min_rows)
+    history = measured.in_season(at, settings.min_history_windows)
     distances, windows = history.distances, len(history.distances)
     ordinary = float(np.max(distances, initial=0.0))
     candidates: dict[Basis, float] = {"floor": floor, "chance": chance.critical}
     state: Calibration = "uncalibrated"
     seasonal, effect, window_variance = False, 1.0, 0.0
-    if windows >= policy.min_history_windows:
+    if windows >= settings.min_history_windows:
         state = "calibrated"
         seasonal = windows < len(measured.rows)
         if seasonal:  # all of them lie apart from the rest of the year, by about as much
-            quantile = student_quantile(min(windows - 1, policy.tail_windows), alpha)
+            quantile = student_quantile(min(windows - 1, settings.tail_windows), alpha)
             beyond_chance = _next_like(distances, quantile)
         else:
             effect, beyond = _explain_history(history, all_rows, chance, sizes)
@@ -189,7 +189,7 @@ def find_threshold(
                 quantile = student_quantile(history.dependence.blocks, alpha)
                 dependent = quantile * (effect * chance.mean_square) ** 0.5
                 candidates["chance"] = max(chance.critical, dependent)
-            quantile = student_quantile(min(windows, policy.tail_windows), alpha)
+            quantile = student_quantile(min(windows, settings.tail_windows), alpha)
             beyond_chance = (candidates["chance"] ** 2 + quantile**2 * beyond) ** 0.5
             window_variance = beyond * (quantile / normal_quantile(alpha)) ** 2
             if chance.spread < _CONCENTRATED:
@@ -199,9 +199,9 @@ def find_threshold(
     value = min(1.0, candidates[basis])
     bound = max(part for name, part in candidates.items() if name != "floor")
     # The heaviest tail there is, Student's, falls with this power of the distance.
-    tail = min(windows, policy.tail_windows)
+    tail = min(windows, settings.tail_windows)
     unused = 1 - (bound / floor) ** tail if basis == "floor" and floor else 0.0
-    if min(sizes) < policy.min_rows:
+    if min(sizes) < settings.min_rows:
         state, basis = "insufficient", "rows"
     elif value >= 1.0:
         state, basis = "insufficient", "unbounded"

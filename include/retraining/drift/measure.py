@@ -66,11 +66,11 @@ class _Finding(NamedTuple):
         return self.limit is not None and self.distance > self.limit
 
 
-class _Setting(NamedTuple):
+class _Terms(NamedTuple):
     """What all columns of a check share."""
 
     comparisons: int
-    policy: Drift
+    settings: Drift
     at: dt.datetime | None
 
 
@@ -83,7 +83,7 @@ def measure_columns(
     profile: ReferenceProfile,
     current: Source | CountingWindow,
     *,
-    policy: Drift,
+    settings: Drift,
     importances: Mapping[str, float] | None = None,
     at: dt.datetime | None = None,
 ) -> tuple[FeatureDrift, ...]:
@@ -96,7 +96,7 @@ def measure_columns(
     current : pyarrow Table, Parquet path, file or buffer, or CountingWindow
         The current window; from Parquet, one column at a time is in memory, of more than 16 million
         rows a part of it. Columns that are not in the profile are not looked at.
-    policy : Drift
+    settings : Drift
         The settings of the model file.
     importances : mapping of str to float, optional
         Permutation importance per column, passed on to the result.
@@ -119,15 +119,15 @@ def measure_columns(
         window = current
     else:
         window = Columns(current, categorical=profile.categorical)
-    setting = _Setting(len(profile), policy, at)
+    terms = _Terms(len(profile), settings, at)
     features = []
     for column in profile:
         if isinstance(column, NumericProfile):
-            drift = _measure_numeric(column, window, setting)
+            drift = _measure_numeric(column, window, terms)
         else:
-            drift = _measure_categorical(column, window, setting)
+            drift = _measure_categorical(column, window, terms)
         extras: dict[str, object] = {"importance": (importances or {}).get(column.name)}
-        if column.name in policy.expected:
+        if column.name in settings.expected:
             extras |= {
                 "expected": True,
                 "reason": f"{drift.reason}; declared to drift by construction, does not count",
@@ -149,9 +149,9 @@ def overall_state(features: Sequence[FeatureDrift]) -> Calibration:
 
 
 def _measure_numeric(
-    reference: NumericProfile, window: CountingWindow, setting: _Setting
+    reference: NumericProfile, window: CountingWindow, terms: _Terms
 ) -> FeatureDrift:
-    comparisons, policy, at = setting
+    comparisons, settings, at = terms
     current = window.counted(reference.name, reference.counts.cells)
     n, m = reference.present, current.present
     bounds = p_value = shift = errors = trend_limit = None
@@ -163,8 +163,8 @@ def _measure_numeric(
             reference.shift_history,
             sizes=(n, m),
             shift_square=shift_chance_square(reference.counts, current.counts),
-            alpha=policy.alpha / comparisons,
-            policy=policy,
+            alpha=settings.alpha / comparisons,
+            settings=settings,
             at=at,
         )
         errors, trend_limit = thresholds.shift_errors, thresholds.trend_limit
@@ -179,7 +179,7 @@ def _measure_numeric(
         p_value = ks_p_value(bounds.low, n, m)
         findings.append(_Finding(bounds.low, thresholds.distance, "D"))
         findings.append(_Finding(abs(shift), thresholds.shift, "shift"))
-    missing = _missing_finding(reference, current, setting)
+    missing = _missing_finding(reference, current, terms)
     if missing:
         findings.append(missing)
     drifted = any(finding.is_drift for finding in findings)
@@ -205,7 +205,7 @@ def _measure_numeric(
             current,
             findings,
             direction="larger" if shift and shift > 0 else "smaller",
-            policy=policy,
+            settings=settings,
         ),
         psi=extras.psi,
         wasserstein=extras.wasserstein,
@@ -253,7 +253,7 @@ def numeric_thresholds(
     sizes: tuple[int, int],
     shift_square: float,
     alpha: float,
-    policy: Drift,
+    settings: Drift,
     at: dt.datetime | None = None,
 ) -> NumericThresholds:
     """Give the thresholds of one numeric column; parameters as of `find_threshold`.
@@ -271,8 +271,8 @@ def numeric_thresholds(
         ),
         sizes=sizes,
         alpha=share,
-        floor=policy.min_distance,
-        policy=policy,
+        floor=settings.min_distance,
+        settings=settings,
         at=at,
     )
     share = alpha * SHIFT_SHARE
@@ -281,8 +281,8 @@ def numeric_thresholds(
         chance=Chance(normal_quantile(share) * shift_square**0.5, shift_square, NORMAL_SPREAD),
         sizes=sizes,
         alpha=share,
-        floor=policy.min_shift,
-        policy=policy,
+        floor=settings.min_shift,
+        settings=settings,
         at=at,
     )
     errors = limit = None
@@ -300,15 +300,15 @@ def numeric_thresholds(
 def _missing_finding(
     reference: NumericProfile,
     current: NumericColumn,
-    setting: _Setting,
+    terms: _Terms,
 ) -> _Finding | None:
-    comparisons, policy, at = setting
+    comparisons, settings, at = terms
     if not reference.rows or not current.rows:
         return None
     n, m = reference.present, current.present
     before, now = 1 - n / reference.rows, 1 - m / current.rows
     share = (n + m) / (reference.rows + current.rows)
-    alpha = policy.alpha / comparisons * MISSING_SHARE
+    alpha = settings.alpha / comparisons * MISSING_SHARE
     threshold = find_threshold(
         reference.missing_history,
         chance=Chance(
@@ -318,17 +318,17 @@ def _missing_finding(
         ),
         sizes=(reference.rows, current.rows),
         alpha=alpha,
-        floor=policy.min_distance,
-        policy=policy,
+        floor=settings.min_distance,
+        settings=settings,
         at=at,
     )
     return _Finding(abs(now - before), threshold, "missing")
 
 
 def _measure_categorical(
-    reference: CategoricalProfile, window: CountingWindow, setting: _Setting
+    reference: CategoricalProfile, window: CountingWindow, terms: _Terms
 ) -> FeatureDrift:
-    comparisons, policy, at = setting
+    comparisons, settings, at = terms
     current = window.levels(reference.name)
     if not reference.rows or not current.rows:
         return FeatureDrift(
@@ -342,18 +342,18 @@ def _measure_categorical(
             reason=f"no rows {'in the reference' if not reference.rows else 'now'}: no verdict",
         )
     compared = compare_levels(reference.levels, current)
-    alpha = policy.alpha / comparisons
+    alpha = settings.alpha / comparisons
     threshold = find_threshold(
         reference.history,
         chance=compared.chance(alpha),
         sizes=(reference.rows, current.rows),
         alpha=alpha,
-        floor=policy.min_distance,
-        policy=policy,
+        floor=settings.min_distance,
+        settings=settings,
         at=at,
     )
     finding = _Finding(compared.distance, threshold, "TV")
-    reason = _explain(finding, policy)
+    reason = _explain(finding, settings)
     if current.problem:
         reason = f"{current.problem}: counted as missing; {reason}"
     elif not reference.levels.counts or not current.counts:
@@ -403,7 +403,7 @@ def _numeric_reason(
     findings: Sequence[_Finding],
     *,
     direction: str,
-    policy: Drift,
+    settings: Drift,
 ) -> str:
     by_symbol = {finding.symbol: finding for finding in findings}
     values, shift = by_symbol.get("D"), by_symbol.get("shift")
@@ -417,13 +417,13 @@ def _numeric_reason(
     if values:
         if _is_constant(reference.values) and not values.distance:
             parts.append(f"constant {reference.values[0]:g} in the reference and now")
-        parts.append(_explain(values, policy))
+        parts.append(_explain(values, settings))
     if values and shift and shift.is_drift:
         short = f"shift {shift.distance:.2g} is {_times(shift)} {shift.threshold.value:.2g}"
-        told = short if values.is_drift else _explain(shift, policy)
+        told = short if values.is_drift else _explain(shift, settings)
         parts.append(f"values are {direction} now: {told}")
     elif values and shift and values.limit is None and shift.limit is not None:
-        parts.append(_explain(shift, policy))  # D could not be judged, it could
+        parts.append(_explain(shift, settings))  # D could not be judged, it could
     if missing and missing.is_drift:
         before = 1 - reference.present / reference.rows
         now = 1 - current.present / current.rows
@@ -443,7 +443,7 @@ def _sides(reference: bool, current: bool) -> str:
     return "in the reference" if reference else "now"
 
 
-def _explain(finding: _Finding, policy: Drift) -> str:
+def _explain(finding: _Finding, settings: Drift) -> str:
     threshold = finding.threshold
     season = " at this time of year" if threshold.seasonal else ""
     history = f"windows of the reference{season} differ by up to {threshold.ordinary:.2g}"
@@ -456,7 +456,7 @@ def _explain(finding: _Finding, policy: Drift) -> str:
         "floor": f", the smallest {kind} that matters",
         "chance": f", what chance alone can reach with this many rows{alike}",
         "history": f": {history}",
-        "rows": f": no verdict, because a side has fewer than {policy.min_rows} values",
+        "rows": f": no verdict, because a side has fewer than {settings.min_rows} values",
         "unbounded": f": no verdict, because no distance would be out of the ordinary: {history}",
     }[threshold.basis]
     text = f"{finding.symbol} {finding.distance:.2g}"
@@ -469,7 +469,7 @@ def _explain(finding: _Finding, policy: Drift) -> str:
     if threshold.state == "uncalibrated":
         text += (
             f"; uncalibrated: {threshold.windows} windows of history,"
-            f" {policy.min_history_windows} are needed"
+            f" {settings.min_history_windows} are needed"
         )
     return text
 

@@ -1,8 +1,8 @@
 """The bytes of a fitted model, and which of them may be loaded.
 
-A model file is trusted only if its SHA-256 is the one the registry keeps, and only the types of the
+An artifact is trusted only if its SHA-256 is the one the registry keeps, and only the types of the
 allow-list are built from it. MLflow's own loader takes that list from the artifact itself, so
-whoever can change the artifact can extend it; it is not used.
+whoever can change it can extend the list; it is not used.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from include.retraining.errors import DataError, ScoringError
 from include.retraining.spec import ModelFormat, ModelSpec
 
-# What a model file may contain beside numpy, scipy and scikit-learn's plain types. Reviewed one by
+# What an artifact may contain beside numpy, scipy and scikit-learn's plain types. Reviewed one by
 # one: each only holds arrays.
 TRUSTED_TYPES = (
     "numpy.dtype",
@@ -58,8 +58,8 @@ def require_keepable(spec: ModelSpec, pipeline: Any) -> None:
     except Exception as error:  # whatever a type that skops does not know makes of it
         raise DataError(
             f"{spec.model}: {spec.training.estimator} cannot be kept as skops: {error}. Leave "
-            "functions without a name out of the estimator, or accept arbitrary code in model "
-            "files with training.model_format: cloudpickle"
+            "functions without a name out of the estimator, or accept arbitrary code in "
+            "artifacts with training.model_format: cloudpickle"
         ) from error
     if unknown:
         raise DataError(

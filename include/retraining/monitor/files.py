@@ -30,7 +30,7 @@ def compare_files(
     windows: Sequence[Path],
     current: Path,
     *,
-    policy: Drift,
+    settings: Drift,
     columns: Sequence[str] = (),
 ) -> FilesDrift:
     """Hold a Parquet file against earlier ones, each of them a window of the reference.
@@ -45,7 +45,7 @@ def compare_files(
         they differ among themselves.
     current : Path
         What is judged.
-    policy : Drift
+    settings : Drift
         Thresholds, and the columns that are expected to drift.
     columns : sequence of str, optional
         Only these; without, all that any file has.
@@ -57,7 +57,7 @@ def compare_files(
     """
     schemas = [_schema(path) for path in (*windows, current)]
     known = list(dict.fromkeys(name for schema in schemas for name in schema.names))
-    for name in (*columns, *policy.expected):
+    for name in (*columns, *settings.expected):
         if name not in known:
             near = did_you_mean(name, known)
             raise DataError(f"column {name!r} is in no file{near}; there are {', '.join(known)}")
@@ -67,24 +67,24 @@ def compare_files(
         list(windows), numeric=numeric, categorical=[name for name in chosen if name not in numeric]
     )
     measured = {
-        feature.name: feature for feature in measure_columns(profile, current, policy=policy)
+        feature.name: feature for feature in measure_columns(profile, current, settings=settings)
     }
     features = tuple(measured[name] for name in chosen)
-    verdict, reason = _judge(policy, features)
+    verdict, reason = _judge(settings, features)
     return FilesDrift(
         verdict=verdict, state=overall_state(features), reason=reason, features=features
     )
 
 
 def _judge(
-    policy: Drift, features: Sequence[FeatureDrift]
+    settings: Drift, features: Sequence[FeatureDrift]
 ) -> tuple[Literal["ignore", "watch", "retrain", "insufficient"], str]:
     counted = [feature for feature in features if not feature.expected]
     drifted = [feature for feature in counted if feature.drifted]
     far = [feature for feature in drifted if feature.excess >= AT_ONCE]
     share = importance_share(counted, far)
     said = f"{len(drifted)} of {len(counted)} columns drifted, {len(far)} to twice their threshold"
-    if far and share >= policy.max_drifted_importance:
+    if far and share >= settings.max_drifted_importance:
         return "retrain", f"{said} or more, which is {share:.0%} of them"
     if drifted:
         return "watch", f"{said} or more; one window alone does not say whether it lasts"

@@ -173,7 +173,7 @@ def hold_against(
         rows.select(list(spec.features.names)).append_column(
             scoring.SCORE, scoring.score_column(spec, scores)
         ),
-        policy=spec.drift,
+        settings=spec.drift,
         importances=importances,
         at=report.batch.start,
     )

@@ -293,7 +293,7 @@ class Past:
         return self._duels[at]
 
     def promotes(self, champion: int, challenger: int) -> bool:
-        """Say whether the gate lets a candidate replace a champion, without policies."""
+        """Say whether the gate lets a candidate replace a champion, without its rules."""
         if self.ideal:
             return True
         key = (champion, challenger)

@@ -22,7 +22,7 @@ from include.retraining.errors import DataError
 from include.retraining.records import FeatureDrift
 from include.retraining.spec import Drift
 
-_POLICY = Drift(min_distance=0.05, alpha=0.01, min_rows=100, min_history_windows=4)
+_SETTINGS = Drift(min_distance=0.05, alpha=0.01, min_rows=100, min_history_windows=4)
 
 
 def _history(distances: list[float], rows: int = 10_000) -> History:
@@ -35,7 +35,7 @@ def _threshold(history: History, **changes: object):  # type: ignore[no-untyped-
         "sizes": (80_000, 10_000),
         "alpha": 0.002,
         "floor": 0.05,
-        "policy": _POLICY,
+        "settings": _SETTINGS,
     }
     return find_threshold(history, **(settings_ | changes))  # type: ignore[arg-type]
 
@@ -47,7 +47,7 @@ def test_floor_holds_where_chance_and_history_are_small() -> None:
 
 def test_a_floor_far_beyond_what_is_ordinary_leaves_alpha_over() -> None:
     left = _threshold(_history([0.01] * 8)).unused  # the bound is chance's 0.02, two fifths of it
-    assert left == pytest.approx(1 - 0.4**_POLICY.tail_windows)
+    assert left == pytest.approx(1 - 0.4**_SETTINGS.tail_windows)
     assert _threshold(_history([0.01] * 8), floor=0.0).unused == 0.0
     assert _threshold(_history([0.01] * 8), chance=Chance(0.2, 0.01, 0.65)).unused == 0.0
 
@@ -118,7 +118,7 @@ def test_a_threshold_no_distance_could_exceed_is_insufficient() -> None:
 def test_more_windows_than_tail_windows_make_the_bound_no_sharper() -> None:
     history = _history([0.1] * 20)
     four, twenty = (
-        _threshold(history, policy=_POLICY.model_copy(update={"tail_windows": windows})).value
+        _threshold(history, settings=_SETTINGS.model_copy(update={"tail_windows": windows})).value
         for windows in (4, 20)
     )
     # tau^2 = 0.01 - limit * 1e-4 * scale of the sizes
@@ -204,7 +204,7 @@ def measured(years: int, at: dt.datetime | None, mean: float) -> FeatureDrift:
     built = ReferenceProfile.build(windows, numeric=["temp"], starts=starts)
     profile = ReferenceProfile.from_bytes(built.to_bytes())
     now = pa.table({"temp": np.random.default_rng(12).normal(mean, 1.0, 300)})
-    return measure_columns(profile, now, policy=Drift(), at=at)[0]
+    return measure_columns(profile, now, settings=Drift(), at=at)[0]
 
 
 def test_what_is_ordinary_in_july_says_little_about_spring():

@@ -19,7 +19,7 @@ from include.retraining.drift.statistics import ks_distance
 from include.retraining.records import FeatureDrift
 from include.retraining.spec import Drift
 
-_POLICY = Drift()
+_SETTINGS = Drift()
 _NUMERIC = [
     "same", "moved", "ties", "inf", "big", "flag", "when", "text", "words", "gone", "none",
     "small", "forever", "padded", "big_then_half", "half_then_big", "price",
@@ -113,7 +113,7 @@ def test_duckdb_gives_the_verdict_of_the_sorted_window(
     profile: ReferenceProfile, shift: float, tmp_path: pathlib.Path
 ) -> None:
     current = _table(2000, 99, shift)
-    exact = measure_columns(profile, current, policy=_POLICY)
+    exact = measure_columns(profile, current, settings=_SETTINGS)
     path = tmp_path / "now.parquet"
     pq.write_table(current, path)
     with duckdb.connect() as connection:
@@ -122,7 +122,7 @@ def test_duckdb_gives_the_verdict_of_the_sorted_window(
         for relation in ("batch", f"read_parquet('{path}')"):
             window = DuckDBWindow(connection, relation)
             assert isinstance(window, CountingWindow)
-            _assert_same_verdict(measure_columns(profile, window, policy=_POLICY), exact)
+            _assert_same_verdict(measure_columns(profile, window, settings=_SETTINGS), exact)
 
 
 @pytest.mark.parametrize("shift", [0.0, 1.0])
@@ -133,14 +133,14 @@ def test_a_window_too_large_to_sort_gets_the_same_verdict(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     current = _table(2000, 99, shift)
-    exact = measure_columns(profile, current, policy=_POLICY)
+    exact = measure_columns(profile, current, settings=_SETTINGS)
     path = tmp_path / "now.parquet"
     pq.write_table(current, path, row_group_size=300)
     monkeypatch.setattr(columns, "_WHOLE_ROWS", 100)
     monkeypatch.setattr(columns, "_PIECE_ROWS", 100)
     monkeypatch.setattr(columns, "_PART_ROWS", 500)
     for source in (path, current):
-        _assert_same_verdict(measure_columns(profile, source, policy=_POLICY), exact)
+        _assert_same_verdict(measure_columns(profile, source, settings=_SETTINGS), exact)
 
 
 @pytest.mark.parametrize("grid_rows", [1000, 10**9])
@@ -152,18 +152,18 @@ def test_a_threshold_inside_the_interval_is_settled_by_the_values(
     windows = [pa.table({"x": rng.normal(size=3000)}) for _ in range(6)]
     profile = ReferenceProfile.build(windows, numeric=["x"])
     current = pa.table({"x": rng.normal(0.2, 1, 3000)})
-    (exact,) = measure_columns(profile, current, policy=_POLICY)
+    (exact,) = measure_columns(profile, current, settings=_SETTINGS)
     assert exact.distance is not None
     column = next(iter(profile))
     assert isinstance(column, NumericProfile)
     for source in ("parts", "duckdb"):
         for nudge in (-1e-9, 1e-9):  # the threshold just below, and just above the exact distance
-            policy = Drift(min_distance=exact.distance + nudge, alpha=0.9)
+            settings = Drift(min_distance=exact.distance + nudge, alpha=0.9)
             with duckdb.connect() as connection, monkeypatch.context() as patch:
                 patch.setattr(columns, "_WHOLE_ROWS", 0)
                 connection.register("batch", current)
                 window = DuckDBWindow(connection, "batch") if source == "duckdb" else current
-                (found,) = measure_columns(profile, window, policy=policy)
+                (found,) = measure_columns(profile, window, settings=settings)
             assert found.distance_high is None
             assert found.distance == pytest.approx(exact.distance, abs=1e-12)
             assert found.drifted == (nudge < 0)
@@ -174,7 +174,7 @@ def test_a_column_name_is_quoted() -> None:
     profile = ReferenceProfile.build([table] * 4, numeric=['odd "name"'])
     with duckdb.connect() as connection:
         connection.register("batch", table)
-        (found,) = measure_columns(profile, DuckDBWindow(connection, "batch"), policy=_POLICY)
+        (found,) = measure_columns(profile, DuckDBWindow(connection, "batch"), settings=_SETTINGS)
     assert (found.distance, found.drifted) == (0.0, False)
 
 
@@ -183,11 +183,11 @@ def test_whole_numbers_beyond_64_bits_overflow_nothing(kind: str) -> None:
     ids = pa.array(range(2**62, 2**62 + 500), pa.uint64())
     profile = ReferenceProfile.build([pa.table({"id": ids})] * 4, numeric=["id"])
     beyond = np.full(500, 2**63 + 9, np.uint64)
-    (exact,) = measure_columns(profile, pa.table({"id": beyond}), policy=_POLICY)
+    (exact,) = measure_columns(profile, pa.table({"id": beyond}), settings=_SETTINGS)
     with duckdb.connect() as connection:
         connection.register("batch", pa.table({"id": beyond}))
         window = DuckDBWindow(connection, f"(SELECT id::{kind} AS id FROM batch)")
-        (found,) = measure_columns(profile, window, policy=_POLICY)
+        (found,) = measure_columns(profile, window, settings=_SETTINGS)
     assert (found.distance, found.shift, found.drifted) == (1.0, 1.0, True)
     assert (exact.distance, exact.shift, exact.drifted) == (1.0, 1.0, True)
 
@@ -195,6 +195,6 @@ def test_whole_numbers_beyond_64_bits_overflow_nothing(kind: str) -> None:
 @pytest.mark.parametrize("name", ["big_then_half", "half_then_big", "forever", "when", "big"])
 def test_the_distance_is_exact_whatever_the_types(name: str, profile: ReferenceProfile) -> None:
     now = _table(2000, 99, 1.0)
-    drift = next(f for f in measure_columns(profile, now, policy=_POLICY) if f.name == name)
+    drift = next(f for f in measure_columns(profile, now, settings=_SETTINGS) if f.name == name)
     before = np.concatenate([_table(2000, seed)[name].to_numpy() for seed in range(6)])
     assert drift.distance == pytest.approx(ks_distance(before, now[name].to_numpy()), abs=1e-12)

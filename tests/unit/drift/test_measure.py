@@ -17,7 +17,7 @@ from include.retraining.drift.statistics import ks_distance
 from include.retraining.records import FeatureDrift
 from include.retraining.spec import Drift
 
-_POLICY = Drift()
+_SETTINGS = Drift()
 _WINDOWS = 8
 _ROWS = 1000
 
@@ -27,7 +27,7 @@ def _check(
     current: pa.Array | None,
     *,
     categorical: bool = False,
-    policy: Drift = _POLICY,
+    settings: Drift = _SETTINGS,
 ) -> FeatureDrift:
     """Profile one column in eight windows and check it against a current window."""
     table = pa.table({"f": reference})
@@ -36,7 +36,7 @@ def _check(
     names = {"categorical" if categorical else "numeric": ["f"]}
     profile = ReferenceProfile.build(windows, **names)
     now = pa.table({"other": pa.nulls(_ROWS)}) if current is None else pa.table({"f": current})
-    (drift,) = measure_columns(profile, now, policy=policy)
+    (drift,) = measure_columns(profile, now, settings=settings)
     assert drift.reason
     return drift
 
@@ -137,7 +137,7 @@ def test_no_rows_at_all_are_insufficient() -> None:
 
 
 def test_fewer_windows_than_needed_are_uncalibrated_and_say_so() -> None:
-    drift = _check(_normal(8000), _normal(1000, 1.0), policy=Drift(min_history_windows=9))
+    drift = _check(_normal(8000), _normal(1000, 1.0), settings=Drift(min_history_windows=9))
     assert (drift.state, drift.drifted) == ("uncalibrated", True)
     assert "uncalibrated: 8 windows of history, 9 are needed" in drift.reason
 
@@ -204,7 +204,7 @@ def test_a_column_absent_from_the_reference_is_drift(categorical: bool) -> None:
     names = {"categorical" if categorical else "numeric": ["f"]}
     profile = ReferenceProfile.build(windows, **names)
     current = pa.array(["a"] * 200) if categorical else _normal(200)
-    (drift,) = measure_columns(profile, pa.table({"f": current}), policy=_POLICY)
+    (drift,) = measure_columns(profile, pa.table({"f": current}), settings=_SETTINGS)
     assert drift.drifted
     assert "missing in the reference" in drift.reason
 
@@ -345,7 +345,7 @@ def test_a_vocabulary_replaced_as_a_whole_is_drift_however_rare_its_levels() -> 
 
 
 def test_declared_drift_is_measured_and_marked() -> None:
-    drift = _check(_normal(8000), _normal(1000, 2), policy=Drift(expected=("f",)))
+    drift = _check(_normal(8000), _normal(1000, 2), settings=Drift(expected=("f",)))
     assert (drift.drifted, drift.expected) == (True, True)
     assert "declared to drift by construction" in drift.reason
 
@@ -353,7 +353,7 @@ def test_declared_drift_is_measured_and_marked() -> None:
 def test_importances_are_passed_on() -> None:
     profile = ReferenceProfile.build([pa.table({"f": _normal(500)})], numeric=["f"])
     (drift,) = measure_columns(
-        profile, pa.table({"f": _normal(500)}), policy=_POLICY, importances={"f": 0.7, "g": 0.1}
+        profile, pa.table({"f": _normal(500)}), settings=_SETTINGS, importances={"f": 0.7, "g": 0.1}
     )
     assert drift.importance == 0.7
 
@@ -373,11 +373,11 @@ def test_parquet_and_table_give_the_same_result(tmp_path: pathlib.Path) -> None:
     profile = ReferenceProfile.build(
         [table.slice(i * 10_000, 10_000) for i in range(8)], numeric=["x", "n"], categorical=["c"]
     )
-    in_memory = measure_columns(profile, table, policy=_POLICY)
-    assert measure_columns(profile, path, policy=_POLICY) == in_memory
-    assert measure_columns(profile, path.read_bytes(), policy=_POLICY) == in_memory
+    in_memory = measure_columns(profile, table, settings=_SETTINGS)
+    assert measure_columns(profile, path, settings=_SETTINGS) == in_memory
+    assert measure_columns(profile, path.read_bytes(), settings=_SETTINGS) == in_memory
     with path.open("rb") as file:
-        assert measure_columns(profile, file, policy=_POLICY) == in_memory
+        assert measure_columns(profile, file, settings=_SETTINGS) == in_memory
 
 
 def test_a_level_column_absent_from_a_parquet_file_is_drift(tmp_path: pathlib.Path) -> None:
@@ -385,7 +385,7 @@ def test_a_level_column_absent_from_a_parquet_file_is_drift(tmp_path: pathlib.Pa
     path = tmp_path / "now.parquet"
     pq.write_table(pa.table({"other": [1] * 500}), path)
     profile = ReferenceProfile.build([pa.table({"f": ["a", "b"] * 250})] * 4, categorical=["f"])
-    (drift,) = measure_columns(profile, path, policy=_POLICY)
+    (drift,) = measure_columns(profile, path, settings=_SETTINGS)
     assert drift.drifted
 
 
@@ -424,9 +424,9 @@ def test_what_others_report_comes_with_drift():
     before, shop = random.normal(size=5000), random.choice(["a", "b"], 5000)
     windows = [pa.table({"x": before[i::5], "shop": shop[i::5]}) for i in range(5)]
     profile = ReferenceProfile.build(windows, numeric=["x"], categorical=["shop"])
-    calm = measure_columns(profile, windows[0], policy=Drift())
+    calm = measure_columns(profile, windows[0], settings=Drift())
     moved = pa.table({"x": np.r_[windows[0]["x"].to_numpy() + 2.0, np.inf], "shop": ["a"] * 1001})
-    x, shops = measure_columns(profile, moved, policy=Drift())
+    x, shops = measure_columns(profile, moved, settings=Drift())
     assert (calm[0].psi, calm[0].wasserstein) == (None, None)
     assert calm[1].psi == pytest.approx(0, abs=0.01)
     expected = stats.wasserstein_distance(before, windows[0]["x"].to_numpy() + 2.0)

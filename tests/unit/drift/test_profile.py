@@ -105,7 +105,7 @@ def test_bytes_file_and_memory_give_the_same_verdict(
     path = tmp_path / "profile.arrow"
     path.write_bytes(content)
     results = [
-        measure_columns(source, _window(9), policy=Drift())
+        measure_columns(source, _window(9), settings=Drift())
         for source in (
             profile, ReferenceProfile.from_bytes(content), ReferenceProfile.open(path),
         )
@@ -164,7 +164,7 @@ def test_a_single_window_has_no_history_to_compare() -> None:
     profile = ReferenceProfile.build([_window(0)], numeric=["x"], categorical=["c"])
     for column in profile:
         assert len(column.history.measured(1).rows) == 0
-    assert {f.state for f in measure_columns(profile, _window(1), policy=Drift())} == {
+    assert {f.state for f in measure_columns(profile, _window(1), settings=Drift())} == {
         "uncalibrated"
     }
 
@@ -188,7 +188,7 @@ def _measured(windows: list[pa.Table], now: pa.Table, **kept: int) -> tuple[Feat
             patch.setattr(owner, name, value)
         numeric = [name for name in windows[0].column_names if name != "c"]
         built = ReferenceProfile.build(windows, numeric=numeric).to_bytes()
-    return measure_columns(ReferenceProfile.from_bytes(built), now, policy=Drift())
+    return measure_columns(ReferenceProfile.from_bytes(built), now, settings=Drift())
 
 
 @given(_numbers, _numbers, st.integers(2, 20), st.sampled_from([1, 10**9]))
@@ -300,13 +300,13 @@ def test_a_threshold_inside_the_interval_is_not_exceeded_for_certain() -> None:
         patch.setattr(profile_module, "VALUE_BYTES", 0)
         patch.setattr(profile_module, "QUANTILES", 50)
         profile = ReferenceProfile.build(windows, numeric=["x"])
-    (found,) = measure_columns(profile, now, policy=Drift())
+    (found,) = measure_columns(profile, now, settings=Drift())
     assert found.distance is not None
     assert found.distance_high is not None
     middle = (found.distance + found.distance_high) / 2
     for floor, drifted in ((found.distance - 1e-9, True), (middle, False)):
-        policy = Drift(min_distance=floor, alpha=0.9)
-        (judged,) = measure_columns(profile, now, policy=policy)
+        settings = Drift(min_distance=floor, alpha=0.9)
+        (judged,) = measure_columns(profile, now, settings=settings)
         assert judged.threshold == floor
         assert judged.drifted == drifted
 
