@@ -39,7 +39,7 @@ class BatchRef(Record):
     end: AwareDatetime
 
 
-class Snapshot(Record):
+class QueryResult(Record):
     """The result of one query over a batch's window, kept so that every run can be repeated."""
 
     batch: BatchRef

@@ -19,10 +19,10 @@ from include.retraining.records import (
     DriftReport,
     FeatureSet,
     GateDecision,
+    QueryResult,
     Record,
     RetrainClaim,
     SkewReport,
-    Snapshot,
     TrainingSet,
     ValidationReport,
     Verdict,
@@ -142,19 +142,19 @@ def shared_script_url(name: str) -> str:
     return f"../../../{shared_script_key(name)}"
 
 
-def snapshot_folder(model: str, partition: str) -> str:
+def query_folder(model: str, partition: str) -> str:
     """Give the folder of what a batch's queries gave."""
     return f"{model}/snapshots/partition={partition}"
 
 
-def snapshot_key(found: Snapshot) -> str:
+def query_result_key(found: QueryResult) -> str:
     """Give the key of the record of a query's result."""
-    return f"{snapshot_folder(found.batch.model, found.batch.partition)}/{found.input}.json"
+    return f"{query_folder(found.batch.model, found.batch.partition)}/{found.input}.json"
 
 
-def snapshot_copy_key(model: str, partition: str, name: str, content_sha256: str) -> str:
+def query_copy_key(model: str, partition: str, name: str, content_sha256: str) -> str:
     """Give the key of the copy of a query's result that nothing overwrites."""
-    return f"{snapshot_folder(model, partition)}/{name}-{content_sha256[:12]}.parquet"
+    return f"{query_folder(model, partition)}/{name}-{content_sha256[:12]}.parquet"
 
 
 def staged_key(model: str, partition: str, name: str, content: str) -> str:
@@ -212,7 +212,7 @@ def partition_folders(model: str, partition: str) -> tuple[str, ...]:
     """Give the folders that are about one batch, beside its rows in the tables."""
     return (
         report_folder(model, partition),
-        snapshot_folder(model, partition),
+        query_folder(model, partition),
         quarantine_folder(model, partition),
         f"{model}/staged/partition={partition}",
     )
@@ -310,7 +310,7 @@ def ledger_unfinished_key(model: str) -> str:
 def ledger_intent_key(model: str, incident_id: str, action: str) -> str:
     """Give the key that says that an entry is about to be made, or was."""
     name = hashlib.sha256(f"{action}|{incident_id}".encode()).hexdigest()[:32]
-    return f"{ledger_folder(model)}/claims/{name}.json"
+    return f"{ledger_folder(model)}/intents/{name}.json"
 
 
 def thread_key(model: str, thread: str, name: str) -> str:

@@ -27,7 +27,7 @@ from include.retraining.settings import Settings
 
 R = TypeVar("R", bound=Record)
 
-ROWS_AT_ONCE = 128 * 1024  # of a stream
+ROWS_PER_RECORD_BATCH = 128 * 1024
 WHOLE_BYTES = 8 * 2**20  # a smaller object is fetched in one request
 
 
@@ -164,7 +164,7 @@ class Storage:
         with self._open(key) as source:
             file = pq.ParquetFile(source)
             yield pa.RecordBatchReader.from_batches(
-                file.schema_arrow, file.iter_batches(ROWS_AT_ONCE)
+                file.schema_arrow, file.iter_batches(ROWS_PER_RECORD_BATCH)
             )
 
     def _open(self, key: str) -> Any:
