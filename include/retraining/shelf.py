@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import re
 from typing import Literal, TypeVar
 
 from include.retraining.records import (
@@ -27,6 +28,7 @@ from include.retraining.records import (
     ValidationReport,
     Verdict,
 )
+from include.retraining.spec import ModelFormat
 from include.retraining.storage import Storage, json_bytes
 
 R = TypeVar("R", bound=Record)
@@ -58,6 +60,8 @@ CARD_ARTIFACT = "model_card.md"
 DUEL_ARTIFACT = "duel.md"
 DRIFT_REPORT_ARTIFACT = "drift_report.json"
 PICTURE_ARTIFACT = "drift.png"
+# in the folder of a logged model, as MLflow names it
+MODEL_ARTIFACTS: dict[ModelFormat, str] = {"skops": "model.skops", "cloudpickle": "model.pkl"}
 
 
 def find(storage: Storage, kind: type[R], model: str, of: str) -> R | None:
@@ -130,6 +134,11 @@ def expectations_key(model: str, partition: str) -> str:
 def drift_page_key(model: str, partition: str) -> str:
     """Give the key of Evidently's page about a batch."""
     return f"{report_folder(model, partition)}/drift.html"
+
+
+def shared_script_name(tool: str, release: str, content: bytes) -> str:
+    """Give the name of a script: another one whenever its content is another."""
+    return f"{tool}-{release}-{hashlib.sha256(content).hexdigest()[:12]}.js"
 
 
 def shared_script_key(name: str) -> str:
@@ -297,6 +306,11 @@ def ledger_entry_key(model: str, sequence: int) -> str:
     return f"{ledger_folder(model)}/{sequence:06d}.json"
 
 
+def is_ledger_entry(key: str) -> bool:
+    """Is this the key of an entry, and of nothing else that a ledger's folder has?"""
+    return re.fullmatch(r"\d{6,}\.json", key.rpartition("/")[2]) is not None
+
+
 def ledger_head_key(model: str) -> str:
     """Give the key that says how far a ledger reached."""
     return f"{ledger_folder(model)}/head.json"
@@ -316,6 +330,11 @@ def ledger_intent_key(model: str, incident_id: str, action: str) -> str:
 def thread_key(model: str, thread: str, name: str) -> str:
     """Give the key of one message of a thread: an alert's id, ``opening`` or ``opened``."""
     return f"{model}/alerts/thread={thread}/{name}.json"
+
+
+def message_key(message: str) -> str:
+    """Give the key of a message in the folder that stands for Slack."""
+    return f"{message}.json"
 
 
 def definitions_key(model: str) -> str:

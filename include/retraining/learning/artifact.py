@@ -11,6 +11,7 @@ import hashlib
 from typing import Any
 
 from include.retraining.errors import DataError, ScoringError
+from include.retraining.shelf import MODEL_ARTIFACTS
 from include.retraining.spec import ModelFormat, ModelSpec
 
 # What an artifact may contain beside numpy, scipy and scikit-learn's plain types. Reviewed one by
@@ -27,7 +28,6 @@ TRUSTED_TYPES = (
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.tree._tree.Tree",
 )
-FILE_NAMES: dict[ModelFormat, str] = {"skops": "model.skops", "cloudpickle": "model.pkl"}
 
 
 def trusted_types(spec: ModelSpec) -> list[str]:
@@ -101,7 +101,7 @@ def load(
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise ScoringError(
-            f"its file {FILE_NAMES[kind]} has SHA-256 {found[:12]}..., registered was "
+            f"its file {MODEL_ARTIFACTS[kind]} has SHA-256 {found[:12]}..., registered was "
             f"{sha256[:12]}...: it was changed or damaged since, and was not loaded"
         )
     if kind == "cloudpickle":
