@@ -358,7 +358,8 @@ class PublishedReport(Record):
     experiment_id: str
     run_id: str
     pages: tuple[str, ...] = Field(
-        description="storage keys of the picture and of Evidently's page; none when all is well"
+        description="storage key of Evidently's page; empty where there is nothing new to look at, "
+        "or none could be made. The picture is an artifact of the run"
     )
 
 

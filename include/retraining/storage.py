@@ -1,4 +1,4 @@
-"""Object storage behind one URL: ``file://`` and ``s3://`` through fsspec, the same code.
+"""Object storage behind one URL: ``file://`` and ``s3://`` through fsspec, for callers the same.
 
 Keys are relative to the URL. A write is whole or not there: on files through a temporary name and a
 rename, on S3 because a put is atomic.

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+import yaml
+
 from include.retraining.errors import SpecError
 from include.retraining.monitor import verdict as verdicts
 from include.retraining.replay.past import Past
@@ -130,8 +132,6 @@ def _champions(walk: Walk) -> dict[int, int]:
 
 
 def _changed(spec: ModelSpec, changes: dict[str, Any]) -> ModelSpec:
-    import yaml
-
     content = spec.model_dump(mode="json")
     for name, value in changes.items():
         section, _, setting = name.partition(".")
