@@ -20,9 +20,13 @@ from rich.console import Console
 from rich.progress import track
 
 from include.demo import churn_feed, flights_feed
-from include.retraining.data import validation
-from include.retraining.features import feature_sets as features
-from include.retraining.replay import past as replay
+from include.retraining.data import publication, validation
+from include.retraining.features import feature_sets
+from include.retraining.replay.outcomes import replay
+from include.retraining.replay.past import Past, Window, published_windows
+from include.retraining.replay.picture import as_picture
+from include.retraining.replay.policies import standard_policies
+from include.retraining.replay.table import as_json, as_table
 from include.retraining.settings import Settings
 from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec
 from include.retraining.storage import Storage
@@ -35,7 +39,7 @@ TRIED = [f"retrain.growth={growth}" for growth in (0.1, 0.12, 0.15, 0.2, 0.25, 0
 STARTS = 13
 
 
-def past_of(spec: ModelSpec) -> list[replay.Window]:
+def past_of(spec: ModelSpec) -> list[Window]:
     """Ingest every week that is not there yet; give all of them with their features."""
     HOME.mkdir(parents=True, exist_ok=True)
     settings = Settings(home=HOME)
@@ -46,17 +50,13 @@ def past_of(spec: ModelSpec) -> list[replay.Window]:
     batches = [
         spec.batch_ref(spec.partition_key(parts.first + n * parts.length)) for n in range(count)
     ]
-    features.apply_definitions(spec, settings)
     for batch in shown(batches, "ingesting weeks", len(batches)):
-        if features.published(spec, storage, batch.partition) is None:
+        if feature_sets.feature_set_or_none(spec, storage, batch) is None:
             LAND[spec.model](storage, batch)
-            features.publish_batch(spec, storage, validation.validate_batch(spec, storage, batch))
-    windows = []
-    for batch in shown(batches, "joining features", len(batches)):
-        report = features.require_published(spec, storage, batch.partition)
-        rows = storage.read_table(report.files["batch"])
-        windows.append(replay.Window(batch, features.join(spec, settings, rows)))
-    return windows
+            report = validation.validate_batch(spec, storage, batch)
+            publication.publish_batch(spec, storage, report)
+            feature_sets.materialize(spec, settings, batch)
+    return published_windows(spec, storage)
 
 
 def shown(items: Any, title: str, length: int) -> Any:
@@ -66,7 +66,7 @@ def shown(items: Any, title: str, length: int) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="the first 20 weeks")
+    parser.add_argument("--quick", action="store_true", help="the first 26 weeks")
     parser.add_argument("--models", nargs="+", default=list(LAND), choices=list(LAND))
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -74,23 +74,23 @@ def main() -> None:
     results: dict[str, Any] = {}
     for model in options.models:
         spec = load_spec(MODELS_DIR / f"{model}.yaml")
-        windows = past_of(spec)[: 20 if options.quick else None]
-        policies = replay.standard_policies(spec, TRIED)
+        windows = past_of(spec)[: 26 if options.quick else None]
+        policies = standard_policies(spec, TRIED)
         pasts = {
-            mode: replay.Past(spec, windows, first=FIRST[model], ideal=mode == "ideal")
+            mode: Past(spec, windows, first=FIRST[model], ideal=mode == "ideal")
             for mode in ("pipeline", "ideal")
         }
         runs = [("pipeline", 1), ("ideal", 1)]
         runs += [] if options.quick else [("ideal", STARTS)]
         for mode, starts in runs:
             past = pasts[mode]
-            outcomes = replay.replay(past, policies, starts=starts, progress=shown)
+            outcomes = replay(past, policies, starts=starts, progress=shown)
             name = f"{model}, {mode}" + (f", mean of {starts} beginnings" if starts > 1 else "")
-            print(f"\n--- {name}\n{replay.as_table(past, outcomes, starts=starts)}", flush=True)
-            results[name] = json.loads(replay.as_json(past, outcomes, starts=starts))
+            print(f"\n--- {name}\n{as_table(past, outcomes, starts=starts)}", flush=True)
+            results[name] = json.loads(as_json(past, outcomes, starts=starts))
             OUT.parent.mkdir(parents=True, exist_ok=True)
             picture = OUT.with_name(f"replay-{model}-{mode}{'' if starts == 1 else '-mean'}.png")
-            picture.write_bytes(replay.as_picture(past, outcomes))
+            picture.write_bytes(as_picture(past, outcomes))
             OUT.write_text(json.dumps(results, indent=1))
 
 
