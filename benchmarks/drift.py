@@ -650,20 +650,20 @@ def shuffled_weeks(runs: int) -> dict[str, Any]:
     numeric, categorical, count = weeks
     rng = np.random.default_rng(0)
     k = len(numeric) + len(categorical)
-    policies = {
+    variants = {
         tail: SETTINGS.model_copy(update={"tail_windows": tail})
         for tail in (4, SETTINGS.tail_windows, 6, 20)
     }
-    alarms = {tail: np.zeros(runs, bool) for tail in policies}
+    alarms = {tail: np.zeros(runs, bool) for tail in variants}
     naive = np.zeros(runs, bool)
-    moved: dict[int, list[bool]] = {tail: [] for tail in policies}
+    moved: dict[int, list[bool]] = {tail: [] for tail in variants}
     by_feature: dict[str, int] = {}
     for run in range(runs):
         order = rng.permutation(count)[: WINDOWS + 1]
         for name, column in numeric.items():
             found = column.measure(order)
             naive[run] |= found.p_value < 0.05
-            for tail, settings in policies.items():
+            for tail, settings in variants.items():
                 alarm = drifts(
                     *found.now,
                     found.history,
@@ -686,14 +686,14 @@ def shuffled_weeks(runs: int) -> dict[str, Any]:
                     )
                 )
         for name, counts in categorical.items():
-            for tail, settings in policies.items():
+            for tail, settings in variants.items():
                 ours, p_value = judge_levels(counts[order], k, settings)
                 alarms[tail][run] |= ours
                 if ours and settings == SETTINGS:
                     by_feature[name] = by_feature.get(name, 0) + 1
             naive[run] |= p_value < 0.05
     result: dict[str, Any] = {f"flights, k={k}, {WINDOWS} weeks, any p<0.05": rate(naive)}
-    for tail in policies:
+    for tail in variants:
         default = ", the default" if tail == SETTINGS.tail_windows else ""
         result[f"flights, k={k}, {WINDOWS} weeks, ours, tail_windows={tail}{default}"] = rate(
             alarms[tail]

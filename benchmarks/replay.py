@@ -66,7 +66,7 @@ def shown(items: Any, title: str, length: int) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="the first 20 weeks")
+    parser.add_argument("--quick", action="store_true", help="the first 26 weeks")
     parser.add_argument("--models", nargs="+", default=list(LAND), choices=list(LAND))
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -74,7 +74,7 @@ def main() -> None:
     results: dict[str, Any] = {}
     for model in options.models:
         spec = load_spec(MODELS_DIR / f"{model}.yaml")
-        windows = past_of(spec)[: 20 if options.quick else None]
+        windows = past_of(spec)[: 26 if options.quick else None]
         policies = standard_policies(spec, TRIED, windows=len(windows) - 1)
         pasts = {
             mode: Past(spec, windows, first=FIRST[model], ideal=mode == "ideal")

@@ -7,6 +7,7 @@ from typing import Literal
 
 Stage = Literal["ingest", "monitor", "retrain", "rollback", "replay_quarantine"]
 EventStage = Literal["watch_landing"]  # only of models that name a queue
+
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 PREVIOUS_CHAMPION = "previous_champion"

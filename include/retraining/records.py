@@ -39,7 +39,7 @@ class BatchRef(Record):
     end: AwareDatetime
 
 
-class Snapshot(Record):
+class QueryResult(Record):
     """The result of one query over a batch's window, kept so that every run can be repeated."""
 
     batch: BatchRef
@@ -358,7 +358,8 @@ class PublishedReport(Record):
     experiment_id: str
     run_id: str
     pages: tuple[str, ...] = Field(
-        description="storage keys of Evidently's pages; none where there is no news"
+        description="storage key of Evidently's page; empty where there is nothing new to look at, "
+        "or none could be made. The picture is an artifact of the run"
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import re
 from typing import Literal, TypeVar
 
 from include.retraining.records import (
@@ -19,14 +20,15 @@ from include.retraining.records import (
     DriftReport,
     FeatureSet,
     GateDecision,
+    QueryResult,
     Record,
     RetrainClaim,
     SkewReport,
-    Snapshot,
     TrainingSet,
     ValidationReport,
     Verdict,
 )
+from include.retraining.spec import ModelFormat
 from include.retraining.storage import Storage, json_bytes
 
 R = TypeVar("R", bound=Record)
@@ -58,6 +60,8 @@ CARD_ARTIFACT = "model_card.md"
 DUEL_ARTIFACT = "duel.md"
 DRIFT_REPORT_ARTIFACT = "drift_report.json"
 PICTURE_ARTIFACT = "drift.png"
+# in the folder of a logged model, as MLflow names it
+MODEL_ARTIFACTS: dict[ModelFormat, str] = {"skops": "model.skops", "cloudpickle": "model.pkl"}
 
 
 def find(storage: Storage, kind: type[R], model: str, of: str) -> R | None:
@@ -132,6 +136,11 @@ def drift_page_key(model: str, partition: str) -> str:
     return f"{report_folder(model, partition)}/drift.html"
 
 
+def shared_script_name(tool: str, release: str, content: bytes) -> str:
+    """Give the name of a script: another one whenever its content is another."""
+    return f"{tool}-{release}-{hashlib.sha256(content).hexdigest()[:12]}.js"
+
+
 def shared_script_key(name: str) -> str:
     """Give the key of a script that the pages of all models share."""
     return f"_assets/{name}"
@@ -142,19 +151,19 @@ def shared_script_url(name: str) -> str:
     return f"../../../{shared_script_key(name)}"
 
 
-def snapshot_folder(model: str, partition: str) -> str:
+def query_folder(model: str, partition: str) -> str:
     """Give the folder of what a batch's queries gave."""
     return f"{model}/snapshots/partition={partition}"
 
 
-def snapshot_key(found: Snapshot) -> str:
+def query_result_key(found: QueryResult) -> str:
     """Give the key of the record of a query's result."""
-    return f"{snapshot_folder(found.batch.model, found.batch.partition)}/{found.input}.json"
+    return f"{query_folder(found.batch.model, found.batch.partition)}/{found.input}.json"
 
 
-def snapshot_copy_key(model: str, partition: str, name: str, content_sha256: str) -> str:
+def query_copy_key(model: str, partition: str, name: str, content_sha256: str) -> str:
     """Give the key of the copy of a query's result that nothing overwrites."""
-    return f"{snapshot_folder(model, partition)}/{name}-{content_sha256[:12]}.parquet"
+    return f"{query_folder(model, partition)}/{name}-{content_sha256[:12]}.parquet"
 
 
 def staged_key(model: str, partition: str, name: str, content: str) -> str:
@@ -212,7 +221,7 @@ def partition_folders(model: str, partition: str) -> tuple[str, ...]:
     """Give the folders that are about one batch, beside its rows in the tables."""
     return (
         report_folder(model, partition),
-        snapshot_folder(model, partition),
+        query_folder(model, partition),
         quarantine_folder(model, partition),
         f"{model}/staged/partition={partition}",
     )
@@ -304,6 +313,11 @@ def ledger_entry_key(model: str, sequence: int) -> str:
     return f"{ledger_folder(model)}/{sequence:06d}.json"
 
 
+def is_ledger_entry(key: str) -> bool:
+    """Is this the key of an entry, and of nothing else that a ledger's folder has?"""
+    return re.fullmatch(r"\d{6,}\.json", key.rpartition("/")[2]) is not None
+
+
 def ledger_head_key(model: str) -> str:
     """Give the key that says how far a ledger reached."""
     return f"{ledger_folder(model)}/head.json"
@@ -323,6 +337,11 @@ def ledger_intent_key(model: str, incident_id: str, action: str) -> str:
 def thread_key(model: str, thread: str, name: str) -> str:
     """Give the key of one message of a thread: an alert's id, ``opening`` or ``opened``."""
     return f"{model}/alerts/thread={thread}/{name}.json"
+
+
+def message_key(message: str) -> str:
+    """Give the key of a message in the folder that stands for Slack."""
+    return f"{message}.json"
 
 
 def definitions_key(model: str) -> str:

@@ -391,8 +391,11 @@ class Gate(_Section):
     min_slice_rows: int = Field(default=500, ge=2, description="smaller slices are not judged")
 
 
-class Policies(_Section):
-    """What holds whatever the metrics say; a broken one blocks in every `gate.mode`."""
+class GateRules(_Section):
+    """What holds whatever the metrics say; a broken one blocks in every `gate.mode`.
+
+    The section is called ``policies``, as those who ask for such rules call them.
+    """
 
     forbidden_features: tuple[str, ...] = Field(
         default=(), description="no model with one of these is promoted"
@@ -481,7 +484,7 @@ class ModelSpec(_Section):
     drift: Drift = Drift()
     training: Training = Training()
     gate: Gate = Gate()
-    policies: Policies = Policies()
+    policies: GateRules = GateRules()
     retrain: Retrain = Retrain()
     retention: Retention = Retention()
 

@@ -1,4 +1,4 @@
-"""Object storage behind one URL: ``file://`` and ``s3://`` through fsspec, the same code.
+"""Object storage behind one URL: ``file://`` and ``s3://`` through fsspec, for callers the same.
 
 Keys are relative to the URL. A write is whole or not there: on files through a temporary name and a
 rename, on S3 because a put is atomic.
@@ -27,7 +27,7 @@ from include.retraining.settings import Settings
 
 R = TypeVar("R", bound=Record)
 
-ROWS_AT_ONCE = 128 * 1024  # of a stream
+ROWS_PER_RECORD_BATCH = 128 * 1024
 WHOLE_BYTES = 8 * 2**20  # a smaller object is fetched in one request
 
 
@@ -187,7 +187,7 @@ class Storage:
         with self._open(key) as source:
             file = pq.ParquetFile(source)
             yield pa.RecordBatchReader.from_batches(
-                file.schema_arrow, file.iter_batches(ROWS_AT_ONCE)
+                file.schema_arrow, file.iter_batches(ROWS_PER_RECORD_BATCH)
             )
 
     def _open(self, key: str) -> Any:

@@ -9,7 +9,7 @@ import pytest
 
 from include.retraining.settings import Settings
 from include.retraining.storage import Storage
-from tests.unit.data.test_snapshot import DAY, URL, shop, spec_of  # noqa: F401 - shop is a fixture
+from tests.unit.data.test_query import DAY, URL, shop, spec_of  # noqa: F401 - shop is a fixture
 
 pytestmark = pytest.mark.skipif(not URL, reason="needs PostgreSQL: set TEST_POSTGRES_URL")
 

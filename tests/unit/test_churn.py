@@ -15,7 +15,7 @@ from include.demo.__main__ import main as demo
 from include.retraining import shelf
 from include.retraining.data import publication, validation
 from include.retraining.features import feature_sets, skew
-from include.retraining.learning import rows as rows_of
+from include.retraining.learning.rows import feature_frame
 from include.retraining.monitor import measuring
 from include.retraining.monitor.verdict import judge
 from include.retraining.records import DriftReport, TrainingSet, Verdict
@@ -145,7 +145,7 @@ def test_champion_is_judged_on_the_labels_that_have_matured_meanwhile(spec, live
     storage = Storage.of(settings)
     rows = feature_sets.joined_rows(spec, storage).read().to_pandas()
     rows = rows[(rows["ordered_at"] >= start) & (rows["ordered_at"] < end)]
-    frame = rows_of.feature_frame(spec, pa.Table.from_pandas(rows))
+    frame = feature_frame(spec, pa.Table.from_pandas(rows))
     scores = versions.load_model(spec, settings, versions.version(spec, settings, 1)).predict_proba(
         frame
     )

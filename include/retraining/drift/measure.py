@@ -66,7 +66,7 @@ class _Finding(NamedTuple):
         return self.limit is not None and self.distance > self.limit
 
 
-class _Setting(NamedTuple):
+class _Terms(NamedTuple):
     """What all columns of a check share."""
 
     comparisons: int
@@ -119,13 +119,13 @@ def measure_columns(
         window = current
     else:
         window = Columns(current, categorical=profile.categorical)
-    setting = _Setting(len(profile), settings, at)
+    terms = _Terms(len(profile), settings, at)
     features = []
     for column in profile:
         if isinstance(column, NumericProfile):
-            drift = _measure_numeric(column, window, setting)
+            drift = _measure_numeric(column, window, terms)
         else:
-            drift = _measure_categorical(column, window, setting)
+            drift = _measure_categorical(column, window, terms)
         extras: dict[str, object] = {"importance": (importances or {}).get(column.name)}
         if column.name in settings.expected:
             extras |= {
@@ -149,9 +149,9 @@ def overall_state(features: Sequence[FeatureDrift]) -> Calibration:
 
 
 def _measure_numeric(
-    reference: NumericProfile, window: CountingWindow, setting: _Setting
+    reference: NumericProfile, window: CountingWindow, terms: _Terms
 ) -> FeatureDrift:
-    comparisons, settings, at = setting
+    comparisons, settings, at = terms
     current = window.counted(reference.name, reference.counts.cells)
     n, m = reference.present, current.present
     bounds = p_value = shift = errors = trend_limit = None
@@ -179,7 +179,7 @@ def _measure_numeric(
         p_value = ks_p_value(bounds.low, n, m)
         findings.append(_Finding(bounds.low, thresholds.distance, "D"))
         findings.append(_Finding(abs(shift), thresholds.shift, "shift"))
-    missing = _missing_finding(reference, current, setting)
+    missing = _missing_finding(reference, current, terms)
     if missing:
         findings.append(missing)
     drifted = any(finding.is_drift for finding in findings)
@@ -300,9 +300,9 @@ def numeric_thresholds(
 def _missing_finding(
     reference: NumericProfile,
     current: NumericColumn,
-    setting: _Setting,
+    terms: _Terms,
 ) -> _Finding | None:
-    comparisons, settings, at = setting
+    comparisons, settings, at = terms
     if not reference.rows or not current.rows:
         return None
     n, m = reference.present, current.present
@@ -326,9 +326,9 @@ def _missing_finding(
 
 
 def _measure_categorical(
-    reference: CategoricalProfile, window: CountingWindow, setting: _Setting
+    reference: CategoricalProfile, window: CountingWindow, terms: _Terms
 ) -> FeatureDrift:
-    comparisons, settings, at = setting
+    comparisons, settings, at = terms
     current = window.levels(reference.name)
     if not reference.rows or not current.rows:
         return FeatureDrift(

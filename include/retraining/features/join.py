@@ -13,7 +13,7 @@ from include.retraining.spec import ModelSpec
 
 EVENT_TIME = "event_timestamp"  # Feast's own name for it
 ROW = "_rt_row"
-ROWS_AT_ONCE = 1_000_000  # Feast and the frame it wants hold several copies of them
+ROWS_PER_JOIN = 1_000_000  # Feast and the frame it wants hold several copies of them
 
 
 def join(spec: ModelSpec, settings: Settings, rows: pa.Table) -> pa.Table:
@@ -29,8 +29,8 @@ def join(spec: ModelSpec, settings: Settings, rows: pa.Table) -> pa.Table:
         a value is not of the type that its view declares.
     """
     parts = [
-        _join(spec, settings, rows.slice(start, ROWS_AT_ONCE))
-        for start in range(0, max(rows.num_rows, 1), ROWS_AT_ONCE)
+        _join(spec, settings, rows.slice(start, ROWS_PER_JOIN))
+        for start in range(0, max(rows.num_rows, 1), ROWS_PER_JOIN)
     ]
     return parts[0] if len(parts) == 1 else pa.concat_tables(parts)
 

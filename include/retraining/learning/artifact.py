@@ -2,7 +2,7 @@
 
 An artifact is trusted only if its SHA-256 is the one the registry keeps, and only the types of the
 allow-list are built from it. MLflow's own loader takes that list from the artifact itself, so
-whoever can change the artifact, can extend it; it is not used.
+whoever can change it can extend the list; it is not used.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 from typing import Any
 
 from include.retraining.errors import DataError, ScoringError
+from include.retraining.shelf import MODEL_ARTIFACTS
 from include.retraining.spec import ModelFormat, ModelSpec
 
 # What an artifact may contain beside numpy, scipy and scikit-learn's plain types. Reviewed one by
@@ -27,7 +28,6 @@ TRUSTED_TYPES = (
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.tree._tree.Tree",
 )
-FILE_NAMES: dict[ModelFormat, str] = {"skops": "model.skops", "cloudpickle": "model.pkl"}
 
 
 def trusted_types(spec: ModelSpec) -> list[str]:
@@ -58,8 +58,8 @@ def require_keepable(spec: ModelSpec, pipeline: Any) -> None:
     except Exception as error:  # whatever a type that skops does not know makes of it
         raise DataError(
             f"{spec.model}: {spec.training.estimator} cannot be kept as skops: {error}. Leave "
-            "functions without a name out of the estimator, or accept arbitrary code in model "
-            "files with training.model_format: cloudpickle"
+            "functions without a name out of the estimator, or accept arbitrary code in "
+            "artifacts with training.model_format: cloudpickle"
         ) from error
     if unknown:
         raise DataError(
@@ -101,7 +101,7 @@ def load(
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise ScoringError(
-            f"its file {FILE_NAMES[kind]} has SHA-256 {found[:12]}..., registered was "
+            f"its file {MODEL_ARTIFACTS[kind]} has SHA-256 {found[:12]}..., registered was "
             f"{sha256[:12]}...: it was changed or damaged since, and was not loaded"
         )
     if kind == "cloudpickle":

@@ -16,7 +16,7 @@ from include.retraining.spec import ModelSpec
 if TYPE_CHECKING:
     import pandas as pd
 
-ROWS_AT_ONCE = 250_000  # a frame of floats, and what a model makes of it, are larger than rows
+ROWS_PER_SCORING = 250_000  # a frame of floats, and what a model makes of it, are larger than rows
 SCORE = "prediction"  # the name of a model's predictions among the columns that are watched
 
 
@@ -30,8 +30,8 @@ def predict(spec: ModelSpec, model: Any, rows: pa.Table) -> metrics.Floats:
         predicted value.
     """
     parts = [
-        predict_frame(spec, model, feature_frame(spec, rows.slice(start, ROWS_AT_ONCE)))
-        for start in range(0, max(rows.num_rows, 1), ROWS_AT_ONCE)
+        predict_frame(spec, model, feature_frame(spec, rows.slice(start, ROWS_PER_SCORING)))
+        for start in range(0, max(rows.num_rows, 1), ROWS_PER_SCORING)
     ]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 

@@ -23,8 +23,8 @@ from include.retraining.drift.measure import measure_columns, overall_state
 from include.retraining.drift.profile import ReferenceProfile
 from include.retraining.errors import NotPublished
 from include.retraining.features import feature_sets
-from include.retraining.learning import rows as rows_of
 from include.retraining.learning import scoring
+from include.retraining.learning.rows import between, labels, oldest_row, split_times
 from include.retraining.monitor import verdict as verdicts
 from include.retraining.records import BatchRef, DriftReport, Performance, TrainingSet, Verdict
 from include.retraining.registry import versions
@@ -78,7 +78,7 @@ def measure_drift(
         )
         return done
     rows = feature_sets.rows_of(spec, storage, found)
-    known = rows_of.labels(spec, rows, known_at=batch.end)
+    known = labels(spec, rows, known_at=batch.end)
     report = DriftReport(
         batch=batch,
         content_sha256=found.sha256,
@@ -136,10 +136,10 @@ def _matured_performance(
         for one in batches_of(spec, joined, since=start - spec.partitions.length, until=end)
         if one.end > start
     ]
-    rows = rows_of.between(spec, joined.read(inside), start, end)
+    rows = between(spec, joined.read(inside), start, end)
     if not rows.num_rows:
         return None
-    known = rows_of.labels(spec, rows, known_at=batch.end)
+    known = labels(spec, rows, known_at=batch.end)
     scores = versions.score(spec, settings, champion, rows)
     return scoring.performance(spec, known, scores)
 
@@ -290,9 +290,9 @@ def trainable_rows(
     from what their table says of them; only those at the two ends are read.
     """
     maturity = dt.timedelta(days=spec.label.maturity_days)
-    duel_start, _ = rows_of.split_times(spec, batch)
+    duel_start, _ = split_times(spec, batch)
     end = duel_start - maturity
-    start = rows_of.oldest_row(spec, duel_start)
+    start = oldest_row(spec, duel_start)
     if since is not None:
         start = max(since - maturity, start) if start else since - maturity
     rows, label = rows_in_force(spec, storage), spec.label.column
@@ -307,7 +307,7 @@ def trainable_rows(
             continue
         is_whole = closes <= end and (start is None or opens >= start)
         (whole if is_whole else ends).append(name)
-    edge = rows_of.between(spec, rows.read(ends, [spec.source.event_time, label]), start, end)
+    edge = between(spec, rows.read(ends, [spec.source.event_time, label]), start, end)
     count = rows.values_of(label, whole)
     return int(count + edge.num_rows - edge.column(label).null_count)
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-import re
 import time
 from collections.abc import Iterator
 from typing import Literal
@@ -206,9 +205,8 @@ def _read(storage: Storage, model: str, number: int) -> Entry | None:
 
 def read(storage: Storage, model: str) -> list[Entry]:
     """Give all entries, oldest first."""
-    keys = storage.list(shelf.ledger_folder(model))
-    entries = [key for key in keys if re.fullmatch(r"\d{6,}\.json", key.rpartition("/")[2])]
-    return [Entry.model_validate_json(storage.read(key)) for key in entries]
+    keys = filter(shelf.is_ledger_entry, storage.list(shelf.ledger_folder(model)))
+    return [Entry.model_validate_json(storage.read(key)) for key in keys]
 
 
 def verify(storage: Storage, model: str) -> list[str]:

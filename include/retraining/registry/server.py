@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from include.retraining.errors import RegistryError, Unavailable
 from include.retraining.names import experiment_name
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion as ModelVersion  # noqa: PLC0414 - for others, too
+
+MLflowVersion: TypeAlias = "ModelVersion"  # for who must not name the library
 
 ANSWER_SECONDS = 10
 ANSWER_HOLDS_SECONDS = 10
@@ -377,7 +379,7 @@ def aliases(spec: ModelSpec, settings: Settings) -> dict[str, int]:
     return {name: int(number) for name, number in found.items()}
 
 
-def find_version(spec: ModelSpec, settings: Settings, number: int) -> ModelVersion | None:
+def find_version(spec: ModelSpec, settings: Settings, number: int) -> MLflowVersion | None:
     """Give a version as MLflow describes it; None where the registry has none of that number."""
     from mlflow.exceptions import MlflowException
 

@@ -24,8 +24,6 @@ from include.retraining.spec import ModelSpec
 if TYPE_CHECKING:
     import pandas as pd
 
-    from include.retraining.registry.server import ModelVersion
-
 PROMISE_TAG = "retraining.promise"
 TRAINED_UNTIL_TAG = "retraining.trained_until"
 FEATURES_TAG = "retraining.features"
@@ -92,7 +90,7 @@ def all_versions(spec: ModelSpec, settings: Settings) -> list[Version]:
     return [_describe(found) for found in server.versions_with(spec, settings, {})]
 
 
-def _describe(found: ModelVersion) -> Version:
+def _describe(found: server.MLflowVersion) -> Version:
     tags = dict(found.tags)
     until, promise = tags.get(TRAINED_UNTIL_TAG), tags.get(PROMISE_TAG)
     return Version(
@@ -156,7 +154,7 @@ def register(
             trusted=artifact.trusted_types(spec) if kind == "skops" else None,
             requirements=[f"{name}=={installed(name)}" for name in ("scikit-learn", "numpy", kind)],
         )
-    content = server.read_artifact(settings, logged.uri, artifact.FILE_NAMES[kind])
+    content = server.read_artifact(settings, logged.uri, shelf.MODEL_ARTIFACTS[kind])
     server.create_model(spec, settings)
     number = server.create_version(
         spec,
@@ -188,7 +186,7 @@ def load_model(spec: ModelSpec, settings: Settings, found: Version) -> Any:
     """
     number = found.number
     try:
-        if found.model_format not in artifact.FILE_NAMES:
+        if found.model_format not in shelf.MODEL_ARTIFACTS:
             raise ScoringError(  # noqa: TRY301 - told like any other model that cannot be loaded
                 f"it has no tag {SHA256_TAG}: no retrain of ours registered it"
             )
@@ -216,7 +214,7 @@ def load_model(spec: ModelSpec, settings: Settings, found: Version) -> Any:
 @lru_cache(maxsize=4)
 def _load(settings: Settings, model: str, number: int, **rules: Any) -> Any:
     uri = server.version_uri(model, number)
-    content = server.read_artifact(settings, uri, artifact.FILE_NAMES[rules["kind"]])
+    content = server.read_artifact(settings, uri, shelf.MODEL_ARTIFACTS[rules["kind"]])
     return artifact.load(content, **rules)
 
 

@@ -16,7 +16,7 @@ from include.retraining.data.publication import batches_of
 from include.retraining.errors import DataError
 from include.retraining.features import feature_sets
 from include.retraining.learning import estimator, metrics, scoring
-from include.retraining.learning import rows as rows_of
+from include.retraining.learning.rows import between, feature_frame, labels, oldest_row, split_times
 from include.retraining.monitor.measuring import hold_against
 from include.retraining.records import BatchRef, DriftReport, Performance
 from include.retraining.retrain import candidate, gate, training_set
@@ -97,7 +97,7 @@ class Past:
         self._duels: dict[int, _Duel] = {}
         self._promotes: dict[tuple[int, int], bool] = {}
         self._rules: dict[tuple[int, int], bool] = {}
-        self.labels = [rows_of.labels(spec, window.rows) for window in self.windows]
+        self.labels = [labels(spec, window.rows) for window in self.windows]
         self.first = self._first(first)
 
     @property
@@ -141,7 +141,7 @@ class Past:
         if key not in self._reports:
             model, batch = self.model(trained), self.windows[window].batch
             rows = self.windows[window].rows
-            known = rows_of.labels(self.spec, rows, known_at=batch.end)
+            known = labels(self.spec, rows, known_at=batch.end)
             reference = self._reference(trained)
             empty = DriftReport(
                 batch=batch,
@@ -181,10 +181,10 @@ class Past:
     def _trainable(self) -> list[int]:
         counts = []
         for window in self.windows:
-            duel_start, _ = rows_of.split_times(self.spec, window.batch)
+            duel_start, _ = split_times(self.spec, window.batch)
             end = window.batch.end if self.ideal else duel_start
             known = [
-                rows_of.labels(self.spec, earlier.rows, known_at=end)
+                labels(self.spec, earlier.rows, known_at=end)
                 for earlier in self.windows
                 if earlier.batch.start < end
             ]
@@ -230,7 +230,7 @@ class Past:
 
     def _train(self, at: int) -> _Trained:
         batch = self.windows[at].batch
-        duel_start, _ = rows_of.split_times(self.spec, batch)
+        duel_start, _ = split_times(self.spec, batch)
         end = batch.end if self.ideal else duel_start
         pipeline, start = self._fit(at, end)
         later = [window.rows for window in self.windows[at + 1 :]]
@@ -244,9 +244,9 @@ class Past:
         """Fit on what was known at `end`; give the pipeline, and where its rows start."""
         spec = self.spec
         start = self.windows[0].batch.start
-        start = max(start, rows_of.oldest_row(spec, end) or start)
+        start = max(start, oldest_row(spec, end) or start)
         learned = self._rows(at, start, end)
-        known = rows_of.labels(spec, learned, known_at=end)
+        known = labels(spec, learned, known_at=end)
         labelled = learned.filter(pa.array(~np.isnan(known)))
         known = known[~np.isnan(known)]
         training_set.check_learnable(
@@ -278,14 +278,14 @@ class Past:
         """Give the rows a candidate of this window would meet the champion on, and its scores."""
         if at not in self._duels:
             spec, batch = self.spec, self.windows[at].batch
-            start, end = rows_of.split_times(spec, batch)
+            start, end = split_times(spec, batch)
             rows, pipeline = self._rows(at, start, end), self.model(at).pipeline
             if self.ideal:  # it has seen these rows: one that has not makes the promise
                 try:
                     pipeline = self._fit(at, start)[0]
                 except DataError:  # too few rows without them: no promise
                     rows = rows.slice(0, 0)
-            known = rows_of.labels(spec, rows, known_at=batch.end)
+            known = labels(spec, rows, known_at=batch.end)
             rows, known = rows.filter(pa.array(~np.isnan(known))), known[~np.isnan(known)]
             scores = scoring.predict(spec, pipeline, rows)
             own = scoring.performance(spec, known, scores)
@@ -293,7 +293,7 @@ class Past:
         return self._duels[at]
 
     def promotes(self, champion: int, challenger: int) -> bool:
-        """Say whether the gate lets a candidate replace a champion, without policies."""
+        """Say whether the gate lets a candidate replace a champion, without its rules."""
         if self.ideal:
             return True
         key = (champion, challenger)
@@ -319,7 +319,7 @@ class Past:
         # a column of whole numbers is one of floats in a window where one is missing
         tables = [window.rows for window in self.windows[: at + 1]]
         rows = pa.concat_tables(tables, promote_options="permissive")
-        return rows_of.between(self.spec, rows, start, end)
+        return between(self.spec, rows, start, end)
 
 
 def published_windows(spec: ModelSpec, storage: Storage) -> list[Window]:
@@ -334,7 +334,7 @@ def _evidently_default(spec: ModelSpec, reference: pa.Table, current: pa.Table) 
         warnings.simplefilter("ignore")
         from evidently.legacy.calculations.stattests.registry import get_stattest
 
-        sides = [rows_of.feature_frame(spec, rows) for rows in (reference, current)]
+        sides = [feature_frame(spec, rows) for rows in (reference, current)]
         drifted = 0
         for name in spec.features.names:
             before, now = (side[name].replace([np.inf, -np.inf], np.nan).dropna() for side in sides)

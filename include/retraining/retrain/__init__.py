@@ -1,1 +1,1 @@
-"""From a reason to a decision: incident, training set, candidate, duel, gate, policies."""
+"""From a reason to a decision: incident, training set, candidate, duel, gate, rules."""

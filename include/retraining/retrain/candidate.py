@@ -18,7 +18,8 @@ import pyarrow as pa
 
 from include.retraining import shelf
 from include.retraining.drift.profile import ReferenceProfile
-from include.retraining.learning import artifact, estimator, metrics, rows, scoring
+from include.retraining.learning import artifact, estimator, metrics, scoring
+from include.retraining.learning.rows import between, feature_frame
 from include.retraining.names import CHALLENGER
 from include.retraining.records import Candidate, DriftReport, RetrainRequest, TrainingSet
 from include.retraining.registry import server, versions
@@ -61,7 +62,7 @@ def train_candidate(
         spec,
         settings,
         fitted.pipeline,
-        rows.feature_frame(spec, labelled),
+        feature_frame(spec, labelled),
         incident_id=request.incident_id,
         training_set=training_set,
         about=_registration(
@@ -89,7 +90,7 @@ def permutation_importances(spec: ModelSpec, pipeline: Any, duel: pa.Table) -> d
     if len(np.unique(known)) < 2:
         return {}
     base = metrics.value(spec.gate.metric, known, scoring.predict(spec, pipeline, some))
-    frame = rows.feature_frame(spec, some)
+    frame = feature_frame(spec, some)
     importances = {}
     for name in spec.features.names:
         shuffled = frame.copy()
@@ -118,7 +119,7 @@ def build_profile(
     starts: list[dt.datetime] = []
     while end > start and len(windows) < spec.drift.max_history_windows:
         begin = end - spec.partitions.length
-        window = rows.between(spec, table, begin, end)
+        window = between(spec, table, begin, end)
         if window.num_rows and begin >= start:
             windows.insert(0, window)
             starts.insert(0, begin)

@@ -63,7 +63,7 @@ class Duel(NamedTuple):
     rolled_back: Comparison | None = None
 
 
-def compare_models(
+def compare(
     spec: ModelSpec, settings: Settings, request: RetrainRequest, candidate: Candidate
 ) -> Duel:
     """Let all versions that matter score the duel's rows.

@@ -17,8 +17,8 @@ from include.retraining.records import (
     RetrainRequest,
 )
 from include.retraining.registry import ledger, server, versions
-from include.retraining.retrain.duel import Comparison, Duel, compare_models
-from include.retraining.retrain.policies import check_policies
+from include.retraining.retrain.duel import Comparison, Duel, compare
+from include.retraining.retrain.gate_rules import check_rules
 from include.retraining.settings import Settings
 from include.retraining.spec import Gate, ModelSpec
 from include.retraining.storage import Storage
@@ -35,12 +35,12 @@ def decide(
     done = shelf.find(storage, GateDecision, spec.model, request.incident_id)
     if done is not None and ledger.made(storage, spec.model, request.incident_id, "promotion"):
         return done
-    duel = compare_models(spec, settings, request, candidate)
+    duel = compare(spec, settings, request, candidate)
     version = versions.version(spec, settings, candidate.version)
     slices = duel.champion.slices if duel.champion else {}
     checks = (
         *check_duel(spec.gate, duel),
-        *check_policies(
+        *check_rules(
             spec,
             storage,
             request,
@@ -87,7 +87,7 @@ def check_duel(gate: Gate, duel: Duel) -> tuple[GateCheck, ...]:
 
 
 def passes(gate: Gate, duel: Duel) -> bool:
-    """Say whether the gate lets a candidate through that no policy stops."""
+    """Say whether the gate lets a candidate through that no rule stops."""
     return conclude(gate, check_duel(gate, duel), duel)[0]
 
 
@@ -186,7 +186,7 @@ def conclude(gate: Gate, checks: Sequence[GateCheck], duel: Duel) -> tuple[bool,
     gate : Gate
         Its `mode` says which checks count: all, or those that are binding.
     checks : sequence of GateCheck
-        Of the duel and of the policies.
+        Of the duel and of the rules.
     duel : Duel
         For the words of a win.
 

@@ -92,14 +92,14 @@ class FolderChannel:
         while True:
             message = f"{number:04d}"
             content = {"channel": self.channel, "ts": message, "thread_ts": thread, "text": text}
-            if self.storage.create(f"{message}.json", json_bytes(content)):
+            if self.storage.create(shelf.message_key(message), json_bytes(content)):
                 return message
             number += 1
 
     def update(self, message: str, text: str) -> None:
         """Rewrite the message's file."""
-        content = self.storage.read_json(f"{message}.json")
-        self.storage.write_json(f"{message}.json", content | {"text": text})
+        key = shelf.message_key(message)
+        self.storage.write_json(key, self.storage.read_json(key) | {"text": text})
 
 
 def deliver(alert: Alert, storage: Storage, channel: Channel) -> bool:

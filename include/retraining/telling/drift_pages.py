@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from include.retraining import shelf
 from include.retraining.records import DriftReport, FeatureDrift
 
 if TYPE_CHECKING:
@@ -122,10 +123,7 @@ def shared_script() -> tuple[str, bytes]:
         f"{json.dumps(face)};\n"
     )
     content = head.encode() + (static / "index.js").read_bytes()
-    return (
-        f"evidently-{version('evidently')}-{hashlib.sha256(content).hexdigest()[:12]}.js",
-        content,
-    )
+    return shelf.shared_script_name("evidently", version("evidently"), content), content
 
 
 def evidently_page(

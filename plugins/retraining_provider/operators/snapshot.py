@@ -33,15 +33,15 @@ class SnapshotOperator(BaseOperator):
         self.spec = spec
 
     def execute(self, context: Context) -> list[Any]:
-        """Give the snapshots that were taken."""
-        from include.retraining.data.snapshot import take_snapshots
+        """Give a `QueryResult` of each query, as JSON."""
+        from include.retraining.data.query import land_queries
         from include.retraining.storage import Storage
 
         storage = Storage.of(RetrainingHook().settings())
         batch = batch_of(self.spec, context)
         engine = BaseHook.get_hook(self.spec.source.connection).get_sqlalchemy_engine()
         try:
-            found = take_snapshots(self.spec, storage, batch, engine)
+            found = land_queries(self.spec, storage, batch, engine)
         finally:
             engine.dispose()
         for one in found:

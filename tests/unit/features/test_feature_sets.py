@@ -243,7 +243,7 @@ def test_batch_is_in_force_once_published(empty: Settings):
     storage = Storage.of(empty)
     report = validate(SPEC, empty, WEEKS[0])
     assert publication.published(SPEC, storage, WEEKS[0]) is None
-    with pytest.raises(NotPublished, match="no data is in force"):
+    with pytest.raises(NotPublished, match="no data is in force; run flights__ingest"):
         feature_sets.materialize(SPEC, empty, report.batch)
     assert publication.publish_batch(SPEC, storage, report)
     part = publication.published(SPEC, storage, WEEKS[0])

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from include.retraining.errors import DataError, ScoringError
-from include.retraining.learning import rows as rows_of
 from include.retraining.learning import scoring
+from include.retraining.learning.rows import feature_frame, labels
 from tests.unit.pipeline import small_spec
 
 SPEC = small_spec()
@@ -27,31 +27,31 @@ def rows(values: list[float | None], times: list[dt.datetime | None] | None = No
 
 
 def test_label_is_one_from_the_limit_on():
-    found = rows_of.labels(SPEC, rows([14.999, 15.0, 15.001, -60.0, 0.0]))
+    found = labels(SPEC, rows([14.999, 15.0, 15.001, -60.0, 0.0]))
     np.testing.assert_array_equal(found, [0, 1, 1, 0, 0])
 
 
 def test_unknown_value_is_an_unknown_label():
-    found = rows_of.labels(SPEC, rows([None, NAN, 20.0]))
+    found = labels(SPEC, rows([None, NAN, 20.0]))
     np.testing.assert_array_equal(found, [NAN, NAN, 1])
 
 
 def test_label_counts_only_once_it_is_mature():
     day, second = dt.timedelta(days=1), dt.timedelta(seconds=1)
     times = [END - day - second, END - day, END - day + second, END, None]
-    found = rows_of.labels(SPEC, rows([20.0] * 5, times), known_at=END)
+    found = labels(SPEC, rows([20.0] * 5, times), known_at=END)
     np.testing.assert_array_equal(found, [1, NAN, NAN, NAN, NAN])
 
 
 def test_moment_in_another_zone_is_the_same_moment():
     times = [END - dt.timedelta(days=1, seconds=1), END - dt.timedelta(hours=23)]
     elsewhere = END.astimezone(dt.timezone(dt.timedelta(hours=-5)))
-    found = rows_of.labels(SPEC, rows([20.0, 20.0], times), known_at=elsewhere)
+    found = labels(SPEC, rows([20.0, 20.0], times), known_at=elsewhere)
     np.testing.assert_array_equal(found, [1, NAN])
 
 
 def test_no_rows_have_no_labels():
-    assert len(rows_of.labels(SPEC, rows([]), known_at=END)) == 0
+    assert len(labels(SPEC, rows([]), known_at=END)) == 0
 
 
 @pytest.mark.parametrize(
@@ -65,13 +65,13 @@ def test_no_rows_have_no_labels():
 def test_column_of_labels_is_taken_as_it_is_where_no_limit_is_set(values):
     spec = small_spec(label={"at_least": None})
     table = rows([0.0, 0.0, 0.0]).set_column(0, "arr_delay", values)
-    np.testing.assert_array_equal(rows_of.labels(spec, table), [0, 1, NAN])
+    np.testing.assert_array_equal(labels(spec, table), [0, 1, NAN])
 
 
 def test_column_that_holds_no_labels_is_an_error_and_not_a_third_class():
     spec = small_spec(label={"at_least": None})
     with pytest.raises(DataError, match=r"must hold 0 and 1, got \[2.0, 30.0\]"):
-        rows_of.labels(spec, rows([0.0, 1.0, 30.0, 2.0, None]))
+        labels(spec, rows([0.0, 1.0, 30.0, 2.0, None]))
 
 
 @pytest.mark.parametrize(
@@ -85,21 +85,21 @@ def test_column_that_holds_no_labels_is_an_error_and_not_a_third_class():
 def test_label_of_several_classes_is_the_place_of_the_class(values, classes):
     spec = small_spec(label={"task": "multiclass", "at_least": None, "classes": classes})
     table = rows([0.0, 0.0, 0.0]).set_column(0, "arr_delay", values)
-    np.testing.assert_array_equal(rows_of.labels(spec, table), [0, NAN, 2])
+    np.testing.assert_array_equal(labels(spec, table), [0, NAN, 2])
 
 
 def test_class_that_is_not_declared_is_an_error():
     spec = small_spec(label={"task": "multiclass", "at_least": None, "classes": ("a", "b")})
     table = rows([0.0, 0.0]).set_column(0, "arr_delay", pa.array(["a", "c"]))
     with pytest.raises(DataError, match=r"holds \['c'\], allowed are label.classes \['a', 'b'\]"):
-        rows_of.labels(spec, table)
+        labels(spec, table)
 
 
 def test_label_of_a_regression_is_the_value_and_finite():
     spec = small_spec(label={"task": "regression", "at_least": None})
-    np.testing.assert_array_equal(rows_of.labels(spec, rows([-3.5, None, 40])), [-3.5, NAN, 40])
+    np.testing.assert_array_equal(labels(spec, rows([-3.5, None, 40])), [-3.5, NAN, 40])
     with pytest.raises(DataError, match="finite numbers, got 1 infinite"):
-        rows_of.labels(spec, rows([1.0, float("inf")]))
+        labels(spec, rows([1.0, float("inf")]))
 
 
 def features(**changes: list[object]) -> pa.Table:
@@ -112,7 +112,7 @@ def test_feature_frame_has_the_features_in_order_and_nothing_else():
     table = features(arr_delay=[1.0, 2.0], weekday=[1, None]).select(
         ["arr_delay", *reversed(SPEC.features.names)]
     )
-    frame = rows_of.feature_frame(SPEC, table)
+    frame = feature_frame(SPEC, table)
     assert tuple(frame.columns) == SPEC.features.names
     assert all(frame[name].dtype == np.float64 for name in SPEC.features.numeric)
     assert all(frame[name].dtype == object for name in SPEC.features.categorical)

@@ -16,9 +16,9 @@ from include.demo import flights_feed
 from include.retraining import shelf
 from include.retraining.errors import DataError, ScoringError, SpecError
 from include.retraining.features import feature_sets
-from include.retraining.learning import rows as rows_of
 from include.retraining.learning import scoring
 from include.retraining.learning.estimator import build_pipeline
+from include.retraining.learning.rows import feature_frame
 from include.retraining.monitor import measuring
 from include.retraining.names import CHALLENGER, INCIDENT_TAG
 from include.retraining.records import Candidate, DriftReport, FeatureDrift, TrainingSet
@@ -387,7 +387,7 @@ def test_pipeline_takes_missing_values_and_levels_it_never_saw(shared):
     storage = Storage.of(shared)
     joined = feature_sets.feature_set(SPEC, storage, SPEC.batch_ref(WEEKS[1]))
     rows = feature_sets.rows_of(SPEC, storage, joined)
-    frame = rows_of.feature_frame(SPEC, rows).tail(500)
+    frame = feature_frame(SPEC, rows).tail(500)
     for estimator in (SPEC.training.estimator, FOREST):
         spec = small_spec(training={"estimator": estimator, "params": {}})
         pipeline = build_pipeline(spec).fit(frame, np.arange(500) % 2)

@@ -24,7 +24,7 @@ from include.retraining.records import (
 from include.retraining.registry import ledger, server, succession, versions
 from include.retraining.retrain import candidate as candidates
 from include.retraining.retrain import duel as duels
-from include.retraining.retrain import gate, policies, training_set
+from include.retraining.retrain import gate, gate_rules, training_set
 from include.retraining.retrain.duel import Comparison, Duel
 from include.retraining.retrain.gate import check_duel, conclude
 from include.retraining.settings import Settings
@@ -501,7 +501,7 @@ def test_duel_row_in_a_training_set_fails_the_gate(trained: Settings, monkeypatc
 
 def with_window(patch: pytest.MonkeyPatch, rows: pa.Table) -> None:
     """Put other rows into the duel window."""
-    for module in (duels, policies):
+    for module in (duels, gate_rules):
         patch.setattr(module, "duel_rows", lambda *_: rows)
 
 
@@ -613,7 +613,7 @@ def test_disabled_gate_promotes_without_a_promise_where_the_window_is_empty(
     assert versions.champion(SPEC, trained).promise is None
 
 
-# --- policies -------------------------------------------------------------------------------------
+# --- rules ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -626,7 +626,7 @@ def test_disabled_gate_promotes_without_a_promise_where_the_window_is_empty(
         ("max_duel_distance", 1.0, 0.0, "between training data and duel window: minute_of_day"),
     ],
 )
-def test_broken_policy_blocks_in_every_mode(trained, mode, name, holds, breaks, says):
+def test_broken_rule_blocks_in_every_mode(trained, mode, name, holds, breaks, says):
     spec = small_spec(gate={"mode": mode}, policies={name: holds})
     decision = duel(trained, 1, None, spec)
     assert decision.passed, decision.reasons
@@ -637,7 +637,7 @@ def test_broken_policy_blocks_in_every_mode(trained, mode, name, holds, breaks, 
     assert says in decision.reasons[0]
 
 
-def test_policy_about_distance_leaves_out_what_drifts_by_construction(trained: Settings):
+def test_rule_about_distance_leaves_out_what_drifts_by_construction(trained: Settings):
     limit = {"max_duel_distance": 0.0}
     spec = small_spec(policies=limit, drift={"expected": SPEC.features.names[1:]})
     reason = duel(trained, 1, None, spec).reasons[0]
@@ -645,9 +645,7 @@ def test_policy_about_distance_leaves_out_what_drifts_by_construction(trained: S
     assert "weekday" not in reason
 
 
-def test_feature_whose_distance_nobody_can_measure_breaks_the_policy(
-    trained: Settings, monkeypatch
-):
+def test_feature_whose_distance_nobody_can_measure_breaks_the_rule(trained: Settings, monkeypatch):
     rows = window(trained, 1)
     position = rows.column_names.index("temp")
     nothing = pa.nulls(rows.num_rows, pa.float64())

@@ -13,9 +13,9 @@ import pytest
 import sqlalchemy as sa
 
 from include.retraining.data import validation
-from include.retraining.data.snapshot import take_snapshots
+from include.retraining.data.query import land_queries
 from include.retraining.errors import DataError
-from include.retraining.records import Snapshot
+from include.retraining.records import QueryResult
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
 
@@ -150,7 +150,7 @@ def suites(tmp_path: Path) -> Path:
 
 def test_rows_of_the_window_land_and_are_accepted(shop, storage, suites):
     batch = SPEC.batch_ref(DAY)
-    orders, customers = take_snapshots(SPEC, storage, batch, shop)
+    orders, customers = land_queries(SPEC, storage, batch, shop)
     assert (orders.rows, customers.rows) == (96, 10)  # 24 hours of 4 orders; midnight is the next
     report = validation.validate_batch(SPEC, storage, batch, suites=suites)
     assert (report.status, report.rows_good, report.findings) == ("accepted", 96, ())
@@ -169,30 +169,30 @@ def test_rows_of_the_window_land_and_are_accepted(shop, storage, suites):
 
 def test_snapshot_is_kept_under_its_content_and_found_by_its_record(shop, storage):
     batch = SPEC.batch_ref(DAY)
-    taken = take_snapshots(SPEC, storage, batch, shop)
+    taken = land_queries(SPEC, storage, batch, shop)
     for found in taken:
         key = f"churn/snapshots/partition={DAY}/{found.input}.json"
-        assert storage.read_record(key, Snapshot) == found
+        assert storage.read_record(key, QueryResult) == found
         assert found.sha256[:12] in found.key
     assert storage.read(taken[0].key) == storage.read(f"landing/churn/{DAY}/orders.parquet")
 
 
 def test_equal_rows_are_an_equal_file_whatever_their_order(shop, storage):
     batch = SPEC.batch_ref(DAY)
-    before = take_snapshots(SPEC, storage, batch, shop)
+    before = land_queries(SPEC, storage, batch, shop)
     with shop.begin() as connection:  # moves every row to another place in the table
         connection.execute(sa.text("update orders set items = items where order_id % 3 = 0"))
         connection.execute(sa.text("delete from orders where order_id < 96"))
-    assert take_snapshots(SPEC, storage, batch, shop) == before
+    assert land_queries(SPEC, storage, batch, shop) == before
 
 
 def test_rows_that_change_give_another_snapshot_and_the_first_stays(shop, storage, suites):
     batch = SPEC.batch_ref(DAY)
-    before = take_snapshots(SPEC, storage, batch, shop)[0]
+    before = land_queries(SPEC, storage, batch, shop)[0]
     content = storage.read(before.key)
     with shop.begin() as connection:
         connection.execute(sa.text("delete from orders where order_id = 100"))
-    after = take_snapshots(SPEC, storage, batch, shop)[0]
+    after = land_queries(SPEC, storage, batch, shop)[0]
     assert (before.rows, after.rows) == (96, 95)
     assert after.key != before.key
     assert storage.read(before.key) == content
@@ -201,10 +201,10 @@ def test_rows_that_change_give_another_snapshot_and_the_first_stays(shop, storag
 
 def test_all_queries_see_one_moment(shop, storage, monkeypatch):
     """Rows that come between two queries of a batch are in neither."""
-    from include.retraining.data import snapshot
+    from include.retraining.data import query as queries
 
     spec = spec_of(customers="select order_id as customer_id from orders where ordered_at < :end")
-    run = snapshot._run
+    run = queries._run
 
     def interrupted(connection, name, query, batch):
         found = run(connection, name, query, batch)
@@ -213,14 +213,14 @@ def test_all_queries_see_one_moment(shop, storage, monkeypatch):
                 other.execute(sa.text("delete from orders where order_id = 100"))
         return found
 
-    monkeypatch.setattr(snapshot, "_run", interrupted)
-    orders, others = take_snapshots(spec, storage, spec.batch_ref(DAY), shop)
+    monkeypatch.setattr(queries, "_run", interrupted)
+    orders, others = land_queries(spec, storage, spec.batch_ref(DAY), shop)
     assert (orders.rows, others.rows) == (96, 192)
 
 
 def test_window_without_rows_is_refused_and_not_a_traceback(shop, storage, suites):
     batch = SPEC.batch_ref("2021-01-02")
-    assert take_snapshots(SPEC, storage, batch, shop)[0].rows == 0
+    assert land_queries(SPEC, storage, batch, shop)[0].rows == 0
     report = validation.validate_batch(SPEC, storage, batch, suites=suites)
     assert report.status == "refused"
     assert "rows_to_exist" in {f.expectation for f in report.findings}
@@ -230,7 +230,7 @@ def test_column_that_became_text_is_refused_with_the_difference(shop, storage, s
     with shop.begin() as connection:
         connection.execute(sa.text("alter table orders alter amount type text"))
     batch = SPEC.batch_ref(DAY)
-    take_snapshots(SPEC, storage, batch, shop)
+    land_queries(SPEC, storage, batch, shop)
     report = validation.validate_batch(SPEC, storage, batch, suites=suites)
     assert report.status == "refused"
     assert "'amount' must be number, got string" in report.findings[0].detail
@@ -251,11 +251,11 @@ def test_column_that_became_text_is_refused_with_the_difference(shop, storage, s
 def test_query_that_is_wrong_is_a_data_error_and_lands_nothing(shop, storage, query, says):
     spec = spec_of(batch=query)
     with pytest.raises(DataError, match=says):
-        take_snapshots(spec, storage, spec.batch_ref(DAY), shop)
+        land_queries(spec, storage, spec.batch_ref(DAY), shop)
     assert storage.list("") == []
 
 
 def test_database_that_is_gone_is_worth_a_retry(storage):
     engine = sa.create_engine("postgresql+psycopg2://nobody@127.0.0.1:9/none")
     with pytest.raises(sa.exc.OperationalError):
-        take_snapshots(SPEC, storage, SPEC.batch_ref(DAY), engine)
+        land_queries(SPEC, storage, SPEC.batch_ref(DAY), engine)

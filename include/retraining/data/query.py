@@ -1,4 +1,4 @@
-"""Makes `Snapshot`s: the results of a model's queries over one window, as files that land.
+"""Makes `QueryResult`s: the results of a model's queries over one window, as files that land.
 
 From there on a database is a source like any other: what is validated is the file. Each result is
 also kept under a name made of its content, so that what a model learnt from can be read again when
@@ -17,19 +17,19 @@ import pyarrow.parquet as pq
 from include.retraining import shelf
 from include.retraining.data.delivery import input_paths
 from include.retraining.errors import DataError
-from include.retraining.records import BatchRef, Snapshot
+from include.retraining.records import BatchRef, QueryResult
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage, sha256
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
-ROWS_AT_ONCE = 50_000
+ROWS_PER_FETCH = 50_000
 
 
-def take_snapshots(
+def land_queries(
     spec: ModelSpec, storage: Storage, batch: BatchRef, engine: Engine
-) -> list[Snapshot]:
+) -> list[QueryResult]:
     """Run the queries of a model over a batch's window, and let their results land.
 
     All queries of a batch see the database at one moment, where it can do that (PostgreSQL, MySQL).
@@ -64,7 +64,7 @@ def _run(connection: Connection, name: str, query: str, batch: BatchRef) -> pa.T
     window = {"start": batch.start, "end": batch.end}
     used = {key: value for key, value in window.items() if key in statement.compile().params}
     statement = statement.bindparams(*(bindparam(key, value) for key, value in used.items()))
-    result = connection.execution_options(yield_per=ROWS_AT_ONCE).execute(statement)
+    result = connection.execution_options(yield_per=ROWS_PER_FETCH).execute(statement)
     columns = list(result.keys())
     parts = [_table(name, columns, part) for part in result.partitions()]
     if not parts:
@@ -98,20 +98,20 @@ def _table(name: str, columns: list[str], rows: Iterable[Any]) -> pa.Table:
 
 def _land(
     spec: ModelSpec, storage: Storage, batch: BatchRef, name: str, table: pa.Table
-) -> Snapshot:
+) -> QueryResult:
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     content = buffer.getvalue()
     digest = sha256(content)
-    found = Snapshot(
+    found = QueryResult(
         batch=batch,
         input=name,
         query_sha256=sha256(spec.source.queries[name].encode()),
         rows=table.num_rows,
-        key=shelf.snapshot_copy_key(spec.model, batch.partition, name, digest),
+        key=shelf.query_copy_key(spec.model, batch.partition, name, digest),
         sha256=digest,
     )
     storage.create(found.key, content)
-    storage.write_json(shelf.snapshot_key(found), found)
+    storage.write_json(shelf.query_result_key(found), found)
     storage.write(input_paths(spec, batch.partition)[name], content)
     return found

@@ -1,4 +1,4 @@
-"""Evaluates the policies of a model file: what holds whatever the metrics say."""
+"""The gate's rules, `policies` in a model file: what holds whatever the metrics say."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
 
 
-def check_policies(
+def check_rules(
     spec: ModelSpec,
     storage: Storage,
     request: RetrainRequest,
@@ -22,7 +22,7 @@ def check_policies(
     features: Sequence[str],
     judged_slices: Sequence[str] | None,
 ) -> tuple[GateCheck, ...]:
-    """Give one check per policy that the model file sets, in the file's order.
+    """Give one check per rule that the model file sets, in the file's order.
 
     Parameters
     ----------
@@ -30,50 +30,50 @@ def check_policies(
         That the candidate was trained with.
     judged_slices : sequence of str or None
         Slices that were compared with the champion's; None for the first model, which has no
-        comparison and so breaks no policy about one.
+        comparison and so breaks no rule about one.
     """
-    policies, checks = spec.policies, []
+    rules, checks = spec.policies, []
 
     def add(name: str, *, passed: bool, detail: str) -> None:
         check = GateCheck(name=f"policies.{name}", passed=passed, detail=detail, binding=True)
         checks.append(check)
 
-    if policies.forbidden_features:
-        used = ", ".join(sorted(set(features) & set(policies.forbidden_features)))
+    if rules.forbidden_features:
+        used = ", ".join(sorted(set(features) & set(rules.forbidden_features)))
         add(
             "forbidden_features",
             passed=not used,
             detail=f"the candidate uses {used}; take it out of the features and retrain"
             if used
-            else f"none of {', '.join(policies.forbidden_features)} is used",
+            else f"none of {', '.join(rules.forbidden_features)} is used",
         )
-    if policies.max_data_age_days is not None:
+    if rules.max_data_age_days is not None:
         age = (request.batch.end - training_set.training_end) / dt.timedelta(days=1)
         add(
             "max_data_age_days",
-            passed=age <= policies.max_data_age_days,
+            passed=age <= rules.max_data_age_days,
             detail=f"the training data ended {age:g} days before the batch did, allowed are "
-            f"{policies.max_data_age_days:g}",
+            f"{rules.max_data_age_days:g}",
         )
-    if policies.min_training_rows is not None:
+    if rules.min_training_rows is not None:
         rows = training_set.training_rows
         add(
             "min_training_rows",
-            passed=rows >= policies.min_training_rows,
-            detail=f"{rows:,} labelled rows, asked for are {policies.min_training_rows:,}",
+            passed=rows >= rules.min_training_rows,
+            detail=f"{rows:,} labelled rows, asked for are {rules.min_training_rows:,}",
         )
-    if policies.max_duel_distance is not None:
-        passed, detail = _distances(spec, storage, training_set, policies.max_duel_distance)
+    if rules.max_duel_distance is not None:
+        passed, detail = _distances(spec, storage, training_set, rules.max_duel_distance)
         add("max_duel_distance", passed=passed, detail=detail)
-    if policies.required_slices and judged_slices is not None:
-        absent = [name for name in policies.required_slices if name not in judged_slices]
+    if rules.required_slices and judged_slices is not None:
+        absent = [name for name in rules.required_slices if name not in judged_slices]
         add(
             "required_slices",
             passed=not absent,
             detail=f"not judged: {', '.join(absent)}; each needs gate.min_slice_rows "
             f"({spec.gate.min_slice_rows}) labelled rows with both classes in the duel window"
             if absent
-            else f"judged: {', '.join(policies.required_slices)}",
+            else f"judged: {', '.join(rules.required_slices)}",
         )
     return tuple(checks)
 
