@@ -108,7 +108,7 @@ def retrain_cause(run: Run) -> dict[str, Any]:
 
     :raises DataError: a run by hand gives no reason, or no batch has been published yet.
     """
-    from include.retraining.data.publication import published_partitions
+    from include.retraining.data.publication import newest_published, rows_in_force
     from include.retraining.errors import DataError
 
     spec, params, dag_run = run.spec, run.params, run.context["dag_run"]
@@ -120,14 +120,14 @@ def retrain_cause(run: Run) -> dict[str, Any]:
     if params["partition"]:
         batch = spec.batch_ref(params["partition"])
     else:
-        batches = published_partitions(spec, run.storage)
-        if is_scheduled:  # not what came later than this run was for
-            batches = [batch for batch in batches if batch.end <= dag_run.logical_date]
-        if not batches:
+        # not what came later than a scheduled run was for
+        ended_by = dag_run.logical_date if is_scheduled else None
+        newest = newest_published(spec, rows_in_force(spec, run.storage), ended_by=ended_by)
+        if newest is None:
             raise DataError(
                 f"{spec.model} has no published batch yet; run {spec.model}__ingest first"
             )
-        batch = batches[-1]
+        batch = newest
     return {
         "batch": batch,
         "trigger": "schedule" if is_scheduled else params["trigger"],

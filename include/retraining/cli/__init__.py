@@ -1,1 +1,1 @@
-"""The app of `python -m include.retraining`, a command a function, and what becomes of errors."""
+"""The same from a shell: `python -m include.retraining`, a command a function."""

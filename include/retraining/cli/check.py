@@ -94,14 +94,14 @@ def skew(
     """
     spec, settings = model_named(model), state_there_is()
     with work(f"asking the online store of {spec.model}"):
-        from include.retraining.data.publication import published_partitions
+        from include.retraining.data.publication import newest_published, rows_in_force
         from include.retraining.features.skew import check_skew
         from include.retraining.storage import Storage
 
-        batches = published_partitions(spec, Storage.of(settings))
-        if not batches:
+        newest = newest_published(spec, rows_in_force(spec, Storage.of(settings)))
+        if newest is None:
             raise RetrainingError(f"{spec.model} has no published batch; run {spec.model}__ingest")
-        report = check_skew(spec, settings, batches[-1], at=at)
+        report = check_skew(spec, settings, newest, at=at)
     if as_json:
         problems = {"problems": report.problems}
         for_programs({"model": spec.model} | report.model_dump(mode="json") | problems)

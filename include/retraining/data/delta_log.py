@@ -263,15 +263,16 @@ class Log:
         """Write the whole of a state, from which later versions are opened."""
         content = checkpoint_of(state, now=time.time_ns() // 1_000_000)
         self.storage.write(f"{self._key}/{_checkpoint_name(state.version)}", content)
+        if (state.version + 1) // CHECKPOINT_EVERY % HINT_EVERY != 1:
+            return
         hint = {
             "version": state.version,
             "size": pq.ParquetFile(pa.BufferReader(content)).metadata.num_rows,
             "sizeInBytes": len(content),
             "numOfAddFiles": state.files.num_rows,
         }
-        if (state.version + 1) // CHECKPOINT_EVERY % HINT_EVERY == 1:
-            # it may be older than one that another writer has just put there: it only is a hint
-            self.storage.write(f"{self._key}/{_HINT}", json.dumps(hint).encode())
+        # it may be older than one that another writer has just put there: it only is a hint
+        self.storage.write(f"{self._key}/{_HINT}", json.dumps(hint).encode())
 
     def _create(self, name: str, content: bytes) -> bool:
         """Write an entry; give False if there is another one."""
@@ -279,17 +280,19 @@ class Log:
         failure: Exception | None = None
         for attempt in range(_TRIES):
             try:
-                if self.storage.create(key, content):
-                    self._keep_folder()
-                    return True
+                created = self.storage.create(key, content)
             except OSError as error:
-                if error.errno in _NOTHING_WRITTEN:
+                # after an answer that was lost, nobody knows
+                if failure is None and error.errno in _NOTHING_WRITTEN:
                     raise Unavailable(
                         f"{self.url}: version {_version_of(name)} was not committed, because "
                         f"nothing can be written there: {error}; mend that, then try again"
                     ) from error
-                failure = error
+                created, failure = False, error
             try:
+                if created:
+                    self._keep_folder()
+                    return True
                 # a put that was repeated, since its answer was lost, finds itself
                 return self._read(name) == content
             except FileNotFoundError:
@@ -315,7 +318,8 @@ class Log:
         first = self._hint() if version is None else max(0, version - LOOK_BACK)
         broken: set[int] = set()
         failure: DataError | None = None
-        for _ in range(_TRIES):
+        races = 0
+        while races < _TRIES:
             commits, checkpoints = self._list(first, version)
             checkpoints -= broken
             if not checkpoints and first > 0:
@@ -339,7 +343,7 @@ class Log:
             try:
                 contents = self._read_all(names)
             except FileNotFoundError:
-                first = 0  # a vacuum was at work
+                first, races = 0, races + 1  # a vacuum was at work
                 continue
             state = State()
             if base >= 0:

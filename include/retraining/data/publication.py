@@ -14,7 +14,6 @@ from typing import Literal
 import numpy as np
 
 from include.retraining import shelf
-from include.retraining.data.parts import Part
 from include.retraining.data.tables import Snapshot, Table
 from include.retraining.errors import (
     BatchRefused,
@@ -166,11 +165,6 @@ def quarantined_rows(spec: ModelSpec, storage: Storage, name: str = BATCH) -> Sn
     return Table(storage, _key(spec, "quarantine", name)).snapshot()
 
 
-def published(spec: ModelSpec, storage: Storage, partition: str) -> Part | None:
-    """Give what is in force for a partition, or None."""
-    return rows_in_force(spec, storage).parts.get(partition)
-
-
 def not_published(spec: ModelSpec, partition: str) -> NotPublished:
     """Say that no data of a partition is in force."""
     return NotPublished(
@@ -183,11 +177,17 @@ def published_partitions(spec: ModelSpec, storage: Storage) -> list[BatchRef]:
     return batches_of(spec, rows_in_force(spec, storage))
 
 
-def newest_published(spec: ModelSpec, rows: Snapshot) -> BatchRef | None:
-    """Give the newest partition in force that the model file still has, or None."""
+def newest_published(
+    spec: ModelSpec, rows: Snapshot, *, ended_by: dt.datetime | None = None
+) -> BatchRef | None:
+    """Give the newest partition in force that the model file still has, or None.
+
+    With `ended_by`, the newest of those that had ended by then.
+    """
     for name in reversed(rows.parts.names()):
-        if found := _batches(spec, [name]):
-            return found[0]
+        for found in _batches(spec, [name]):
+            if ended_by is None or found.end <= ended_by:
+                return found
     return None
 
 

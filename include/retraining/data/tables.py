@@ -215,11 +215,6 @@ class Snapshot:
         names = self.between(column, first, last)
         return [file for name in names for file in self.parts[name].files]
 
-    def has(self, partition: str, file: _DataFile) -> bool:
-        """Is this file in force?"""
-        part = self.parts.get(partition)
-        return part is not None and part.files == (self.table.data_path(file.path),)
-
     def digest(self, partitions: Iterable[str]) -> str:
         """Give one SHA-256 of the data files of some partitions, as they are now."""
 

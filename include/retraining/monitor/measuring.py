@@ -214,10 +214,9 @@ def judge_batch(
     if not anew and done is not None and done.content_sha256 == report.content_sha256:
         return done
     earlier = _earlier(spec, settings, report)
-    realised = _realised(earlier, report)
-    verdict = verdicts.judge(spec, report, earlier=earlier, realised=realised)
+    verdict = verdicts.judge(spec, report, earlier=earlier, realised=_realised(earlier, report))
     if verdict.outcome == "retrain" and (why := hold()):
-        verdict = verdicts.judge(spec, report, earlier=earlier, realised=realised, hold=why)
+        verdict = verdicts.blocked(verdict, why)
     shelf.keep(storage, verdict)
     log.info(
         "%s %s: %s (%s)", spec.model, batch.partition, verdict.outcome, "; ".join(verdict.reasons)

@@ -53,15 +53,12 @@ def judge(
         if realised is None:
             realised = [r.performance for r in earlier if r.performance]
         wanted, reasons = _with_champion(spec, report, earlier, realised)
-    outcome: Outcome = wanted
-    if wanted == "retrain" and hold:
-        outcome, reasons = "blocked", [*reasons, hold]
     worst = report.worst
     numeric = [f for f in report.features if f.kind == "numeric" and f.distance is not None]
     same_kind = worst if worst in numeric else None
-    return Verdict(
+    verdict = Verdict(
         batch=report.batch,
-        outcome=outcome,
+        outcome=wanted,
         reasons=tuple(reasons),
         content_sha256=report.content_sha256,
         champion_version=report.champion_version,
@@ -71,6 +68,12 @@ def judge(
         worst_feature=worst.name if worst else None,
         ks_distance=same_kind.distance if same_kind else None,
     )
+    return blocked(verdict, hold) if wanted == "retrain" and hold else verdict
+
+
+def blocked(verdict: Verdict, why: str) -> Verdict:
+    """Give the verdict on a retrain that is wanted, and has to wait."""
+    return verdict.model_copy(update={"outcome": "blocked", "reasons": (*verdict.reasons, why)})
 
 
 def _without_champion(spec: ModelSpec, report: DriftReport) -> tuple[Outcome, list[str]]:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from include.retraining import shelf
-from include.retraining.data.publication import published_partitions
+from include.retraining.data.publication import newest_published, rows_in_force
 from include.retraining.records import (
     BatchRef,
     Candidate,
@@ -69,8 +69,7 @@ def status_of(spec: ModelSpec, settings: Settings, *, registry: bool = False) ->
     alias = versions.champion(spec, settings) if registry else None
     number = entry.version if entry else None
     found = _Learned.of(spec, storage, entry)
-    batches = published_partitions(spec, storage)
-    newest = batches[-1] if batches else None
+    newest = newest_published(spec, rows_in_force(spec, storage))
     report = verdict = None
     if newest is not None:
         report = shelf.find(storage, DriftReport, spec.model, newest.partition)

@@ -41,7 +41,7 @@ def test_the_first_delivery_landed_once_more_is_the_newest(empty: Settings):
         report = validate(SPEC, empty, WEEK, frame)
         assert publication.publish_batch(SPEC, storage, report)
         assert rows(empty) == len(frame)
-    assert publication.published(SPEC, storage, WEEK).order == 3
+    assert publication.rows_in_force(SPEC, storage).parts.get(WEEK).order == 3
 
 
 def test_good_and_quarantined_rows_are_the_whole_delivery(empty: Settings):

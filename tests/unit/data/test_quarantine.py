@@ -184,7 +184,7 @@ def test_later_mapping_takes_the_place_of_the_first(empty, storage):
 @pytest.mark.parametrize("step", ["mapping.json", "delivery.json", "staged", "validation.json"])
 def test_replay_killed_anywhere_is_finished_by_the_next(empty, storage, monkeypatch, step):
     ingest(SPEC, empty, WEEK, week().iloc[:-100])
-    before = publication.published(SPEC, storage, WEEK)
+    before = publication.rows_in_force(SPEC, storage).parts.get(WEEK)
     validate(SPEC, empty, WEEK, misspelt_week())
     write = Storage.write
 
@@ -197,10 +197,10 @@ def test_replay_killed_anywhere_is_finished_by_the_next(empty, storage, monkeypa
         patch.setattr(Storage, "write", killed)
         with pytest.raises(KeyboardInterrupt):
             replay(storage, NEWARK)
-    assert publication.published(SPEC, storage, WEEK) == before
+    assert publication.rows_in_force(SPEC, storage).parts.get(WEEK) == before
     report = replay(storage, NEWARK)
     assert publication.publish_batch(SPEC, storage, report)
-    assert publication.published(SPEC, storage, WEEK).content == report.identity
+    assert publication.rows_in_force(SPEC, storage).parts.get(WEEK).content == report.identity
     assert report.rows_in == 6053 == report.rows_good + report.rows_quarantined
 
 
@@ -211,7 +211,7 @@ def test_replays_at_once_come_to_one_result(empty, storage, processes: ProcessPo
     reports = {run.result(timeout=120) for run in runs}
     assert len(reports) == 1
     report = ValidationReport.model_validate_json(reports.pop())
-    part = publication.published(SPEC, storage, WEEK)
+    part = publication.rows_in_force(SPEC, storage).parts.get(WEEK)
     assert (part.content, part.rows) == (report.identity, 6053)
     assert (report.status, report.rows_good) == ("accepted", 6053)
 
@@ -297,7 +297,7 @@ def test_shell_shows_and_replays(shell, storage, capsys):
     assert "from a shell: typo" in told
     assert "6,053 good + 0 quarantined" in told
     assert "nothing is in quarantine" in told
-    report = publication.published(SPEC, storage, WEEK)
+    report = publication.rows_in_force(SPEC, storage).parts.get(WEEK)
     assert report is not None
     assert report.rows == feature_sets.feature_set(SPEC, storage, BATCH).rows == 6053
 

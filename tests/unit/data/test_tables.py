@@ -910,6 +910,38 @@ def test_a_checkpoint_that_is_broken_is_done_without(local: Table) -> None:
         local.snapshot()
 
 
+def test_any_number_of_broken_checkpoints_is_done_without(local: Table) -> None:
+    # after three it was told that files are being removed while they are read
+    for number in range(14):
+        put(local, f"p{number:02}", batch(number))
+    checkpoints = list((folder(local) / "_delta_log").glob("*.checkpoint.parquet"))
+    assert len(checkpoints) == 4
+    for path in checkpoints:
+        path.write_bytes(b"PAR1")
+    assert values(seen_by_another_process(local)) == list(range(14))
+
+
+def test_a_refusal_after_an_answer_that_was_lost_leaves_the_commit_unknown(
+    local: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # that it was not committed is known of a first answer alone
+    put(local, "a", batch(1))
+    answers = [TimeoutError("slow"), PermissionError(errno.EACCES, "no"), TimeoutError("slow")]
+
+    def create(*_: object) -> bool:
+        raise answers.pop(0)
+
+    def read(*_: object) -> bytes:
+        raise TimeoutError("slow")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "create", create)
+        patch.setattr(type(local._log), "_read", read)
+        with pytest.raises(Unavailable, match="is unknown, because the storage does not answer"):
+            local._log._create("00000000000000000001.json", b"")
+    assert not answers
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_a_disk_that_takes_nothing_is_told_as_such(local: Table, monkeypatch, code: int) -> None:
     # it was told that whether there was a commit is unknown, because the storage does not answer

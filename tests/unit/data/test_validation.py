@@ -92,7 +92,7 @@ def assert_refused(
     assert_every_row_is_somewhere(storage, report, rows_in)
     with pytest.raises(BatchRefused, match=expectation):
         publication.publish_batch(flights, storage, report)
-    assert publication.published(flights, storage, batch.partition) is None
+    assert publication.rows_in_force(flights, storage).parts.get(batch.partition) is None
     assert not storage.list("flights/tables")
     assert not storage.list("flights/staged")
     return report

@@ -242,11 +242,11 @@ def test_online_values_are_the_offline_values_of_the_next_week(empty: Settings):
 def test_batch_is_in_force_once_published(empty: Settings):
     storage = Storage.of(empty)
     report = validate(SPEC, empty, WEEKS[0])
-    assert publication.published(SPEC, storage, WEEKS[0]) is None
+    assert publication.rows_in_force(SPEC, storage).parts.get(WEEKS[0]) is None
     with pytest.raises(NotPublished, match="no data is in force; run flights__ingest"):
         feature_sets.materialize(SPEC, empty, report.batch)
     assert publication.publish_batch(SPEC, storage, report)
-    part = publication.published(SPEC, storage, WEEKS[0])
+    part = publication.rows_in_force(SPEC, storage).parts.get(WEEKS[0])
     assert (part.content, part.order, part.rows) == (report.identity, 1, report.rows_good)
     with pytest.raises(NotPublished, match="no features"):
         feature_sets.feature_set(SPEC, storage, report.batch)
@@ -300,17 +300,17 @@ def test_publication_killed_before_its_last_step_keeps_the_old_batch_and_is_fini
     ingested: Settings, monkeypatch: pytest.MonkeyPatch
 ):
     storage = Storage.of(ingested)
-    before = publication.published(SPEC, storage, WEEKS[1])
+    before = publication.rows_in_force(SPEC, storage).parts.get(WEEKS[1])
     flights = flights_feed.flights_of(SPEC.batch_ref(WEEKS[1])).iloc[:-50]
     report = validate(SPEC, ingested, WEEKS[1], flights)
     with monkeypatch.context() as patch:
         kill_at(patch, "tables/rows/batch")
         with pytest.raises(KeyboardInterrupt):
             publication.publish_batch(SPEC, storage, report)
-    assert publication.published(SPEC, storage, WEEKS[1]) == before
+    assert publication.rows_in_force(SPEC, storage).parts.get(WEEKS[1]) == before
     assert rows_in_force(ingested, WEEKS[1]).num_rows == len(flights) + 50
     assert publication.publish_batch(SPEC, storage, report)
-    assert publication.published(SPEC, storage, WEEKS[1]).content == report.identity
+    assert publication.rows_in_force(SPEC, storage).parts.get(WEEKS[1]).content == report.identity
 
 
 def test_tables_that_cannot_be_made_make_no_features(empty: Settings, monkeypatch):
