@@ -12,7 +12,7 @@ import pytest
 
 from include.demo import flights_feed
 from include.retraining import shelf
-from include.retraining.data.publication import published
+from include.retraining.data.publication import rows_in_force
 from include.retraining.records import ValidationReport, Verdict
 from include.retraining.registry import ledger, server, versions
 from include.retraining.settings import Settings
@@ -116,7 +116,7 @@ def test_a_clean_week_is_published_and_materialized_without_an_alert(bag, settin
     done = states(run(bag, "ingest", partition=WEEKS[4]))
     assert done["materialize_features"] == done["check_skew"] == "success"
     assert done["alert_skew"] == "skipped"
-    assert published(SPEC, Storage.of(settings), WEEKS[4]).rows == 6099
+    assert rows_in_force(SPEC, Storage.of(settings)).parts[WEEKS[4]].rows == 6099
     report = report_on(settings, WEEKS[4])
     assert report.rows_in == report.rows_good == 6099
     # the blizzard of February 8 left 15 % of the week without an arrival: a warning, not a fault
@@ -140,7 +140,7 @@ def test_bad_rows_are_quarantined_and_told_once(bag, settings):
     run(bag, "ingest", partition=WEEKS[4])
     told = messages(settings)
     run(bag, "ingest", partition=WEEKS[4])
-    assert published(SPEC, Storage.of(settings), WEEKS[4]).rows == 6089
+    assert rows_in_force(SPEC, Storage.of(settings)).parts[WEEKS[4]].rows == 6089
     report = report_on(settings, WEEKS[4])
     assert (report.rows_good, report.rows_quarantined) == (6089, 10)
     assert any("10 of 6,099 rows quarantined" in text for text in told)
@@ -149,14 +149,14 @@ def test_bad_rows_are_quarantined_and_told_once(bag, settings):
 
 def test_a_broken_batch_fails_red_and_leaves_the_last_good_data_in_force(bag, settings):
     storage = Storage.of(settings)
-    before = published(SPEC, storage, WEEKS[3])
+    before = rows_in_force(SPEC, storage).parts[WEEKS[3]]
     broken = flights_feed.flights_of(SPEC.batch_ref(WEEKS[3])).drop(columns="distance")
     flights_feed.land(storage, SPEC.batch_ref(WEEKS[3]), broken)
     failed = run(bag, "ingest", partition=WEEKS[3])
     assert failed.state == "failed"
     assert states(failed)["publish_batch"] == "failed"
     assert states(failed)["alert_validation"] == "success"
-    assert published(SPEC, storage, WEEKS[3]) == before
+    assert rows_in_force(SPEC, storage).parts[WEEKS[3]] == before
     report = report_on(settings, WEEKS[3])
     assert report.status == "refused"
     assert sum("column 'distance' is missing" in text for text in messages(settings)) == 1
@@ -172,7 +172,7 @@ def test_a_refused_batch_comes_back_with_a_mapping_and_stays(bag, settings):
     done = run(bag, "replay_quarantine", **asked)
     assert done.state == "success"
     assert states(done)["materialize_features"] == "success"
-    assert published(SPEC, storage, WEEKS[4]).rows == 6099
+    assert rows_in_force(SPEC, storage).parts[WEEKS[4]].rows == 6099
     report = report_on(settings, WEEKS[4])
     assert (report.rows_good, report.mapping.reason) == (6099, "new exporter")
 
