@@ -1,7 +1,7 @@
 """Loads the heavy libraries once, in the scheduler, from which the executor's workers are forked.
 
-For single-node set-ups with the LocalExecutor; copied to ``$AIRFLOW_HOME/config/``. It imports and
-runs nothing else, and nothing of the bundle, so that a change of the bundle needs no restart.
+For single-node set-ups with the LocalExecutor; copied to ``$AIRFLOW_HOME/config/``. It imports
+nothing of the bundle, so that a change of the bundle needs no restart.
 """
 
 from __future__ import annotations
@@ -51,4 +51,7 @@ if "scheduler" in sys.argv and os.environ.get("RETRAINING_PRELOAD", "1") == "1":
     for library in LIBRARIES:
         with contextlib.suppress(ImportError):
             importlib.import_module(library)
+    with contextlib.suppress(Exception):  # which package a module is of: half a second a model
+        requirements = importlib.import_module("mlflow.utils.requirements_utils")
+        requirements._init_modules_to_packages_map()  # noqa: SLF001
     gc.freeze()  # what is loaded now is never collected: the workers go on sharing its memory

@@ -182,11 +182,19 @@ class Run:
                 Path(folder, name).write_bytes(content)
             self._api.log_artifacts(self.run_id, folder)
 
-    def dataset(self, frame: pd.DataFrame, *, source: str, name: str, digest: str) -> None:
-        """Log what was learned from: its place and digest, not its rows."""
+    def dataset(self, example: pd.DataFrame, *, source: str, name: str, digest: str) -> None:
+        """Log what was learned from: its place, digest and columns, not its rows."""
         import mlflow
+        from mlflow.data.dataset_source_registry import resolve_dataset_source
+        from mlflow.data.meta_dataset import MetaDataset
+        from mlflow.models import infer_signature
 
-        found = mlflow.data.from_pandas(frame, source=source, name=name, digest=digest)
+        found = MetaDataset(
+            resolve_dataset_source(source),
+            name=name,
+            digest=digest,
+            schema=infer_signature(example).inputs,
+        )
         mlflow.log_input(found, context="training")
 
     def model(

@@ -143,12 +143,13 @@ def register(
         for name, values in about.series.items():
             run.series(name, values)
         name, digest = f"{spec.model}-{about.data_sha256[:8]}", about.data_sha256[:32]
-        run.dataset(frame, source=about.data_source, name=name, digest=digest)
+        example = frame.head(100)
+        run.dataset(example, source=about.data_source, name=name, digest=digest)
         run.files(about.files)
         kind = spec.training.model_format
         logged = run.model(
             pipeline,
-            example=frame.head(100),
+            example=example,
             method="predict" if spec.label.task == "regression" else "predict_proba",
             kind=kind,
             trusted=artifact.trusted_types(spec) if kind == "skops" else None,

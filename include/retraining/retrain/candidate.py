@@ -228,7 +228,8 @@ def digest(scores: metrics.Floats) -> str:
 
 def environment() -> list[str]:
     """Give Python and every installed distribution as ``name==version``, sorted."""
-    installed = {f"{found.metadata['Name'].lower()}=={found.version}" for found in distributions()}
+    about = [found.metadata for found in distributions()]  # read anew at each access
+    installed = {f"{found['Name'].lower()}=={found['Version']}" for found in about}
     return [f"python=={platform.python_version()}", *sorted(installed)]
 
 
