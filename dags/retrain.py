@@ -40,8 +40,8 @@ def claim_retrain(run: Run) -> RetrainRequest:
     from include.retraining.retrain.incident import NotDue, open_incident
 
     notice_hand_move(run.spec, run.settings, at=run.at)
-    cause = retrain_cause(run)
     try:
+        cause = retrain_cause(run)
         return open_incident(run.spec, run.settings, run_id=run.run_id, at=run.at, **cause)
     except NotDue as reason:
         raise AirflowSkipException(str(reason)) from reason

@@ -273,31 +273,54 @@ def run_key(model: str, run_id: str) -> str:
     return f"{model}/retrain/runs/{_short(run_id)}.json"
 
 
-def claimed_folder(model: str, year: int) -> str:
-    """Give the folder that lists the retrains about batches that ended in a year."""
-    return f"{model}/retrain/claimed/year={year}"
+def _claims_folder(model: str) -> str:
+    return f"{model}/retrain/claims"
 
 
-def claimed_key(model: str, end: dt.datetime, incident_id: str) -> str:
-    """Give the key that lists a retrain by the end of its batch; `claimed_at` reads it."""
+def claim_key(model: str, number: int) -> str:
+    """Give the key of the claim of a number."""
+    return f"{_claims_folder(model)}/{number:06d}.json"
+
+
+def claimed_key(model: str, number: int, end: dt.datetime, incident_id: str) -> str:
+    """Give the key whose name says what the claim of a number is about."""
     moment = end.astimezone(dt.UTC)
-    return f"{claimed_folder(model, moment.year)}/{moment:%Y-%m-%dT%H}--{incident_id}.json"
+    return f"{_claims_folder(model)}/{number:06d}--{moment:%Y-%m-%dT%H}--{incident_id}.json"
 
 
-def claimed_at(key: str) -> tuple[dt.datetime, str]:
-    """Give the end of the batch, and the incident, that a `claimed_key` is about."""
-    moment, _, incident_id = key.rpartition("/")[2].removesuffix(".json").partition("--")
-    return dt.datetime.strptime(moment, "%Y-%m-%dT%H").replace(tzinfo=dt.UTC), incident_id
+def released_key(model: str, number: int) -> str:
+    """Give the key that says that the claim of a number counts no more."""
+    return f"{_claims_folder(model)}/{number:06d}--released.json"
 
 
-def hour_folder(at: dt.datetime) -> str:
-    """Give the folder that lists the retrains of all models within an hour."""
-    return f"_retrains/hour={at.astimezone(dt.UTC):%Y-%m-%dT%H}"
+def claims_in(
+    storage: Storage, model: str
+) -> tuple[set[int], dict[int, tuple[dt.datetime, str]], set[int]]:
+    """Give the numbers of all claims; end of the batch and incident of those named; the released.
+
+    Takes one listing.
+    """
+    numbers, named, released = set(), {}, set()
+    for key in storage.list(_claims_folder(model)):
+        number, *about = key.rpartition("/")[2].removesuffix(".json").split("--", 2)
+        if not about:
+            numbers.add(int(number))
+        elif about == ["released"]:
+            released.add(int(number))
+        else:
+            end = dt.datetime.strptime(about[0], "%Y-%m-%dT%H").replace(tzinfo=dt.UTC)
+            named[int(number)] = (end, about[1])
+    return numbers, named, released
 
 
-def hour_key(at: dt.datetime, model: str, incident_id: str) -> str:
-    """Give the key that lists a retrain by the hour it was claimed in."""
-    return f"{hour_folder(at)}/{model}--{incident_id}.json"
+def day_folder(at: dt.datetime) -> str:
+    """Give the folder that numbers the retrains of all models within a day."""
+    return f"_retrains/day={at.astimezone(dt.UTC):%Y-%m-%d}"
+
+
+def day_key(at: dt.datetime, number: int) -> str:
+    """Give the key of the retrain of a number within a day."""
+    return f"{day_folder(at)}/{number:06d}.json"
 
 
 # --- ledger, alerts, definitions ------------------------------------------------------------------

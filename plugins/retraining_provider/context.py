@@ -106,19 +106,30 @@ def batch_of(spec: ModelSpec, context: Any) -> BatchRef:
 def retrain_cause(run: Run) -> dict[str, Any]:
     """Give what a run of the retrain DAG is about, by how it was started.
 
+    A run that is named after the incident of its batch's verdict is the monitor's; a name that
+    somebody typed gains nothing by it, since every run is held by cool-down and budget.
+
     :raises DataError: a run by hand gives no reason, or no batch has been published yet.
+    :raises NotDue: the verdict that asked for it stands no more.
     """
+    from include.retraining import shelf
     from include.retraining.data.publication import newest_published, rows_in_force
     from include.retraining.errors import DataError
+    from include.retraining.records import Verdict
+    from include.retraining.retrain.incident import NotDue
 
     spec, params, dag_run = run.spec, run.params, run.context["dag_run"]
     is_scheduled = str(dag_run.run_type).endswith("scheduled")
-    if not is_scheduled and not params["reason"]:
-        raise DataError(
-            "a retrain by hand needs a reason, for the ledger; trigger again and say why"
-        )
+    asked = {"trigger": "schedule" if is_scheduled else "manual", "force": params["force"]}
+    asked["reason"] = params["reason"] or "scheduled look at the model's age"
     if params["partition"]:
         batch = spec.batch_ref(params["partition"])
+        verdict = shelf.find(run.storage, Verdict, spec.model, batch.partition)
+        if verdict is not None and verdict.incident_id == run.run_id:
+            reason = "; ".join(verdict.reasons)
+            return {"batch": batch, "trigger": "monitor", "reason": reason, "force": False}
+        if str(dag_run.run_type).endswith("operator_triggered") and not params["reason"]:
+            raise NotDue(f"the verdict about {batch.partition} that asked for this was replaced")
     else:
         # not what came later than a scheduled run was for
         ended_by = dag_run.logical_date if is_scheduled else None
@@ -128,9 +139,8 @@ def retrain_cause(run: Run) -> dict[str, Any]:
                 f"{spec.model} has no published batch yet; run {spec.model}__ingest first"
             )
         batch = newest
-    return {
-        "batch": batch,
-        "trigger": "schedule" if is_scheduled else params["trigger"],
-        "reason": params["reason"] or "scheduled look at the model's age",
-        "force": params["force"],
-    }
+    if not is_scheduled and not params["reason"]:
+        raise DataError(
+            "a retrain by hand needs a reason, for the ledger; trigger again and say why"
+        )
+    return {"batch": batch, **asked}

@@ -60,7 +60,6 @@ def of_retrain() -> dict[str, Param]:
             description="Retrain in spite of cool-down, budget, or an earlier retrain of the same "
             "cause.",
         ),
-        "trigger": Param("manual", enum=["manual", "monitor"], description="Leave as it is."),
     }
 
 

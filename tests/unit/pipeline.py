@@ -21,6 +21,7 @@ from include.retraining.records import (
     ValidationReport,
 )
 from include.retraining.retrain import candidate as candidates
+from include.retraining.retrain import claims as all_claims
 from include.retraining.retrain import incident
 from include.retraining.retrain.training_set import build_training_set
 from include.retraining.settings import Settings
@@ -105,6 +106,5 @@ def train(spec: ModelSpec, settings: Settings, partition: str) -> tuple[RetrainR
 
 def claims(spec: ModelSpec, storage: Storage) -> list[RetrainClaim]:
     """Give every retrain that was claimed, by the end of its batch."""
-    past, future = (dt.datetime(year, 1, 1, tzinfo=dt.UTC) for year in (1990, 2030))
-    found = incident.claimed(spec, storage, past, future)
-    return [shelf.find(storage, RetrainClaim, spec.model, one) for _, one in found]
+    found = all_claims.claimed(storage, spec.model)
+    return [shelf.find(storage, RetrainClaim, spec.model, one.incident_id) for one in found]

@@ -1,7 +1,7 @@
 """Makes a `RetrainRequest`: may a retrain happen now, and only one for the same cause.
 
-An incident is claimed by creating its request object, which only one run can do. A run that is
-cleared and run again finds its own claim and goes on with it.
+Whether it may is asked under the claim, whatever asks for it: of two runs at once, the second sees
+the first. A run that is cleared and run again finds its own claim and goes on with it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from collections.abc import Sequence
 
 from include.retraining import names, shelf
 from include.retraining.errors import RetrainingError
+from include.retraining.learning.rows import split_times
 from include.retraining.records import BatchRef, RetrainClaim, RetrainRequest, TrainingSet, Trigger
 from include.retraining.registry import versions
+from include.retraining.retrain import claims
+from include.retraining.retrain.claims import Claimed
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage, json_bytes
@@ -67,27 +70,28 @@ def open_incident(
         All models together were retrained too often within the last hour.
     """
     storage = Storage.of(settings)
-    request = _asked_before(spec, storage, run_id) or _request(
+    asked = _asked_before(spec, storage, run_id)
+    if asked is not None:
+        return asked
+    request = _request(
         spec, settings, batch=batch, trigger=trigger, reason=reason, run_id=run_id, force=force
     )
     # before the claim: a run killed right after it finds the claim by this
     storage.write_json(shelf.run_key(spec.model, run_id), request)
-    mine = RetrainClaim(run_id=run_id, request=request)
-    claim = shelf.find(storage, RetrainClaim, spec.model, request.incident_id)
-    if claim is None:
+
+    def check(standing: Sequence[Claimed]) -> None:
+        if not force and (hold := hold_after(spec, [one.end for one in standing], batch)):
+            raise NotDue(hold)
         if at is not None:
-            if not force:
-                _refuse_storm(storage, settings.max_retrains_per_hour, at)
-            key = shelf.hour_key(at, spec.model, request.incident_id)
-            storage.write_json(key, {"at": at.isoformat()})
-        claim = shelf.keep_first(storage, mine)
+            limit = None if force else settings.max_retrains_per_hour
+            _count(storage, request, at, limit=limit)
+
+    claim = claims.take(storage, RetrainClaim(run_id=run_id, request=request), check=check)
     if claim.run_id != run_id:
         raise NotDue(
             f"incident {request.incident_id} is handled by run {claim.run_id}; use force for one "
             "more"
         )
-    key = shelf.claimed_key(spec.model, claim.request.batch.end, request.incident_id)
-    storage.create(key, json_bytes(claim))
     return claim.request
 
 
@@ -96,8 +100,11 @@ def _asked_before(spec: ModelSpec, storage: Storage, run_id: str) -> RetrainRequ
     found = storage.read_record(shelf.run_key(spec.model, run_id), RetrainRequest)
     if found is None:
         return None
-    claim = shelf.find(storage, RetrainClaim, spec.model, found.incident_id)
-    return found if claim is not None and claim.run_id == run_id else None
+    claim = claims.find(storage, spec.model, found.incident_id)
+    if claim is None or claim.run_id != run_id:
+        return None
+    claims.renew(storage, found, run_id=run_id)  # what a killed attempt has not come to
+    return found
 
 
 def _request(
@@ -115,13 +122,13 @@ def _request(
     number = champion.number if champion else None
     if trigger == "schedule":
         _require_old(spec, champion, batch)
+    if not force:
+        _require_newer(spec, champion, batch)
     cause = f"{trigger}-{hashlib.sha256(run_id.encode()).hexdigest()[:6]}" if force else trigger
     incident_id = names.incident_id(spec.model, cause, batch.partition, number)
     if trigger == "monitor":
         # judged against the champion of that moment; it may have changed since
         incident_id = run_id
-    elif not force and (hold := hold_reason(spec, Storage.of(settings), batch)):
-        raise NotDue(hold)
     return RetrainRequest(
         incident_id=incident_id,
         batch=batch,
@@ -132,61 +139,82 @@ def _request(
     )
 
 
-def _refuse_storm(storage: Storage, limit: int, at: dt.datetime) -> None:
-    """Stop where all models together were retrained `limit` times within the hour before `at`."""
-    hour = dt.timedelta(hours=1)
-    keys = [key for moment in (at - hour, at) for key in storage.list(shelf.hour_folder(moment))]
-    times = (dt.datetime.fromisoformat(storage.read_json(key)["at"]) for key in keys)
-    recent = sum(at - hour < moment <= at for moment in times)
-    if recent >= limit:
-        raise Storm(
-            f"{recent} retrains of all models within an hour, RETRAINING_MAX_RETRAINS_PER_HOUR is "
-            f"{limit}: one cause, such as a broken feed, is likelier than drift. Look at "
-            "what the models share; then clear this task, or retrain by hand with force"
-        )
+def _count(
+    storage: Storage, request: RetrainRequest, at: dt.datetime, *, limit: int | None
+) -> None:
+    """Enter a retrain in the list of all models, by the order they came in.
+
+    Raises
+    ------
+    Storm
+        `limit` others came within the hour before `at`.
+    """
+    hour, mine = dt.timedelta(hours=1), f"{request.batch.model}--{request.incident_id}"
+    for _ in range(claims.MAX_ATTEMPTS):
+        days = [shelf.day_folder(at)]
+        today = found = storage.list(days[0])
+        if shelf.day_folder(at - hour) not in days:
+            found = storage.list(shelf.day_folder(at - hour)) + today
+        found = [storage.read_json(key) for key in found[-(limit or 1) * 2 :]]
+        if any(one["retrain"] == mine for one in found):
+            return
+        recent = sum(at - hour < dt.datetime.fromisoformat(one["at"]) <= at for one in found)
+        if limit is not None and recent >= limit:
+            raise Storm(
+                f"{recent} retrains of all models within an hour, RETRAINING_MAX_RETRAINS_PER_HOUR "
+                f"is {limit}: one cause, such as a broken feed, is likelier than drift. Look at "
+                "what the models share; then clear this task, or retrain by hand with force"
+            )
+        entry = {"at": at.isoformat(), "retrain": mine}
+        if storage.create(shelf.day_key(at, len(today) + 1), json_bytes(entry)):
+            return
+    raise Storm("the list of retrains is written to by too many at once; clear this task")
 
 
 def hold_reason(spec: ModelSpec, storage: Storage, batch: BatchRef) -> str | None:
     """Say why a retrain about this batch has to wait, in data time; None if it need not."""
-    reach = max(spec.retrain.cool_down_days, BUDGET_DAYS)
-    since = batch.end - dt.timedelta(days=reach)
-    return hold_after(spec, [end for end, _ in claimed(spec, storage, since, batch.end)], batch)
+    ends = [one.end for one in claims.claimed(storage, spec.model)]
+    return hold_after(spec, ends, batch)
 
 
 def hold_after(spec: ModelSpec, ends: Sequence[dt.datetime], batch: BatchRef) -> str | None:
-    """Say why a retrain has to wait after those about the batches with these ends."""
-    earlier = [end for end in ends if end <= batch.end]
-    if not earlier:
-        return None
+    """Say why a retrain has to wait beside those about the batches with these ends.
+
+    Later ones count as earlier ones do: what is held does not depend on which came first.
+    """
     cool_down = dt.timedelta(days=spec.retrain.cool_down_days)
-    if batch.end - max(earlier) < cool_down:
-        until = max(earlier) + cool_down
+    near = [end for end in ends if abs(end - batch.end) < cool_down]
+    if earlier := [end for end in near if end <= batch.end]:
         return (
-            f"cooling down until {until:%Y-%m-%d}: the last retrain was about the batch ending "
-            f"{max(earlier):%Y-%m-%d}"
+            f"cooling down until {max(earlier) + cool_down:%Y-%m-%d}: the last retrain was about "
+            f"the batch ending {max(earlier):%Y-%m-%d}"
         )
-    recent = [end for end in earlier if batch.end - end < dt.timedelta(days=BUDGET_DAYS)]
-    if len(recent) >= spec.retrain.max_per_30_days:
+    if near:
         return (
-            f"budget spent: {len(recent)} retrains in 30 days, "
+            f"cooling down: a retrain was about the batch ending {min(near):%Y-%m-%d}, less than "
+            f"{spec.retrain.cool_down_days:g} days later"
+        )
+    spent = _most_in_budget_days(ends, batch.end)
+    if spent >= spec.retrain.max_per_30_days:
+        return (
+            f"budget spent: {spent} retrains in {BUDGET_DAYS} days, "
             f"allowed are {spec.retrain.max_per_30_days}"
         )
     return None
 
 
-def claimed(
-    spec: ModelSpec, storage: Storage, since: dt.datetime, until: dt.datetime
-) -> list[tuple[dt.datetime, str]]:
-    """Give the retrains about batches that ended in ``[since, until]``: end and incident, by end.
-
-    Takes a request a year, however many retrains there were before.
-    """
-    folders = [
-        shelf.claimed_folder(spec.model, year)
-        for year in range(max(since.year, spec.partitions.first.year), until.year + 1)
-    ]
-    found = (shelf.claimed_at(key) for folder in folders for key in storage.list(folder))
-    return sorted(one for one in found if since <= one[0] <= until)
+def _most_in_budget_days(ends: Sequence[dt.datetime], end: dt.datetime) -> int:
+    """Give the most retrains that any 30 days with this moment in them have had."""
+    span = dt.timedelta(days=BUDGET_DAYS)
+    near = [one for one in ends if abs(one - end) < span]
+    return max(
+        (
+            sum(last - span < one <= last for one in near)
+            for last in {*near, end}
+            if end <= last < end + span
+        ),
+        default=0,
+    )
 
 
 def last_training(spec: ModelSpec, storage: Storage, batch: BatchRef) -> TrainingSet | None:
@@ -194,14 +222,25 @@ def last_training(spec: ModelSpec, storage: Storage, batch: BatchRef) -> Trainin
 
     One that has not come to a training set is passed over.
     """
-    for year in range(batch.end.year, spec.partitions.first.year - 1, -1):
-        start = dt.datetime(year, 1, 1, tzinfo=dt.UTC)
-        until = min(batch.end, start.replace(year=year + 1) - dt.timedelta(hours=1))
-        for _, incident_id in reversed(claimed(spec, storage, start, until)):
+    for end, _, incident_id in reversed(claims.claimed(storage, spec.model)):
+        if end <= batch.end:
             found = shelf.find(storage, TrainingSet, spec.model, incident_id)
             if found is not None:
                 return found
     return None
+
+
+def _require_newer(spec: ModelSpec, champion: versions.Version | None, batch: BatchRef) -> None:
+    """Refuse a batch whose rows are all older than those the champion learned from."""
+    if champion is None or champion.trained_until is None:
+        return
+    until = split_times(spec, batch)[0] - dt.timedelta(days=spec.label.maturity_days)
+    if until < champion.trained_until:
+        raise NotDue(
+            f"version {champion.number} learned from rows up to {champion.trained_until:%Y-%m-%d}; "
+            f"a retrain about {batch.partition} would learn from rows up to {until:%Y-%m-%d} only. "
+            "Retrain by hand with force if that is meant"
+        )
 
 
 def _require_old(spec: ModelSpec, champion: versions.Version | None, batch: BatchRef) -> None:

@@ -21,9 +21,8 @@ def request_retrain(spec: ModelSpec) -> TriggerDagRunOperator:
         trigger_dag_id=dag_id(spec.model, "retrain"),
         trigger_run_id=f"{{{{ {_VERDICT}['incident_id'] }}}}",
         conf={
+            # ids alone: the verdict says the rest
             "partition": f"{{{{ {_VERDICT}['batch']['partition'] }}}}",
-            "reason": f"{{{{ {_VERDICT}['reasons'] | join('; ') }}}}",
-            "trigger": "monitor",
         },
         logical_date=None,
         skip_when_already_exists=True,

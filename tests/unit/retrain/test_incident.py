@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
 from include.retraining import shelf
 from include.retraining.names import incident_id
 from include.retraining.records import GateDecision, Performance, RetrainClaim, RetrainRequest
-from include.retraining.registry import succession
-from include.retraining.retrain import incident
+from include.retraining.registry import succession, versions
+from include.retraining.retrain import claims, incident
 from include.retraining.retrain.incident import NotDue, hold_reason, open_incident
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
@@ -102,7 +106,8 @@ def test_force_overrides_cool_down_budget_and_an_earlier_run(empty: Settings):
         pytest.param(0, True, id="same-batch"),
         pytest.param(1, True, id="within"),
         pytest.param(2, False, id="exactly-over"),
-        pytest.param(-1, False, id="an-earlier-batch"),
+        pytest.param(-1, True, id="an-earlier-batch"),
+        pytest.param(-2, False, id="an-earlier-batch-exactly-over"),
     ],
 )
 def test_cool_down_is_counted_in_data_time(empty: Settings, weeks_later, is_held):
@@ -110,8 +115,12 @@ def test_cool_down_is_counted_in_data_time(empty: Settings, weeks_later, is_held
     claim(spec, empty, week(5), "run 1")
     hold = hold_reason(spec, Storage.of(empty), spec.batch_ref(week(5 + weeks_later)))
     assert bool(hold) is is_held
-    if hold:
+    if hold and weeks_later >= 0:
         assert "cooling down until 2013-03-04" in hold
+    elif hold:
+        assert hold == (
+            "cooling down: a retrain was about the batch ending 2013-02-18, less than 14 days later"
+        )
 
 
 def test_nothing_holds_the_first_retrain(empty: Settings):
@@ -125,10 +134,15 @@ def test_nothing_holds_the_first_retrain(empty: Settings):
         pytest.param(2, True, id="two-within-30-days"),
         pytest.param(4, True, id="the-first-is-28-days-ago"),
         pytest.param(5, False, id="the-first-is-35-days-ago"),
+        pytest.param(-3, True, id="the-later-ones-were-claimed-first"),
+        pytest.param(-4, False, id="the-second-is-35-days-later"),
     ],
 )
 def test_budget_is_counted_over_30_days(empty: Settings, asked, is_held):
-    spec = small_spec(retrain={"cool_down_days": 0.0, "max_per_30_days": 2})
+    first = dt.datetime(2012, 11, 5, tzinfo=dt.UTC)
+    spec = small_spec(
+        retrain={"cool_down_days": 0.0, "max_per_30_days": 2}, partitions={"first": first}
+    )
     for number in (0, 1):
         claim(spec, empty, week(number), f"run {number}")
     hold = hold_reason(spec, Storage.of(empty), spec.batch_ref(week(asked)))
@@ -185,6 +199,73 @@ def test_schedule_retrains_a_model_beyond_its_age(trained: Settings, limit, is_d
             claim(spec, trained, "2013-02-05", "r", trigger="schedule")
 
 
+def test_the_monitor_is_held_as_everybody_is(empty: Settings):
+    spec = small_spec(retrain={"cool_down_days": 14.0})
+    claim(spec, empty, week(1), "incident 1", trigger="monitor")
+    with pytest.raises(NotDue, match="cooling down until"):
+        claim(spec, empty, week(2), "incident 2", trigger="monitor")
+
+
+def test_no_retrain_learns_from_less_than_the_champion_did(trained: Settings):
+    crown(trained, 2)
+    spec = small_spec(retrain=NO_HOLD)
+    until = versions.version(spec, trained, 2).trained_until
+    with pytest.raises(NotDue, match=f"version 2 learned from rows up to {until:%Y-%m-%d}"):
+        claim(spec, trained, week(1), "run 1", trigger="monitor")
+    assert claim(spec, trained, week(1), "run 1", force=True).force
+
+
+def test_a_retrain_that_trained_nothing_holds_back_no_other(empty: Settings):
+    spec, storage = small_spec(retrain={"cool_down_days": 14.0}), Storage.of(empty)
+    request = claim(spec, empty, week(1), "run 1")
+    claims.release(storage, request)
+    assert hold_reason(spec, storage, spec.batch_ref(week(1))) is None
+    # another run of the same cause may handle it; the first one, cleared, then finds it taken
+    assert claim(spec, empty, week(1), "run 2") == request
+    with pytest.raises(NotDue, match="handled by run run 2"):
+        claim(spec, empty, week(1), "run 1")
+
+
+def test_a_released_retrain_that_goes_on_counts_again(empty: Settings):
+    spec, storage = small_spec(retrain={"cool_down_days": 14.0}), Storage.of(empty)
+    request = claim(spec, empty, week(1), "run 1")
+    claims.release(storage, request)
+    for _ in range(2):
+        claims.renew(storage, request, run_id="run 1")
+    assert "cooling down" in hold_reason(spec, storage, spec.batch_ref(week(2)))
+    assert len(claims.claimed(storage, "flights")) == 1
+
+
+def at_once(work: Sequence[Callable[[], object]]) -> list[object]:
+    """Start all at one moment; give what each gave, or raised."""
+    barrier = threading.Barrier(len(work))
+
+    def go(one: Callable[[], object]) -> object:
+        barrier.wait()
+        try:
+            return one()
+        except (NotDue, incident.Storm) as error:
+            return error
+
+    with ThreadPoolExecutor(len(work)) as threads:
+        return list(threads.map(go, work))
+
+
+def test_of_many_at_once_as_many_pass_as_one_after_the_other(empty: Settings):
+    spec = small_spec(retrain={"cool_down_days": 0.0, "max_per_30_days": 3})
+    found = at_once(
+        [partial(claim, spec, empty, week(number % 4), f"run {number}") for number in range(12)]
+    )
+    assert sum(isinstance(one, RetrainRequest) for one in found) == 3
+    assert len(pipeline.claims(spec, Storage.of(empty))) == 3
+
+
+def test_of_many_runs_of_one_cause_one_handles_it(empty: Settings):
+    spec = small_spec(retrain=NO_HOLD)
+    found = at_once([partial(claim, spec, empty, week(1), f"run {n}") for n in range(12)])
+    assert sum(isinstance(one, RetrainRequest) for one in found) == 1
+
+
 # --- storm ----------------------------------------------------------------------------------------
 
 NOON = dt.datetime(2026, 1, 5, 12, 30, tzinfo=dt.UTC)
@@ -209,6 +290,18 @@ def test_storm_of_models_stops_the_next_one_and_says_what_to_do(empty: Settings)
     # the first of the three is an hour old, the forced one is not
     after = NOON + dt.timedelta(minutes=61, seconds=1)
     assert claim(other_model("e"), settings, week(1), "run", at=after)
+
+
+def test_a_storm_at_one_moment_lets_exactly_as_many_through(empty: Settings):
+    settings = empty.model_copy(update={"max_retrains_per_hour": 5})
+    found = at_once(
+        [
+            partial(claim, other_model(f"m{number}"), settings, week(1), "run", at=NOON)
+            for number in range(30)
+        ]
+    )
+    assert sum(isinstance(one, RetrainRequest) for one in found) == 5
+    assert sum(isinstance(one, incident.Storm) for one in found) == 25
 
 
 def test_storm_of_one_model_by_hand_is_stopped_too(empty: Settings):
