@@ -12,7 +12,9 @@ import re
 import tempfile
 import time
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -211,16 +213,33 @@ class Run:
         import mlflow
         from mlflow.models import infer_signature
 
-        logged = mlflow.sklearn.log_model(
-            pipeline,
-            name="model",
-            signature=infer_signature(example, getattr(pipeline, method)(example)),
-            pip_requirements=requirements,
-            pyfunc_predict_fn=method,
-            serialization_format=kind,
-            skops_trusted_types=trusted,
-        )
+        with _compressed_skops():
+            logged = mlflow.sklearn.log_model(
+                pipeline,
+                name="model",
+                signature=infer_signature(example, getattr(pipeline, method)(example)),
+                pip_requirements=requirements,
+                pyfunc_predict_fn=method,
+                serialization_format=kind,
+                skops_trusted_types=trusted,
+            )
         return LoggedModel(logged.model_uri, logged.model_id)
+
+
+@contextlib.contextmanager
+def _compressed_skops() -> Iterator[None]:
+    """Let skops compress what MLflow has it write, which MLflow has no setting for.
+
+    Trees take an eighth of the bytes then.
+    """
+    import skops.io
+
+    plain = skops.io.dump
+    skops.io.dump = partial(plain, compression=zipfile.ZIP_DEFLATED)
+    try:
+        yield
+    finally:
+        skops.io.dump = plain
 
 
 @contextlib.contextmanager
