@@ -51,14 +51,16 @@ def build_training_set(run: Run, request: RetrainRequest) -> TrainingSet:
     """Choose the rows to learn from, and the later ones of the duel."""
     from include.retraining.retrain.training_set import build_training_set
 
-    return build_training_set(run.spec, run.settings, request)
+    with run.spends_nothing_if_it_fails(request):
+        return build_training_set(run.spec, run.settings, request)
 
 
 def train_candidate(run: Run, request: RetrainRequest, training_set: TrainingSet) -> Candidate:
     """Fit and register the candidate."""
     from include.retraining.retrain.candidate import train_candidate
 
-    return train_candidate(run.spec, run.settings, request, training_set)
+    with run.spends_nothing_if_it_fails(request):
+        return train_candidate(run.spec, run.settings, request, training_set)
 
 
 def run_duel(run: Run, request: RetrainRequest, candidate: Candidate) -> GateDecision:

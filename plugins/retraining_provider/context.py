@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ from airflow.sdk import Asset
 from include.retraining.names import asset_name
 
 if TYPE_CHECKING:
-    from include.retraining.records import BatchRef
+    from include.retraining.records import BatchRef, RetrainRequest
     from include.retraining.settings import Settings
     from include.retraining.spec import ModelSpec
     from include.retraining.storage import Storage
@@ -68,6 +70,34 @@ class Run:
         instance = self.context["task_instance"]
         answer = instance.xcom_pull(task_ids=QUESTION_TASK, key=ANSWER_KEY)
         return f"{answer['by']}, who approved" if answer else self.actor
+
+    @property
+    def is_last_try(self) -> bool:
+        """Does Airflow give up if this attempt fails?"""
+        instance = self.context["task_instance"]
+        return bool(instance.try_number > (instance.max_tries or 0))
+
+    @contextmanager
+    def spends_nothing_if_it_fails(self, request: RetrainRequest) -> Iterator[None]:
+        """Give the claim of a retrain back where its task fails for good and nothing was trained.
+
+        A task that is cleared after that takes it again.
+
+        :param request: what was claimed.
+        """
+        from include.retraining.errors import RetrainingError
+        from include.retraining.registry import versions
+        from include.retraining.retrain import claims
+
+        claims.renew(self.storage, request, run_id=self.run_id)
+        try:
+            yield
+        except Exception as error:
+            is_final = isinstance(error, RetrainingError) or self.is_last_try
+            incident = request.incident_id
+            if is_final and not versions.version_of_incident(self.spec, self.settings, incident):
+                claims.release(self.storage, request)
+            raise
 
     def emit(self, noun: str, *, partitions: tuple[str, ...] = (), **facts: Any) -> None:
         """Say what the event of one of the task's assets carries.

@@ -15,6 +15,7 @@ from include.retraining import shelf
 from include.retraining.data.publication import rows_in_force
 from include.retraining.records import ValidationReport, Verdict
 from include.retraining.registry import ledger, server, versions
+from include.retraining.retrain import claims
 from include.retraining.settings import Settings
 from include.retraining.spec import MODELS_DIR, load_spec
 from include.retraining.storage import Storage
@@ -259,6 +260,18 @@ def test_a_run_from_the_form_long_after_the_last_partition_runs_its_tasks(bag, s
     found = states(done)
     assert set(found) == set(EDGES[stage])
     assert set(found.values()) <= {"success", "skipped", "failed", "upstream_failed"}
+
+
+def test_a_retrain_that_could_not_train_leaves_the_cool_down_to_others(bag, settings):
+    before = claims.claimed(Storage.of(settings), SPEC.model)
+    failed = run(bag, "retrain", partition=WEEKS[0], reason="curious", force=True)
+    assert states(failed)["build_training_set"] == "failed"
+    assert claims.claimed(Storage.of(settings), SPEC.model) == before
+
+
+def test_a_run_by_hand_cannot_pass_for_the_monitors(bag, settings):
+    held = run(bag, "retrain", partition=WEEKS[3], reason="curious", trigger="monitor")
+    assert states(held)["claim_retrain"] == "skipped"
 
 
 def test_a_retrain_by_hand_needs_a_reason(bag, settings):

@@ -151,11 +151,10 @@ def _count(
     """
     hour, mine = dt.timedelta(hours=1), f"{request.batch.model}--{request.incident_id}"
     for _ in range(claims.MAX_ATTEMPTS):
-        days = [shelf.day_folder(at)]
-        today = found = storage.list(days[0])
-        if shelf.day_folder(at - hour) not in days:
-            found = storage.list(shelf.day_folder(at - hour)) + today
-        found = [storage.read_json(key) for key in found[-(limit or 1) * 2 :]]
+        today = keys = storage.list(shelf.day_folder(at))
+        if shelf.day_folder(at - hour) != shelf.day_folder(at):
+            keys = storage.list(shelf.day_folder(at - hour)) + today
+        found = [storage.read_json(key) for key in keys[-(limit or 1) * 2 :]]
         if any(one["retrain"] == mine for one in found):
             return
         recent = sum(at - hour < dt.datetime.fromisoformat(one["at"]) <= at for one in found)
