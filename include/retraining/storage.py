@@ -11,8 +11,10 @@ import hashlib
 import io
 import json
 import os
+import time
 import uuid
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -21,13 +23,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
-from include.retraining.errors import DataError
+from include.retraining.errors import DataError, RetrainingError
 from include.retraining.records import Record
 from include.retraining.settings import Settings
 
 R = TypeVar("R", bound=Record)
 
 ROWS_PER_RECORD_BATCH = 128 * 1024
+CONFLICTS = 5  # with other writers of one key, before one gives up
+PROBE_WRITERS = 16
+PROBED_KEY = "_store/one-winner.json"
 WHOLE_BYTES = 8 * 2**20  # a smaller object is fetched in one request
 
 
@@ -92,10 +97,9 @@ class Storage:
     def create(self, key: str, content: bytes) -> bool:
         """Write an object only if the key is free; give False if another writer was first."""
         path = self._path(key)
+        if not self.is_local:
+            return self._put_if_absent(path, content)
         try:
-            if not self.is_local:
-                self.filesystem.pipe_file(path, content, mode="create")
-                return True
             temporary = self._write_temporary(path, content)
             try:
                 os.link(temporary, path)  # unlike a rename, a link fails where a file is
@@ -104,6 +108,51 @@ class Storage:
         except FileExistsError:
             return False
         return True
+
+    def _put_if_absent(self, path: str, content: bytes) -> bool:
+        """Put an object with ``If-None-Match: *``; stores tell a taken key in different words."""
+        for attempt in range(CONFLICTS):
+            try:
+                self.filesystem.pipe_file(path, content, mode="create")
+            except FileExistsError:
+                return False
+            except OSError as error:
+                status = _http_status(error)
+                if status == 412:  # precondition failed: the key is taken
+                    return False
+                # another writer is at it right now, and may yet fail
+                if status != 409 or attempt == CONFLICTS - 1:
+                    raise
+                time.sleep(0.05 * 2**attempt)
+            else:
+                return True
+        raise AssertionError  # the last conflict is raised
+
+    def require_one_winner(self) -> None:
+        """Refuse a store on which two writers can both create one object.
+
+        Whatever must not happen twice, from a promotion to an alert, relies on that. A store that
+        passed is not asked again.
+
+        Raises
+        ------
+        RetrainingError
+            It ignores ``If-None-Match``.
+        """
+        if self.is_local or self.exists(PROBED_KEY):
+            return
+        key = f"_store/probe-{uuid.uuid4().hex}"
+        with ThreadPoolExecutor(PROBE_WRITERS) as threads:
+            won = sum(threads.map(lambda n: self.create(key, b"%d" % n), range(PROBE_WRITERS)))
+        self.delete(key)
+        if won != 1:
+            raise RetrainingError(
+                f"{self.url}: of {PROBE_WRITERS} writers that created one object at once {won} were "
+                "told that they did, allowed is 1. This store does not honour If-None-Match, so two "
+                "runs could promote two models at once. Do: use a store that does, such as Amazon "
+                "S3, Ceph or a current MinIO, or a folder (file://)"
+            )
+        self.create(PROBED_KEY, b"{}\n")
 
     def _write_temporary(self, path: str, content: bytes) -> str:
         folder, name = os.path.split(path)
@@ -206,6 +255,17 @@ class Storage:
         pq.write_table(table, buffer, coerce_timestamps="us", allow_truncated_timestamps=True)
         self.write(key, buffer.getvalue())
         return sha256(buffer.getvalue())
+
+
+def _http_status(error: BaseException | None) -> int | None:
+    """Give the status of the answer behind an error of s3fs, if there was an answer."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):
+            status: int | None = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            return status
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def json_bytes(content: Any) -> bytes:

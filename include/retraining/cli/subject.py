@@ -43,7 +43,16 @@ def state_there_is() -> Settings:
         raise RetrainingError(
             f"nothing at {settings.storage_url}; run `make demo` first, or set RETRAINING_HOME"
         )
+    storage_can_hold(settings)
     return settings
+
+
+def storage_can_hold(settings: Settings) -> None:
+    """Refuse a store on which nothing could be made sure to happen once."""
+    if not settings.storage_url.startswith("file://"):
+        from include.retraining.storage import Storage
+
+        Storage.of(settings).require_one_winner()
 
 
 def moment(text: str) -> dt.datetime:

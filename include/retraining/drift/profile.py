@@ -4,8 +4,8 @@ A profile is an Arrow IPC file with one record batch per column, each compressed
 repeat themselves, and take a tenth. It is read column by column, so a profile opened from disk
 costs memory only for the column a check looks at.
 
-Every check downloads it, so its size is bounded as well. All values of a column are kept, sorted, while
-they fit into the column's part of `VALUE_BYTES`: then a distance is exact. Of a longer reference
+Every check downloads it, so its size is bounded as well. All values of a column are kept, sorted,
+while they fit into its part of `VALUE_BYTES`: then a distance is exact. Of a longer reference
 only the counts in its cells are kept, and some quantiles of it for what others report; then a
 distance is a certified interval, at most as wide as the largest share of the reference in one cell.
 """

@@ -57,8 +57,9 @@ def take(
     Raises
     ------
     RetrainingError
-        Other writers were always first.
+        Other writers were always first, or the store lets two of them be.
     """
+    storage.require_one_winner()
     model, incident_id = claim.request.batch.model, claim.request.incident_id
     for attempt in range(MAX_ATTEMPTS):
         standing, last = _look(storage, model)
