@@ -1,15 +1,14 @@
 from __future__ import annotations
 
-import http.client
 import os
 import re
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import numpy as np
 import pyarrow as pa
@@ -191,62 +190,40 @@ def test_version_of_an_object_changes_whenever_it_is_rewritten(storage: Storage)
 
 @pytest.fixture
 def other_store(
-    _s3_server: str, s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[Callable[..., Any]], Storage]]:
-    """An S3 server of another make: a WSGI middleware before the one there is."""
+    """An S3 server of another make: a WSGI middleware around the one there is."""
+    from moto.server import ThreadedMotoServer
+
     made = []
 
     def start(middleware: Callable[..., Any]) -> Storage:
-        def forward(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-            return middleware(_served_by(_s3_server), environ, start_response)
-
-        server = make_server("127.0.0.1", 0, forward, handler_class=_Quiet)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        server = ThreadedMotoServer(port=0, verbose=False)
+        server.start()
         made.append(server)
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_port}")
+        server._server.app = _one_by_one(partial(middleware, server._server.app))
+        url = "http://{}:{}".format(*server.get_host_and_port())
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
         return Storage(f"s3://retraining/{uuid.uuid4().hex}")
 
     yield start
     for server in made:
-        server.shutdown()
-        server.server_close()
+        server.stop()
 
 
-class _Quiet(WSGIRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
+def _one_by_one(app: Callable[..., Any]) -> Callable[..., list[bytes]]:
+    lock = threading.Lock()
 
+    def serve(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        with lock:
+            return list(app(environ, start_response))
 
-def _served_by(url: str) -> Callable[[dict[str, Any]], tuple[str, list[tuple[str, str]], bytes]]:
-    """Give a function that passes a request on; gives status, headers and body of the answer."""
-
-    def ask(environ: dict[str, Any]) -> tuple[str, list[tuple[str, str]], bytes]:
-        headers = {
-            name[5:].replace("_", "-"): value
-            for name, value in environ.items()
-            if name.startswith("HTTP_") and name != "HTTP_TRANSFER_ENCODING"
-        }
-        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        path = environ["PATH_INFO"] + "?" + environ.get("QUERY_STRING", "")
-        connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=20)
-        connection.request(environ["REQUEST_METHOD"], path, body, headers)
-        answer = connection.getresponse()
-        content = answer.read()
-        told = [
-            (name, value)
-            for name, value in answer.getheaders()
-            if name.lower() not in {"transfer-encoding", "connection", "content-length"}
-        ]
-        told.append(("Content-Length", str(len(content))))
-        return f"{answer.status} {answer.reason}", told, content
-
-    return ask
+    return serve
 
 
 def test_a_store_that_tells_a_taken_key_without_the_condition_is_understood(other_store):
     def terse(ask, environ, start_response):
-        status, headers, body = ask(environ)
-        start_response(status, headers)
+        body = b"".join(ask(environ, start_response))
         return [re.sub(rb"<Condition>.*?</Condition>", lambda found: b" " * len(found[0]), body)]
 
     storage = other_store(terse)
@@ -266,9 +243,7 @@ def test_a_store_that_sees_a_conflict_is_asked_again(other_store):
                 body = b"<Error><Code>ConditionalRequestConflict</Code><Message>m</Message></Error>"
                 start_response("409 Conflict", [("Content-Length", str(len(body)))])
                 return [body]
-        status, headers, body = ask(environ)
-        start_response(status, headers)
-        return [body]
+        return ask(environ, start_response)
 
     storage = other_store(busy)
     assert storage.create("a", b"1")
@@ -279,9 +254,7 @@ def test_a_store_that_sees_a_conflict_is_asked_again(other_store):
 def test_a_store_that_ignores_the_condition_is_refused_in_one_sentence(other_store):
     def careless(ask, environ, start_response):
         environ.pop("HTTP_IF_NONE_MATCH", None)
-        status, headers, body = ask(environ)
-        start_response(status, headers)
-        return [body]
+        return ask(environ, start_response)
 
     storage = other_store(careless)
     with pytest.raises(RetrainingError, match="of 16 writers .* 16 were told .* If-None-Match"):
