@@ -346,9 +346,9 @@ def ledger_head_key(model: str) -> str:
     return f"{ledger_folder(model)}/head.json"
 
 
-def ledger_unfinished_key(model: str) -> str:
-    """Give the key of the entry that was to be made last."""
-    return f"{ledger_folder(model)}/intent.json"
+def ledger_crowned_key(model: str) -> str:
+    """Give the key that says which entry the aliases have followed."""
+    return f"{ledger_folder(model)}/crowned.json"
 
 
 def ledger_intent_key(model: str, incident_id: str, action: str) -> str:

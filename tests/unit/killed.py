@@ -76,10 +76,10 @@ STAGES = (
     "model logged",
     "registered",
     "decided",
-    "before the alias",
-    "between alias and stage",
     "before the ledger",
     "after the ledger",
+    "before the alias",
+    "between alias and stage",
 )
 
 

@@ -4,8 +4,10 @@ One object per entry, created only if its number is free, so that two writers ca
 next. Each entry carries the hash of the one before it; changing or removing one breaks every later
 hash, and ``head.json`` remembers how far the ledger reached, so that the last one cannot go either.
 
-An intent per entry, kept before the alias moves, makes the entry happen once: it says after which
-entry it came to be, so whoever finds it looks for its entry from there on, not from the beginning.
+The entry is the move: who makes it says after which entry, and loses to whoever made another one
+meanwhile. Aliases follow the ledger, and ``crowned.json`` says how far they have. An intent per
+entry makes it happen once: whoever finds it looks for its entry from there on, not from the
+beginning.
 """
 
 from __future__ import annotations
@@ -56,50 +58,30 @@ class Entry(Record):
 class Intent(Record):
     """That an entry is about to be made, or was: its number, once it has one."""
 
-    incident_id: str
-    action: Action
     version: int
     after: int = Field(description="number of the last entry when it was kept")
     sequence: int | None = None
 
 
 class Head(Record):
-    """How far the ledger reached at least."""
+    """How far the ledger, or what follows it, reached at least."""
 
     sequence: int
 
 
 def intend(storage: Storage, draft: Entry) -> Intent:
-    """Say that an entry is about to be made; the same entry has one intent, the first one.
-
-    It is also what is `unfinished`: what a killed process was about to do.
-    """
+    """Say that an entry is about to be made; the same entry has one intent, the first one."""
     after = last(storage, draft.model)
-    made = Intent(
-        incident_id=draft.incident_id,
-        action=draft.action,
-        version=draft.version,
-        after=after.sequence if after else 0,
-    )
+    made = Intent(version=draft.version, after=after.sequence if after else 0)
     key = shelf.ledger_intent_key(draft.model, draft.incident_id, draft.action)
     if not storage.create(key, json_bytes(made)):
         made = Intent.model_validate_json(storage.read(key))
-    if made.sequence is None:
-        storage.write_json(shelf.ledger_unfinished_key(draft.model), made)
     return made
 
 
 def intended(storage: Storage, model: str, incident_id: str, action: Action) -> Intent | None:
     """Give the intent of an incident's action, or None."""
     return storage.read_record(shelf.ledger_intent_key(model, incident_id, action), Intent)
-
-
-def unfinished(storage: Storage, model: str) -> Intent | None:
-    """Give the newest intent, if its entry is not there yet: a move that is under way, or died."""
-    found = storage.read_record(shelf.ledger_unfinished_key(model), Intent)
-    if found is None or made(storage, model, found.incident_id, found.action):
-        return None
-    return found
 
 
 def made(storage: Storage, model: str, incident_id: str, action: Action) -> Entry | None:
@@ -119,11 +101,17 @@ def made(storage: Storage, model: str, incident_id: str, action: Action) -> Entr
     )
 
 
-def append(storage: Storage, draft: Entry) -> Entry:
+def append(storage: Storage, draft: Entry, *, after: int | None = None) -> Entry | None:
     """Add an entry, once: the one that an incident's action made before is returned as it is.
 
     `sequence`, `previous_hash` and `hash` of the draft are filled in here. Takes a few requests,
     however long the ledger is.
+
+    Parameters
+    ----------
+    after : int, optional
+        The number of the entry it has to follow, 0 for none; None is given back where another one
+        does. By default it follows whichever is last.
 
     Raises
     ------
@@ -133,7 +121,10 @@ def append(storage: Storage, draft: Entry) -> Entry:
     mine = intend(storage, draft)
     if mine.sequence is not None and (entry := _read(storage, draft.model, mine.sequence)):
         return entry
-    previous = _require(storage, draft.model, mine.after) if mine.after else None
+    if after is not None and mine.after > after:
+        return None
+    start = mine.after
+    previous = _require(storage, draft.model, start) if start else None
     lost = 0
     while lost < MAX_ATTEMPTS:
         number = previous.sequence + 1 if previous else 1
@@ -154,6 +145,8 @@ def append(storage: Storage, draft: Entry) -> Entry:
         if (there.incident_id, there.action) == (draft.incident_id, draft.action):
             _settle(storage, there)
             return there
+        if after is not None and number > after:
+            return None
         previous = there
     raise LedgerError(
         f"{draft.model}: {MAX_ATTEMPTS} attempts to append to the ledger lost to other writers; "
@@ -169,6 +162,17 @@ def _settle(storage: Storage, entry: Entry) -> None:
     head = storage.read_record(shelf.ledger_head_key(entry.model), Head)
     if head is None or head.sequence < entry.sequence:
         storage.write_json(shelf.ledger_head_key(entry.model), Head(sequence=entry.sequence))
+
+
+def follow_up(storage: Storage, model: str) -> int:
+    """Give the number of the entry that the aliases have followed, at least; 0 before the first."""
+    found = storage.read_record(shelf.ledger_crowned_key(model), Head)
+    return found.sequence if found else 0
+
+
+def followed(storage: Storage, entry: Entry) -> None:
+    """Say that the aliases are as an entry has them."""
+    storage.write_json(shelf.ledger_crowned_key(entry.model), Head(sequence=entry.sequence))
 
 
 def last(storage: Storage, model: str) -> Entry | None:

@@ -1,7 +1,8 @@
 """Who is champion: moving that alias, never leaving it undefined.
 
-MLflow keeps versions, aliases and stages; the ledger keeps why they moved. Every step looks before
-it leaps, so that running it again finishes what a killed run left half-done.
+The ledger says who is champion: its entries are in one order, and each is made after the very entry
+its maker has seen. MLflow's aliases and stages follow it, and are moved again by whoever finds that
+a killed run has left them behind.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from include.retraining.storage import Storage
 log = logging.getLogger(__name__)
 
 APPROVER_TAG = "retraining.approver"
+MAX_ATTEMPTS = 20
 
 
 @server.writing("the promotion")
@@ -42,34 +44,35 @@ def promote(
             f"version {decision.candidate_version} did not pass the gate: not promoted"
         )
     storage = Storage.of(settings)
-    _refuse_if_superseded(spec, storage, decision.incident_id, "promotion")
+    incident_id, number = decision.incident_id, decision.candidate_version
+    _refuse_if_superseded(spec, storage, incident_id, "promotion")
     notice_hand_move(spec, settings, at=at)
-    current = server.aliases(spec, settings).get(CHAMPION)
-    if current not in {decision.champion_version, decision.candidate_version}:
-        raise RegistryError(
-            f"{spec.model}: the duel was against version {decision.champion_version}, but version "
-            f"{current} is champion now; nothing was changed, run a new retrain"
+    entry = ledger.made(storage, spec.model, incident_id, "promotion")
+    if entry is None:
+        last = ledger.last(storage, spec.model)
+        current = last.version if last else None
+        if current not in {decision.champion_version, number}:
+            raise RegistryError(
+                f"{spec.model}: the duel was against version {decision.champion_version}, but "
+                f"version {current} is champion now; nothing was changed, run a new retrain"
+            )
+        draft = _draft(
+            spec,
+            "promotion",
+            number,
+            previous=decision.champion_version,
+            incident_id=incident_id,
+            partition=decision.partition,
+            reason="; ".join(decision.reasons),
+            actor=actor,
+            at=at,
         )
-    previous = decision.champion_version
-    draft = ledger.Entry(
-        sequence=0,
-        model=spec.model,
-        action="promotion",
-        version=decision.candidate_version,
-        previous_version=previous,
-        incident_id=decision.incident_id,
-        partition=decision.partition,
-        reason="; ".join(decision.reasons),
-        actor=actor,
-        at=at,
-        previous_hash=ledger.GENESIS,
-    )
-    ledger.intend(storage, draft)
-    if decision.candidate is not None:
-        promise = {versions.PROMISE_TAG: decision.candidate.model_dump_json()}
-        server.set_tags(spec, settings, decision.candidate_version, promise)
-    _crown(spec, settings, version=decision.candidate_version, previous=previous, retired=previous)
-    return _enter(spec, settings, draft)
+        if decision.candidate is not None:
+            promise = {versions.PROMISE_TAG: decision.candidate.model_dump_json()}
+            server.set_tags(spec, settings, number, promise)
+        entry = _enter(spec, settings, draft, after=last)
+    _follow(spec, settings, entry)
+    return _told(entry)
 
 
 def notice_hand_move(
@@ -86,35 +89,49 @@ def notice_hand_move(
         model that never had one.
     """
     storage = Storage.of(settings)
-    entry = ledger.last(storage, spec.model)
-    alias = server.aliases(spec, settings).get(CHAMPION)
-    if entry is None or alias == entry.version:
-        return None
-    if alias is None:
-        raise RegistryError(
-            f"{spec.model}: somebody removed the alias {CHAMPION!r}; by the ledger version "
-            f"{entry.version} is champion. Do: {spec.model}__rollback with that version"
-        )
-    under_way = ledger.unfinished(storage, spec.model)
-    if under_way is not None and under_way.version == alias:
-        return None
-    log.warning("%s: somebody made version %s champion by hand", spec.model, alias)
-    return ledger.append(
-        storage,
-        ledger.Entry(
-            sequence=0,
-            model=spec.model,
-            action="by_hand",
-            version=alias,
-            previous_version=entry.version,
-            incident_id=f"by-hand-v{alias}-after-{entry.sequence}",
-            partition=entry.partition,
+    for _ in range(MAX_ATTEMPTS):
+        entry = ledger.last(storage, spec.model)
+        alias = server.aliases(spec, settings).get(CHAMPION)
+        if alias == (entry.version if entry else None):
+            return None
+        if entry is not None and _is_behind(storage, entry, alias):
+            _follow(spec, settings, entry)
+            return None
+        if ledger.last(storage, spec.model) != entry:  # a move came in between the two looks
+            continue
+        if alias is None:
+            assert entry is not None
+            raise RegistryError(
+                f"{spec.model}: somebody removed the alias {CHAMPION!r}; by the ledger version "
+                f"{entry.version} is champion. Do: {spec.model}__rollback with that version"
+            )
+        after = entry.sequence if entry else 0
+        draft = _draft(
+            spec,
+            "by_hand",
+            alias,
+            previous=entry.version if entry else None,
+            incident_id=f"by-hand-v{alias}-after-{after}",
+            partition=entry.partition if entry else "",
             reason="the champion alias was moved in MLflow, by nobody this pipeline knows",
             actor="unknown",
             at=at,
-            previous_hash=ledger.GENESIS,
-        ),
+        )
+        made = ledger.append(storage, draft, after=after)
+        if made is not None:
+            log.warning("%s: somebody made version %s champion by hand", spec.model, alias)
+            ledger.followed(storage, made)
+            return made
+    raise RegistryError(
+        f"{spec.model}: the champion changed {MAX_ATTEMPTS} times while this step looked; run again"
     )
+
+
+def _is_behind(storage: Storage, entry: ledger.Entry, alias: int | None) -> bool:
+    """Is the alias not yet where the last entry has it, because its maker died or is at it?"""
+    reached = ledger.follow_up(storage, entry.model)
+    # what a release before kept has no such mark
+    return reached < entry.sequence if reached else alias is None
 
 
 @server.writing("the rollback")
@@ -146,43 +163,30 @@ def rollback(
     """
     storage = Storage.of(settings)
     _refuse_if_superseded(spec, storage, request_id, "rollback")
-    started = ledger.intended(storage, spec.model, request_id, "rollback")
-    if started is None and server.aliases(spec, settings).get(CHAMPION) is not None:
+    alias = server.aliases(spec, settings).get(CHAMPION)
+    if alias is not None:
         notice_hand_move(spec, settings, at=at)
-    entries = ledger.read(storage, spec.model)
-    done = ledger.made(storage, spec.model, request_id, "rollback")
-    line = ledger.reign(entries)
-    if done is not None:
-        target, current = done.version, done.previous_version
-    else:
-        alias = server.aliases(spec, settings).get(CHAMPION)
-        crowned = {entry.version for entry in entries}
-        # a champion that the ledger does not know yet: its promotion was killed halfway
-        current = alias if alias not in crowned or not line else line[-1].version
-        target = (
-            started.version
-            if started is not None
-            else _choose_target(spec, settings, entries, current=current, asked=to_version)
-        )
+    entry = ledger.made(storage, spec.model, request_id, "rollback")
+    if entry is None:
+        entries = ledger.read(storage, spec.model)
+        line = ledger.reign(entries)
+        current = line[-1].version if line and alias is not None else None
+        target = _choose_target(spec, settings, entries, current=current, asked=to_version)
         refuse_unusable(spec, settings, target, is_service=is_service)
-    draft = ledger.Entry(
-        sequence=0,
-        model=spec.model,
-        action="rollback",
-        version=target,
-        previous_version=current,
-        incident_id=request_id,
-        partition=line[-1].partition if line else "",
-        reason=reason,
-        actor=actor,
-        at=at,
-        previous_hash=ledger.GENESIS,
-    )
-    ledger.intend(storage, draft)
-    after = ledger.reign([*entries, draft] if done is None else entries)
-    before = after[-2].version if len(after) > 1 else None
-    _crown(spec, settings, version=target, previous=before, retired=current)
-    return _enter(spec, settings, draft)
+        draft = _draft(
+            spec,
+            "rollback",
+            target,
+            previous=current,
+            incident_id=request_id,
+            partition=line[-1].partition if line else "",
+            reason=reason,
+            actor=actor,
+            at=at,
+        )
+        entry = _enter(spec, settings, draft, after=entries[-1] if entries else None)
+    _follow(spec, settings, entry)
+    return _told(entry)
 
 
 def turn_down(spec: ModelSpec, settings: Settings, decision: GateDecision, *, by: str) -> None:
@@ -290,6 +294,68 @@ def _refuse_if_superseded(
         )
 
 
+def _draft(
+    spec: ModelSpec,
+    action: ledger.Action,
+    version: int,
+    *,
+    previous: int | None,
+    incident_id: str,
+    partition: str,
+    reason: str,
+    actor: str,
+    at: dt.datetime,
+) -> ledger.Entry:
+    return ledger.Entry(
+        sequence=0,
+        model=spec.model,
+        action=action,
+        version=version,
+        previous_version=previous,
+        incident_id=incident_id,
+        partition=partition,
+        reason=reason,
+        actor=actor,
+        at=at,
+        previous_hash=ledger.GENESIS,
+    )
+
+
+def _enter(
+    spec: ModelSpec, settings: Settings, draft: ledger.Entry, *, after: ledger.Entry | None
+) -> ledger.Entry:
+    """Make an entry right after the one that was last when it was decided."""
+    storage = Storage.of(settings)
+    # first of all: where MLflow takes nothing, nothing is entered
+    server.set_tags(spec, settings, draft.version, {APPROVER_TAG: draft.actor})
+    entry = ledger.append(storage, draft, after=after.sequence if after else 0)
+    if entry is None:  # another one came in between: the intent that was kept says so from now on
+        _refuse_if_superseded(spec, storage, draft.incident_id, draft.action)
+        raise RegistryError(f"{spec.model}: the champion changed while this step looked; run again")
+    return entry
+
+
+def _follow(spec: ModelSpec, settings: Settings, entry: ledger.Entry) -> None:
+    """Move aliases and stages to where an entry has them, or the newest one that came since."""
+    storage = Storage.of(settings)
+    ledger.append(storage, entry)  # whose maker may have died before it noted where it is
+    while True:
+        line = ledger.reign(ledger.read(storage, spec.model))
+        before = line[-2].version if len(line) > 1 else None
+        _crown(
+            spec,
+            settings,
+            version=line[-1].version,
+            previous=before,
+            retired=line[-1].previous_version,
+        )
+        newest = ledger.last(storage, spec.model)
+        assert newest is not None
+        if newest.sequence <= max(entry.sequence, line[-1].sequence):
+            ledger.followed(storage, newest)
+            return
+
+
 def _crown(
     spec: ModelSpec, settings: Settings, *, version: int, previous: int | None, retired: int | None
 ) -> None:
@@ -303,10 +369,8 @@ def _crown(
         server.set_stage(spec, settings, retired, "Archived")
 
 
-def _enter(spec: ModelSpec, settings: Settings, draft: ledger.Entry) -> Promotion:
-    entry = ledger.append(Storage.of(settings), draft)
-    log.info("%s: version %s is champion (%s)", spec.model, entry.version, entry.reason)
-    server.set_tags(spec, settings, entry.version, {APPROVER_TAG: entry.actor})
+def _told(entry: ledger.Entry) -> Promotion:
+    log.info("%s: version %s is champion (%s)", entry.model, entry.version, entry.reason)
     return Promotion(
         incident_id=entry.incident_id,
         model=entry.model,

@@ -334,16 +334,87 @@ def test_alias_moved_by_hand_is_entered_once_and_can_be_rolled_back(trained: Set
     assert succession.notice_hand_move(SPEC, trained, at=AT).sequence == 4  # again, not the same
 
 
-def test_promotion_that_died_halfway_is_no_hand(trained: Settings, monkeypatch):
+@pytest.mark.parametrize("number", range(1, 10))
+def test_promotion_that_died_halfway_is_no_hand(trained: Settings, monkeypatch, number):
     promote(trained, 1, None)
     with monkeypatch.context() as patch:
-        kill_at(patch, 4)
+        kill_at(patch, number)
         with pytest.raises(Killed):
             promote(trained, 2, 1)
-    assert server.aliases(SPEC, trained)[CHAMPION] == 2
     assert succession.notice_hand_move(SPEC, trained, at=AT) is None
+    # whoever looks next moves the alias to where the ledger has it
+    assert server.aliases(SPEC, trained)[CHAMPION] == entries(trained)[-1].version
     promote(trained, 2, 1)
     assert [entry.action for entry in entries(trained)] == ["promotion", "promotion"]
+    assert production(trained)[:2] == (2, 1)
+
+
+def between(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, step: Callable[[], object]):
+    """Let a step happen right before the first call of a function."""
+    real, done = getattr(owner, name), []
+
+    def call(*args: object, **kwargs: object) -> object:
+        if not done:
+            done.append(True)
+            step()
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, call)
+
+
+@pytest.mark.parametrize("where", [(ledger, "append"), (succession, "_enter"), (ledger, "intend")])
+def test_promotion_loses_to_a_rollback_that_came_between_its_look_and_its_entry(
+    trained: Settings, monkeypatch, where
+):
+    promote(trained, 1, None)
+    promote(trained, 2, 1)
+    between(monkeypatch, *where, lambda: rollback(trained, "r1"))
+    with pytest.raises(RegistryError, match="nothing was changed|changed while this step looked"):
+        promote(trained, 3, 2)  # the duel was against version 2
+    assert [(one.action, one.version) for one in entries(trained)][2:] == [("rollback", 1)]
+    assert production(trained)[0] == 1
+
+
+def test_rollback_loses_to_a_promotion_that_came_between(trained: Settings, monkeypatch):
+    promote(trained, 1, None)
+    promote(trained, 2, 1)
+    between(monkeypatch, ledger, "append", lambda: promote(trained, 3, 2))
+    with pytest.raises(RegistryError, match="nothing was changed|changed while this step looked"):
+        rollback(trained, "r1")
+    assert [one.version for one in entries(trained)] == [1, 2, 3]
+    assert production(trained)[0] == 3
+
+
+def test_aliases_follow_the_newest_entry_whichever_step_is_last_to_move_them(
+    trained: Settings, monkeypatch
+):
+    promote(trained, 1, None)
+    promote(trained, 2, 1)
+    # the promotion is entered; before it moves the alias, a whole rollback happens
+    between(monkeypatch, succession, "_crown", lambda: rollback(trained, "r1", to_version=1))
+    promote(trained, 3, 2)
+    assert [(one.action, one.version) for one in entries(trained)][2:] == [
+        ("promotion", 3),
+        ("rollback", 1),
+    ]
+    assert production(trained)[0] == 1
+    assert succession.notice_hand_move(SPEC, trained, at=AT) is None
+
+
+def test_promotion_beside_a_look_is_no_hand(trained: Settings, monkeypatch):
+    promote(trained, 1, None)
+    between(monkeypatch, server, "aliases", lambda: promote(trained, 2, 1))
+    assert succession.notice_hand_move(SPEC, trained, at=AT) is None
+    assert [one.action for one in entries(trained)] == ["promotion", "promotion"]
+
+
+def test_champion_that_no_ledger_knows_is_entered_as_made_by_hand(trained: Settings):
+    server.client(trained).set_registered_model_alias("flights", CHAMPION, "2")
+    entry = succession.notice_hand_move(SPEC, trained, at=AT)
+    assert (entry.action, entry.version, entry.previous_version) == ("by_hand", 2, None)
+    assert succession.notice_hand_move(SPEC, trained, at=AT) is None
+    with pytest.raises(RegistryError, match="version 2 is champion now"):
+        promote(trained, 3, None)
 
 
 def test_alias_removed_by_hand_comes_back_by_a_rollback(trained: Settings):
@@ -408,7 +479,7 @@ def test_rollback_to_a_version_whose_feature_service_is_gone_is_refused(trained:
 def test_rollback_begun_before_another_change_is_not_taken_up(trained: Settings, monkeypatch):
     three_reigns(trained)
     with monkeypatch.context() as patch:
-        kill_at(patch, 2)
+        kill_at(patch, 3)
         with pytest.raises(Killed):
             rollback(trained, "r1")
     rollback(trained, "r2", to_version=1)
