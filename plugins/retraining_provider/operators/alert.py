@@ -51,8 +51,10 @@ class AlertOperator(BaseOperator):
         url = run_url(context)
         if url and self.subject == "question":  # to where it is answered
             url += f"/tasks/{QUESTION_TASK}/required_actions?map_index=-1"
-        alert = alert.model_copy(update={"url": url})
+        alert = alert.model_copy(update={"url": url, "run_id": context["dag_run"].run_id})
         if not alerts.deliver(alert, storage, hook.channel(self.spec)):
+            if alert.is_all_clear:
+                raise AirflowSkipException("nothing to tell: all is well, as it was")
             self.log.info("told before: %s", alert.title)
         return alert.title
 

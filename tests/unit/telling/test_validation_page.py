@@ -119,12 +119,10 @@ def test_alert_links_to_the_page_where_a_browser_sees_the_storage(flights: Model
     flights_feed.land(storage, batch, frame)
     report = validation.validate_batch(flights, storage, batch)
     alert = alerts.of_validation(report, pages="https://reports.example/lake")
-    assert alert is not None
     assert f"<https://reports.example/lake/{report.page_key}|Data Docs>" in alert.text
     bare = alerts.of_validation(report)
-    assert bare is not None
     assert "Data Docs" not in bare.text
-    assert bare.alert_id == alert.alert_id
+    assert bare.fact_id == alert.fact_id
 
 
 def test_pages_are_where_the_storage_is_unless_it_is_said(tmp_path: Path):
