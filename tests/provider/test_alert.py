@@ -298,7 +298,7 @@ def test_failure_of_a_run_that_names_no_partition_has_the_runs_thread(slack, par
     error = DataError("<!channel> <@U123> `x`")
     FailureNotifier(spec=SPEC).notify(context(partition, exception=error, task_instance=task))
     opening, reply = slack.posts()
-    assert opening["text"].startswith(":rotating_light: *flights manualˍˍ1*: ")
+    assert opening["text"].startswith(":rotating_light: *flights manual__1*: ")
     assert not set("<`") & set(reply["text"].partition("\n<")[0])
     assert "&lt;!channel&gt; &lt;@U123&gt;" in reply["text"]
 

@@ -14,6 +14,7 @@ from include.retraining.cli.work import work
 from include.retraining.errors import RetrainingError, Unavailable
 from include.retraining.records import Performance, Record
 from include.retraining.spec import MODELS_DIR, ModelSpec, load_specs
+from include.retraining.telling.escapes import one_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -106,7 +107,7 @@ def _as_table(found: Sequence[Status | Unreadable]) -> Table:
     )  # fmt: skip
     for one in found:
         if isinstance(one, Unreadable):
-            error = Text(" ".join(one.error.split()), "red")
+            error = Text(one_line(one.error), "red")
             rows.add_row(one.model, "-", "-", Text("error", "bold red"), "-", "-", "-", error)
             continue
         rows.add_row(

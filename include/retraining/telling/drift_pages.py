@@ -217,16 +217,11 @@ def _table(report: DriftReport, shown: Sequence[str]) -> str:
 
 
 def _verdict(feature: FeatureDrift) -> str:
-    if not _is_judged(feature):
+    if not feature.is_judged:
         return "not judged"
     if not feature.drifted:
         return "not drifted"
     return "drifted, as expected" if feature.expected else "drifted"
-
-
-def _is_judged(feature: FeatureDrift) -> bool:
-    measured = any(m.value is not None and m.threshold is not None for m in feature.measurements)
-    return measured and feature.state != "insufficient"
 
 
 def _number(value: float | None) -> str:
@@ -528,7 +523,7 @@ def _counted(report: DriftReport, drawn: int) -> str:
 
 
 def _not_judged(report: DriftReport) -> str:
-    left = [_shortened(_label(f.name), 20) for f in report.columns if not _is_judged(f)]
+    left = [_shortened(_label(f.name), 20) for f in report.columns if not f.is_judged]
     if not left:
         return "All columns were judged."
     more = f" and {len(left) - _NAMED:,} more" if len(left) > _NAMED else ""
@@ -555,7 +550,7 @@ def _draw(panel: Axes, name: str, series: Sequence[FeatureDrift | None]) -> None
         color = _ALARM if drifted else _CALM
         panel.plot(
             position, one.value, "D" if drifted else "o", markersize=6, zorder=4, clip_on=False,
-            markeredgecolor=color, markerfacecolor=color if _is_judged(feature) else "white",
+            markeredgecolor=color, markerfacecolor=color if feature.is_judged else "white",
         )  # fmt: skip
     title = panel.set_title(
         _label(name), loc="left", fontsize=10, color=_INK, pad=19, parse_math=False
