@@ -22,11 +22,7 @@ if TYPE_CHECKING:
     from include.retraining.settings import Settings
     from include.retraining.telling.status import Status
 
-WELL = {  # its word and its style
-    True: ("yes", "green"),
-    False: ("no", "bold red"),
-    None: ("not judged yet", "yellow"),
-}
+STYLE = {True: "green", False: "bold red", None: "yellow"}
 
 
 class Unreadable(Record):
@@ -114,7 +110,7 @@ def _as_table(found: Sequence[Status | Unreadable]) -> Table:
             one.model,
             "-" if one.version is None else str(one.version),
             f"{one.since.astimezone(dt.UTC):%Y-%m-%d}" if one.since else "-",
-            Text(*WELL[one.well]),
+            Text(one_line(one.word), STYLE[one.well]),
             _performance(one.performance, one.promise),
             one.newest_batch or "-",
             one.verdict.outcome if one.verdict else "-",
