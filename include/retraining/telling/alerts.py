@@ -157,7 +157,7 @@ def deliver(alert: Alert, storage: Storage, channel: Channel) -> bool:
     if storage.exists(sent_key) or not _is_new(alert, storage, standing_key):
         return False
     opening_key, opened = shelf.opening_keys(alert.model, alert.thread, channel.name)
-    opening = _opening_text(alert)
+    opening = opening_text(alert)
 
     def open_thread() -> str:
         message = channel.post(opening, thread=None)
@@ -197,7 +197,8 @@ def _is_new(alert: Alert, storage: Storage, standing_key: str) -> bool:
     return bool(standing["fact"] != alert.fact_id)
 
 
-def _opening_text(alert: Alert) -> str:
+def opening_text(alert: Alert) -> str:
+    """Give the opening message of an alert's thread: the newest state in a line."""
     thread = slack(one_line(alert.thread, THREAD_CHARACTERS))
     title = slack(one_line(alert.title, TITLE_CHARACTERS))
     return f"{SYMBOL[alert.level]} *{slack(alert.model)} {thread}*: {title}"

@@ -41,6 +41,7 @@ SAMPLED_ROWS = 20_000  # a side; Evidently's cost grows with rows, what a reader
 PICTURED_COLUMNS = 8
 LEVELS = 20  # of a categorical column; the others become one
 _LABEL_CHARACTERS = 60
+_TEXT_CHARACTERS = 3000
 _PANEL_CHARACTERS = 55  # that fit side by side below a panel
 _NAMED = 6  # in a line of text
 _DIGITS = 6  # of a number in a chart
@@ -195,7 +196,7 @@ def _decided(verdict: Verdict) -> str:
     """Say what was decided about the batch, and by whom."""
     champion = verdict.champion_version
     against = "without a champion" if champion is None else f"against version {champion}"
-    reasons = "".join(f"<li>{_text(one_line(reason))}</li>" for reason in verdict.reasons)
+    reasons = "".join(f"<li>{_text(reason)}</li>" for reason in verdict.reasons)
     return (
         f'<div id="verdict"><p><b>Verdict of the monitor, {against}: {verdict.outcome}.</b> '
         "It decides, by the measurements in the table below; Evidently's charts and scores decide "
@@ -253,7 +254,7 @@ def _number(value: float | None) -> str:
 
 
 def _text(value: str) -> str:
-    return escape(value, quote=True).encode("utf-8", "replace").decode()
+    return escape(one_line(value, _TEXT_CHARACTERS), quote=True)
 
 
 def _label(value: object) -> str:
@@ -494,7 +495,7 @@ def picture(reports: Sequence[DriftReport], refused: Sequence[BatchRef] = ()) ->
         for report in windows.reports
     ]
     version = f"version {last.champion_version}" if last.champion_version else "no champion"
-    title = f"{last.batch.model}: drift of {last.batch.partition} against {version}"
+    title = one_line(f"{last.batch.model}: drift of {last.batch.partition} against {version}")
     panels = figure.subplots(rows, 2, squeeze=False).ravel()
     figure.subplots_adjust(
         left=0.06, right=0.94, top=1 - 1.18 / height, bottom=0.9 / height, hspace=0.72, wspace=0.2
@@ -507,7 +508,9 @@ def picture(reports: Sequence[DriftReport], refused: Sequence[BatchRef] = ()) ->
             _draw(panel, name, [of.get(name) for of in found])
         for panel in panels[:count]:
             _mark(panel, windows)
-            panel.set_xticks(*_ticks(windows.partitions), parse_math=False)
+            panel.set_xticks(
+                *_ticks([_label(name) for name in windows.partitions]), parse_math=False
+            )
         for panel in panels[count:]:
             panel.set_visible(False)
         for inches, size, color, text in (
@@ -571,8 +574,9 @@ def _mark(panel: Axes, windows: _Windows) -> None:
     for position, version in windows.changes.items():
         panel.axvline(position - 0.5, color=_MUTED, linewidth=1, linestyle=":", zorder=1)
         panel.text(
-            position - 0.45, 0.98, version, transform=across, fontsize=8, color=_MUTED, va="top"
-        )
+            position - 0.45, 0.98, version, transform=across, fontsize=8, color=_MUTED, va="top",
+            zorder=6, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+        )  # fmt: skip
     for position in windows.refused:
         panel.plot(
             position, 0.05, "x", transform=across, color=_ALARM, markersize=7, markeredgewidth=2,
@@ -582,24 +586,26 @@ def _mark(panel: Axes, windows: _Windows) -> None:
 
 def _draw_realised(panel: Axes, windows: _Windows) -> None:
     """Draw the realised metric with its interval, and what the champion promised."""
-    known = {at: r.performance for at, r in enumerate(windows.reports) if r and r.performance}
+    realised = [report.performance if report else None for report in windows.reports]
+    gap = float("nan")
     panel.errorbar(
-        list(known), [one.value for one in known.values()],
+        range(len(realised)), [one.value if one else gap for one in realised],
         yerr=[
-            [max(one.value - one.low, 0) for one in known.values()],
-            [max(one.high - one.value, 0) for one in known.values()],
+            [max(one.value - one.low, 0) if one else gap for one in realised],
+            [max(one.high - one.value, 0) if one else gap for one in realised],
         ],
         color=_CALM, linewidth=1.4, elinewidth=1, marker="o", markersize=6, zorder=3,
     )  # fmt: skip
-    promises = [r.promise.value if r and r.promise else float("nan") for r in windows.reports]
+    promises = [r.promise.value if r and r.promise else gap for r in windows.reports]
     edges = [position + side for position in range(len(promises)) for side in (-0.5, 0.5)]
     steps = [promise for promise in promises for _ in range(2)]
     panel.plot(edges, steps, color=_INK, linewidth=1.1, linestyle=(0, (4, 3)), zorder=2)
-    newest = list(known.values())[-1]
-    promise = windows.reports[list(known)[-1]]
+    report = next(one for one in reversed(windows.reports) if one and one.performance)
+    newest = report.performance
+    assert newest is not None
     note = f"{newest.value:.3f} ({newest.low:.3f} to {newest.high:.3f})"
-    if promise and promise.promise:
-        note += f", promised {promise.promise.value:.3f}"
+    if report.promise:
+        note += f", promised {report.promise.value:.3f}"
     _dress(panel, f"realised {newest.metric}", note, len(windows.partitions))
     panel.margins(y=0.18)
 

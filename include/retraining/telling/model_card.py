@@ -151,7 +151,7 @@ def _heading(spec: ModelSpec, known: Evidence) -> list[str]:
         f"# {markdown(spec.model)}, version {known.version.number}",
         "",
         *_standing(known),
-        f"{markdown(spec.description)} ({spec.label.task}). Owner: {markdown(spec.owner)}.",
+        f"For {spec.label.task}: {markdown(spec.description)}. Owner: {markdown(spec.owner)}.",
     ]
 
 

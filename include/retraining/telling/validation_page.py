@@ -147,9 +147,7 @@ def _block(block: Any) -> str:  # noqa: PLR0911 - one return per kind of block
 
 
 def _filled(template: dict[str, Any]) -> str:
-    text, values = str(template["template"]), template.get("params")
-    if not values:  # a name: what looks like a place for a value is none
-        return text
+    values = template.get("params") or {}
     if icon := values.get("markdown_status_icon"):
         return ICONS.get(str(icon), str(icon))
-    return Template(text).safe_substitute(values)
+    return Template(str(template["template"])).safe_substitute(values)
