@@ -354,6 +354,16 @@ def standing_key(model: str, thread: str, subject: str) -> str:
     return thread_key(model, thread, f"standing-{subject}")
 
 
+def waiting_folder(model: str) -> str:
+    """Give the folder of alerts that no channel has taken yet."""
+    return f"{model}/alerts/waiting"
+
+
+def waiting_key(model: str, alert_id: str) -> str:
+    """Give the key of an alert that no channel has taken yet."""
+    return f"{waiting_folder(model)}/{alert_id}.json"
+
+
 def message_key(message: str) -> str:
     """Give the key of a message in the folder that stands for Slack."""
     return f"{message}.json"

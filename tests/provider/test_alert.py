@@ -309,3 +309,18 @@ def test_failure_after_a_new_try_is_told_again_and_each_once(slack):
         error = DataError("no rows")
         FailureNotifier(spec=SPEC).notify(context(exception=error, task_instance=task))
     assert len(slack.posts()) == 1 + 2
+
+
+def test_failure_that_slack_does_not_take_is_told_with_the_next_alert(slack):
+    slack.refusals["chat.postMessage"] = [(429, "ratelimited", "3600")]
+    task = SimpleNamespace(task_id="validate_batch", try_number=1, map_index=-1)
+    error = DataError("no rows")
+    FailureNotifier(spec=SPEC).notify(context(exception=error, task_instance=task))
+    assert slack.posts() == []
+    alert("validation", report(5))
+    texts = [post["text"] for post in slack.posts()]
+    assert sum("validate_batch failed*" in text for text in texts) == 1
+    assert sum("5 of 100 rows quarantined*" in text for text in texts) == 1
+    before = len(slack.calls)
+    alert("validation", report(5))
+    assert len(slack.calls) == before

@@ -10,6 +10,7 @@ import logging
 import re
 import time
 from typing import Literal, Protocol
+from urllib.parse import quote
 
 from pydantic import Field
 
@@ -81,7 +82,7 @@ class Alert(Record):
         if len(body) > MAX_CHARACTERS:
             body = re.sub("&[a-z]*$", "", body[: MAX_CHARACTERS - 4]) + " ..."  # no half escape
         links = {"Open in Airflow": self.url, "Data Docs": self.page}
-        shown = "  ".join(f"<{url}|{name}>" for name, url in links.items() if url)
+        shown = "  ".join(f"<{_address(url)}|{name}>" for name, url in links.items() if url)
         return f"{body}\n{shown}" if shown else body
 
 
@@ -187,6 +188,24 @@ def deliver(alert: Alert, storage: Storage, channel: Channel) -> bool:
     return True
 
 
+def keep_for_later(alert: Alert, storage: Storage) -> None:
+    """Keep an alert that no channel takes now, and whose task will not come again."""
+    storage.write_json(shelf.waiting_key(alert.model, alert.alert_id), alert)
+
+
+def deliver_waiting(model: str, storage: Storage, channel: Channel) -> None:
+    """Send what was kept for later; what still cannot be sent waits on."""
+    for key in storage.list(shelf.waiting_folder(model)):
+        try:
+            alert = storage.read_record(key, Alert)
+            if alert is not None:
+                deliver(alert, storage, channel)
+            storage.delete(key)
+        except Exception:  # whatever the channel raises: this is not what the task was to tell
+            log.warning("%s: an alert waits on", key, exc_info=True)
+            return
+
+
 def _is_new(alert: Alert, storage: Storage, standing_key: str) -> bool:
     try:
         standing = storage.read_json(standing_key)
@@ -195,6 +214,11 @@ def _is_new(alert: Alert, storage: Storage, standing_key: str) -> bool:
     if alert.is_all_clear and standing["level"] == "good":
         return False
     return bool(standing["fact"] != alert.fact_id)
+
+
+def _address(url: str) -> str:
+    """Give an address as Slack takes one in a link: nothing in it ends the link."""
+    return quote(url, safe=":/?#[]@!$&'()*+,;=%~").replace("&", "&amp;")
 
 
 def opening_text(alert: Alert) -> str:

@@ -47,7 +47,10 @@ class FailureNotifier(BaseNotifier):
                 attempt=f"{getattr(task, 'map_index', -1)}|{getattr(task, 'try_number', '')}",
             ).model_copy(update={"url": run_url(context)})
             hook = RetrainingHook()
-            alerts.deliver(alert, Storage.of(hook.settings()), hook.channel(self.spec))
+            storage = Storage.of(hook.settings())
+            # kept first: Airflow gives a callback one try, and the next alert takes it along
+            alerts.keep_for_later(alert, storage)
+            alerts.deliver_waiting(self.spec.model, storage, hook.channel(self.spec))
         except Exception:
             # Airflow swallows what a callback raises; at least the task's log has the message
             self.log.exception("nobody was told of the failure: %s", told)

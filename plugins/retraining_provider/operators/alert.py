@@ -52,7 +52,10 @@ class AlertOperator(BaseOperator):
         if url and self.subject == "question":  # to where it is answered
             url += f"/tasks/{QUESTION_TASK}/required_actions?map_index=-1"
         alert = alert.model_copy(update={"url": url, "run_id": context["dag_run"].run_id})
-        if not alerts.deliver(alert, storage, hook.channel(self.spec)):
+        channel = hook.channel(self.spec)
+        is_told = alerts.deliver(alert, storage, channel)
+        alerts.deliver_waiting(self.spec.model, storage, channel)
+        if not is_told:
             if alert.is_all_clear:
                 raise AirflowSkipException("nothing to tell: all is well, as it was")
             self.log.info("told before: %s", alert.title)

@@ -323,6 +323,13 @@ def test_address_of_the_run_is_the_only_link():
     assert text.endswith("\n<http://airflow/dags/x|Open in Airflow>")
 
 
+def test_nothing_in_an_address_ends_its_link():
+    text = alert(url="http://airflow/x|Approve> <!channel>?a=1&b=2").text
+    assert text.endswith(
+        "\n<http://airflow/x%7CApprove%3E%20%3C!channel%3E?a=1&amp;b=2|Open in Airflow>"
+    )
+
+
 @pytest.mark.parametrize(
     ("lines", "more"), [(0, None), (12, None), (13, "... and 1 more"), (100, "... and 88 more")]
 )
