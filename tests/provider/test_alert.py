@@ -15,6 +15,7 @@ from retraining_provider.defaults import task_defaults
 from retraining_provider.hooks import retraining as hook
 from retraining_provider.hooks.retraining import RetrainingHook
 from retraining_provider.notifications.failure import FailureNotifier
+from retraining_provider.operators import alert as operators
 
 from include.retraining.errors import Busy, DataError, SpecError
 from include.retraining.records import (
@@ -309,6 +310,14 @@ def test_failure_after_a_new_try_is_told_again_and_each_once(slack):
         error = DataError("no rows")
         FailureNotifier(spec=SPEC).notify(context(exception=error, task_instance=task))
     assert len(slack.posts()) == 1 + 2
+
+
+def test_name_of_a_run_ends_no_link_to_it(monkeypatch):
+    monkeypatch.setattr(operators.conf, "get", lambda *_, **__: "http://airflow/")
+    dag_run = SimpleNamespace(dag_id="flights__retrain", run_id="a) [x](http://evil) 1+0:0")
+    assert operators.run_url({"dag_run": dag_run}) == (
+        "http://airflow/dags/flights__retrain/runs/a%29%20%5Bx%5D%28http:%2F%2Fevil%29%201+0:0"
+    )
 
 
 def test_failure_that_slack_does_not_take_is_told_with_the_next_alert(slack):

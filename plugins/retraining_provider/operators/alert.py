@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, conf
 
@@ -98,4 +99,5 @@ def run_url(context: Any) -> str:
     """Give the address of a DAG run's page."""
     base = (conf.get("api", "base_url", fallback="") or "").rstrip("/")
     dag_run = context["dag_run"]
-    return f"{base}/dags/{dag_run.dag_id}/runs/{dag_run.run_id}" if base else ""
+    run_id = quote(dag_run.run_id, safe=":+~")  # a person may have named it
+    return f"{base}/dags/{dag_run.dag_id}/runs/{run_id}" if base else ""
