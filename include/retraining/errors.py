@@ -13,6 +13,7 @@
     └── LedgerError          the ledger is broken, or two writers disagree
 
     Unavailable              a system does not answer, or takes nothing; a retry may help
+    └── Busy                 it says how long to leave it alone
 
 Every message says what, got, allowed, do. Anything else that escapes (a connection reset, a
 time-out) is the world's fault and worth a retry, as `Unavailable` is.
@@ -68,6 +69,14 @@ class LedgerError(RetrainingError):
 
 class Unavailable(Exception):
     """A system does not answer or takes nothing; not ours to mend, and worth a retry."""
+
+
+class Busy(Unavailable):
+    """A system asks to be left alone for a while."""
+
+    def __init__(self, message: str, *, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(message)
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:

@@ -273,6 +273,12 @@ class FeatureDrift(Record):
         """The furthest measurement over its threshold."""
         return self.furthest.times
 
+    @property
+    def is_judged(self) -> bool:
+        """Could anything about it be held against a threshold?"""
+        measured = any(m.value is not None and m.threshold is not None for m in self.measurements)
+        return measured and self.state != "insufficient"
+
 
 class Performance(Record):
     """A metric of one model version on rows whose labels can no longer change."""
@@ -324,6 +330,12 @@ class DriftReport(Record):
     def columns(self) -> tuple[FeatureDrift, ...]:
         """All that was measured: the features, and the champion's predictions."""
         return (*self.features, *filter(None, [self.score]))
+
+    @property
+    def unjudged(self) -> tuple[FeatureDrift, ...]:
+        """The columns that could not be judged, the most important first."""
+        left = (column for column in self.columns if not column.is_judged)
+        return tuple(sorted(left, key=lambda column: -(column.importance or 0.0)))
 
     @property
     def worst(self) -> FeatureDrift | None:

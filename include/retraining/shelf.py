@@ -358,8 +358,33 @@ def ledger_intent_key(model: str, incident_id: str, action: str) -> str:
 
 
 def thread_key(model: str, thread: str, name: str) -> str:
-    """Give the key of one message of a thread: an alert's id, ``opening`` or ``opened``."""
-    return f"{model}/alerts/thread={thread}/{name}.json"
+    """Give the key of something about a thread: an alert's id, or how its opening goes."""
+    folder = thread if re.fullmatch(r"[\w.-]{1,100}", thread, re.ASCII) else _short(thread)
+    return f"{model}/alerts/thread={folder}/{name}.json"
+
+
+def opening_keys(model: str, thread: str, channel: str) -> tuple[str, str]:
+    """Give the keys that say which alert opens a thread on a channel, and with which message."""
+    place = _short(channel)
+    return (
+        thread_key(model, thread, f"opening-{place}"),
+        thread_key(model, thread, f"opened-{place}"),
+    )
+
+
+def standing_key(model: str, thread: str, subject: str) -> str:
+    """Give the key that says what a thread told last about a subject."""
+    return thread_key(model, thread, f"standing-{subject}")
+
+
+def waiting_folder(model: str) -> str:
+    """Give the folder of alerts that no channel has taken yet."""
+    return f"{model}/alerts/waiting"
+
+
+def waiting_key(model: str, alert_id: str) -> str:
+    """Give the key of an alert that no channel has taken yet."""
+    return f"{waiting_folder(model)}/{alert_id}.json"
 
 
 def message_key(message: str) -> str:

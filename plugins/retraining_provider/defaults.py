@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
+from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryDecision, RetryRule
 
 from include.retraining.names import EventStage, Stage
 from retraining_provider.notifications.failure import FailureNotifier
 
 if TYPE_CHECKING:
+    from airflow.sdk import Context
+
     from include.retraining.spec import ModelSpec
 
 # how long a task may hold its slot; time that it spends deferred or parked does not count
@@ -34,7 +36,29 @@ PRIORITY: dict[Stage | EventStage, int] = {
 # made on each Airflow, and tasks of one that is missing wait for ever.
 BACKGROUND: dict[str, Any] = {"priority_weight": 1, "max_active_tis_per_dag": 1}
 
-_RETRIES = ExceptionRetryPolicy(
+LONGEST_RETRY_DELAY = dt.timedelta(hours=6)
+
+
+class _Retries(ExceptionRetryPolicy):
+    """Retries by the rules; what is `Busy` is left alone for as long as it asks, without a slot."""
+
+    def evaluate(
+        self,
+        exception: BaseException,
+        try_number: int,
+        max_tries: int,
+        context: Context | None = None,
+    ) -> RetryDecision:
+        """Decide whether and when a task is retried."""
+        from include.retraining.errors import Busy
+
+        if not isinstance(exception, Busy):
+            return super().evaluate(exception, try_number, max_tries, context)
+        delay = min(dt.timedelta(seconds=exception.seconds), LONGEST_RETRY_DELAY)
+        return RetryDecision.retry(delay, str(exception))
+
+
+_RETRIES = _Retries(
     rules=[
         RetryRule(
             exception="include.retraining.errors.RetrainingError",

@@ -54,5 +54,6 @@ class DataDocsLink(_RecordLink):
     name = "Data Docs"
 
     def address(self, record: dict[str, Any], settings: Settings) -> str:
-        """Give the page that Great Expectations rendered."""
-        return f"{settings.storage_page_url}/{record['page_key']}"
+        """Give the page with Great Expectations' Data Docs; empty where there is none."""
+        key = record["page_key"]
+        return f"{settings.storage_page_url}/{key}" if key else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,7 +11,13 @@ from urllib.parse import parse_qs
 
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException
+from retraining_provider.defaults import task_defaults
+from retraining_provider.hooks import retraining as hook
+from retraining_provider.hooks.retraining import RetrainingHook
+from retraining_provider.notifications.failure import FailureNotifier
+from retraining_provider.operators import alert as operators
 
+from include.retraining.errors import Busy, DataError, SpecError
 from include.retraining.records import (
     BatchRef,
     FeatureSkew,
@@ -22,6 +29,7 @@ from include.retraining.records import (
 from include.retraining.spec import MODELS_DIR, load_spec
 
 SPEC = load_spec(MODELS_DIR / "flights.yaml")
+HOUR = dt.timedelta(hours=1)
 BATCH = SPEC.batch_ref("2013-02-04")
 
 
@@ -32,6 +40,7 @@ class Slack(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.calls: list[tuple[str, dict]] = []
         self.failing = 0
+        self.refusals: dict[str, list[tuple[int, str, str]]] = {}  # method -> status, error, header
 
     def posts(self) -> list[dict]:
         return [content for method, content in self.calls if method == "chat.postMessage"]
@@ -47,7 +56,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(500)
             self.end_headers()
             return
-        self.server.calls.append((self.path.rpartition("/")[2], content))
+        method = self.path.rpartition("/")[2]
+        if self.server.refusals.get(method):
+            status, error, retry_after = self.server.refusals[method].pop(0)
+            self.send_response(status)
+            if retry_after:
+                self.send_header("Retry-After", retry_after)
+            self.end_headers()
+            self.wfile.write(json.dumps({"ok": False, "error": error}).encode())
+            return
+        self.server.calls.append((method, content))
         answer = json.dumps({"ok": True, "channel": "C1", "ts": f"{len(self.server.calls)}.0"})
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
@@ -97,7 +115,7 @@ def report(rows_bad: int) -> dict:
         rows_good=100 - rows_bad,
         rows_quarantined=rows_bad,
         findings=(finding,) if rows_bad else (),
-        content_sha256="a",
+        content_sha256=f"{rows_bad} bad",
         suite_sha256="b",
         quarantine_key="flights/quarantine/partition=2013-02-04" if rows_bad else None,
     ).model_dump(mode="json")
@@ -190,8 +208,6 @@ def test_a_slack_that_stays_down_fails_the_task_and_the_next_try_delivers(slack)
 
 
 def test_a_failed_task_is_told_with_its_error_and_what_to_do(slack):
-    from retraining_provider.notifications.failure import FailureNotifier
-
     FailureNotifier(spec=SPEC).notify(
         context(
             exception=ValueError("disk <full>"),
@@ -205,8 +221,6 @@ def test_a_failed_task_is_told_with_its_error_and_what_to_do(slack):
 
 
 def test_a_refused_batch_is_not_told_a_second_time_as_a_failure(slack):
-    from retraining_provider.notifications.failure import FailureNotifier
-
     from include.retraining.errors import BatchRefused
 
     FailureNotifier(spec=SPEC).notify(context(exception=BatchRefused("x")))
@@ -217,5 +231,105 @@ def test_without_a_connection_messages_are_kept_in_a_folder(slack, monkeypatch, 
     monkeypatch.delenv("AIRFLOW_CONN_SLACK_ALERTS")
     alert("validation", report(5))
     kept = sorted((tmp_path / "slack").glob("*.json"))
-    assert [json.loads(file.read_text())["thread_ts"] for file in kept] == [None, "0001"]
+    assert [json.loads(file.read_text())["thread_ts"] for file in kept] == [None, kept[0].stem]
     assert slack.calls == []
+
+
+@pytest.mark.parametrize(("url", "told"), [("", False), ("s3://lake/retraining", True)])
+def test_that_nobody_is_told_is_in_the_log_unless_all_is_on_one_machine(
+    slack, monkeypatch, caplog, url, told
+):
+    monkeypatch.delenv("AIRFLOW_CONN_SLACK_ALERTS")
+    monkeypatch.setenv("RETRAINING_STORAGE_URL", url)
+    RetrainingHook().channel(SPEC)
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [("#ml-flights" in one, "slack_alerts" in one) for one in warned] == [
+        (True, True)
+    ] * told
+
+
+@pytest.mark.parametrize("error", ["edit_window_closed", "cant_update_message"])
+def test_opening_that_cannot_be_edited_loses_no_alert(slack, error):
+    alert("validation", report(5))
+    slack.refusals["chat.update"] = [(200, error, "")]
+    alert("validation", report(6))
+    assert "6 of 100 rows quarantined" in slack.posts()[-1]["text"]
+    assert slack.posts()[-1]["thread_ts"] == "1.0"
+
+
+@pytest.mark.parametrize("method", ["chat.update", "chat.postMessage"])
+def test_opening_that_was_deleted_is_opened_anew(slack, method):
+    alert("validation", report(5))
+    slack.refusals[method] = [(200, "message_not_found", "")]
+    alert("validation", report(6))
+    *_, opening, reply = slack.posts()
+    assert "thread_ts" not in opening
+    assert reply["thread_ts"] == f"{slack.calls.index(('chat.postMessage', opening)) + 1}.0"
+    assert "6 of 100 rows quarantined" in reply["text"]
+
+
+def test_short_limit_is_waited_for(slack, monkeypatch):
+    slept = []
+    monkeypatch.setattr(hook.time, "sleep", slept.append)
+    slack.refusals["chat.postMessage"] = [(429, "ratelimited", "7")]
+    alert("validation", report(5))
+    assert slept == [7.0]
+    assert len(slack.posts()) == 2
+
+
+@pytest.mark.parametrize(("seconds", "hours"), [("3600", 1.0), ("864000", 6.0)])
+def test_long_limit_gives_back_the_slot_and_comes_again_when_it_is_over(
+    slack, monkeypatch, seconds, hours
+):
+    monkeypatch.setattr(hook.time, "sleep", lambda _: pytest.fail("slept"))
+    slack.refusals["chat.postMessage"] = [(429, "ratelimited", seconds)]
+    with pytest.raises(Busy) as raised:
+        alert("validation", report(5))
+    policy = task_defaults(SPEC, "ingest")["retry_policy"]
+    decision = policy.evaluate(raised.value, 1, 3)
+    assert (decision.action.value, decision.retry_delay / HOUR) == ("retry", hours)
+    assert policy.evaluate(SpecError("x"), 1, 3).action.value == "fail"
+    alert("validation", report(5))
+    assert "5 of 100 rows quarantined" in slack.posts()[-1]["text"]
+
+
+@pytest.mark.parametrize("partition", ["../../../outside", "2013-02-05", "x" * 300, 7, None])
+def test_failure_of_a_run_that_names_no_partition_has_the_runs_thread(slack, partition):
+    task = SimpleNamespace(task_id="validate_batch", try_number=1, map_index=-1)
+    error = DataError("<!channel> <@U123> `x`")
+    FailureNotifier(spec=SPEC).notify(context(partition, exception=error, task_instance=task))
+    opening, reply = slack.posts()
+    assert opening["text"].startswith(":rotating_light: *flights manual__1*: ")
+    assert not set("<`") & set(reply["text"].partition("\n<")[0])
+    assert "&lt;!channel&gt; &lt;@U123&gt;" in reply["text"]
+
+
+def test_failure_after_a_new_try_is_told_again_and_each_once(slack):
+    for attempt in (4, 4, 8):
+        task = SimpleNamespace(task_id="validate_batch", try_number=attempt, map_index=-1)
+        error = DataError("no rows")
+        FailureNotifier(spec=SPEC).notify(context(exception=error, task_instance=task))
+    assert len(slack.posts()) == 1 + 2
+
+
+def test_name_of_a_run_ends_no_link_to_it(monkeypatch):
+    monkeypatch.setattr(operators.conf, "get", lambda *_, **__: "http://airflow/")
+    dag_run = SimpleNamespace(dag_id="flights__retrain", run_id="a) [x](http://evil) 1+0:0")
+    assert operators.run_url({"dag_run": dag_run}) == (
+        "http://airflow/dags/flights__retrain/runs/a%29%20%5Bx%5D%28http:%2F%2Fevil%29%201+0:0"
+    )
+
+
+def test_failure_that_slack_does_not_take_is_told_with_the_next_alert(slack):
+    slack.refusals["chat.postMessage"] = [(429, "ratelimited", "3600")]
+    task = SimpleNamespace(task_id="validate_batch", try_number=1, map_index=-1)
+    error = DataError("no rows")
+    FailureNotifier(spec=SPEC).notify(context(exception=error, task_instance=task))
+    assert slack.posts() == []
+    alert("validation", report(5))
+    texts = [post["text"] for post in slack.posts()]
+    assert sum("validate_batch failed*" in text for text in texts) == 1
+    assert sum("5 of 100 rows quarantined*" in text for text in texts) == 1
+    before = len(slack.calls)
+    alert("validation", report(5))
+    assert len(slack.calls) == before

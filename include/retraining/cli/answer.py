@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic_core import to_json
 
+from include.retraining.telling.escapes import one_line, visible
+
 if TYPE_CHECKING:  # rich is a tenth of a second, and most answers are plain text
     from rich.console import Console
     from rich.table import Column, Table
@@ -20,11 +22,11 @@ LEAST_PROSE, GAP = 8, 2  # columns of a terminal
 def for_people(*parts: str | Table) -> None:
     """Print text and tables: in colours on a terminal, plain and uncut anywhere else.
 
-    No text is taken for markup, whatever data it comes from.
+    No text is taken for markup, or for a command to the terminal, whatever data it comes from.
     """
     for part in parts:
         if isinstance(part, str):
-            typer.echo(part)
+            typer.echo(visible(part))
         else:
             _print(part)
 
@@ -61,11 +63,13 @@ def for_programs(found: Any) -> None:
 def aside(*lines: object) -> None:
     """Tell on stderr what is not the answer."""
     for line in lines:
-        typer.echo(str(line), err=True)
+        typer.echo(visible(line), err=True)
 
 
 def table(*headings: str, numbers: tuple[str, ...] = (), prose: tuple[str, ...] = ()) -> Table:
     """Give an empty table that is as wide as its content; none of it is ever cut.
+
+    Texts in its cells are plain: no markup, and control characters shown as what they are.
 
     Parameters
     ----------
@@ -78,7 +82,12 @@ def table(*headings: str, numbers: tuple[str, ...] = (), prose: tuple[str, ...] 
     """
     from rich.table import Table
 
-    empty = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    class PlainTable(Table):
+        def add_row(self, *cells: Any, **options: Any) -> None:
+            shown = (one_line(cell, NO_END) if isinstance(cell, str) else cell for cell in cells)
+            super().add_row(*shown, **options)
+
+    empty = PlainTable(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
     for heading in headings:
         empty.add_column(
             heading,

@@ -144,7 +144,7 @@ def rollback(
             to_version=to_version,
             is_service=lambda name: is_service(spec, name),
         )
-        model_card.try_publish(spec, settings, promotion.version)
+        model_card.try_publish_move(spec, settings, promotion.version)
     if as_json:
         for_programs(promotion)
     else:

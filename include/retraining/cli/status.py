@@ -14,6 +14,7 @@ from include.retraining.cli.work import work
 from include.retraining.errors import RetrainingError, Unavailable
 from include.retraining.records import Performance, Record
 from include.retraining.spec import MODELS_DIR, ModelSpec, load_specs
+from include.retraining.telling.escapes import one_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,11 +22,7 @@ if TYPE_CHECKING:
     from include.retraining.settings import Settings
     from include.retraining.telling.status import Status
 
-WELL = {  # its word and its style
-    True: ("yes", "green"),
-    False: ("no", "bold red"),
-    None: ("not judged yet", "yellow"),
-}
+STYLE = {True: "green", False: "bold red", None: "yellow"}
 
 
 class Unreadable(Record):
@@ -106,14 +103,14 @@ def _as_table(found: Sequence[Status | Unreadable]) -> Table:
     )  # fmt: skip
     for one in found:
         if isinstance(one, Unreadable):
-            error = Text(" ".join(one.error.split()), "red")
+            error = Text(one_line(one.error), "red")
             rows.add_row(one.model, "-", "-", Text("error", "bold red"), "-", "-", "-", error)
             continue
         rows.add_row(
             one.model,
             "-" if one.version is None else str(one.version),
             f"{one.since.astimezone(dt.UTC):%Y-%m-%d}" if one.since else "-",
-            Text(*WELL[one.well]),
+            Text(one_line(one.word), STYLE[one.well]),
             _performance(one.performance, one.promise),
             one.newest_batch or "-",
             one.verdict.outcome if one.verdict else "-",

@@ -16,7 +16,7 @@ import datetime as dt
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from pydantic import AwareDatetime, Field
@@ -213,11 +213,15 @@ def read(storage: Storage, model: str) -> list[Entry]:
     return [Entry.model_validate_json(storage.read(key)) for key in keys]
 
 
-def verify(storage: Storage, model: str) -> list[str]:
-    """Give what is wrong with the chain; an empty list means it is intact."""
+def verify(storage: Storage, model: str, entries: Sequence[Entry] | None = None) -> list[str]:
+    """Give what is wrong with the chain; an empty list means it is intact.
+
+    Who has read the `entries` hands them in; they are read once.
+    """
     problems = []
     previous, last_number = GENESIS, 0
-    for number, entry in enumerate(read(storage, model), start=1):
+    entries = read(storage, model) if entries is None else entries
+    for number, entry in enumerate(entries, start=1):
         if entry.sequence != number:
             problems.append(
                 f"entry {number} is missing: found number {entry.sequence} in its place"

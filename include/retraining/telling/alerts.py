@@ -6,10 +6,11 @@ no Slack connection is set up.
 
 from __future__ import annotations
 
-import json
+import logging
 import re
 import time
 from typing import Literal, Protocol
+from urllib.parse import quote
 
 from pydantic import Field
 
@@ -24,6 +25,9 @@ from include.retraining.records import (
 )
 from include.retraining.storage import Storage, json_bytes, sha256
 from include.retraining.telling import duel_table
+from include.retraining.telling.escapes import one_line, slack
+
+log = logging.getLogger(__name__)
 
 Level = Literal["good", "info", "warning", "critical"]
 SYMBOL: dict[Level, str] = {
@@ -33,6 +37,8 @@ SYMBOL: dict[Level, str] = {
     "critical": ":rotating_light:",
 }
 MAX_LINES = 12
+TITLE_CHARACTERS = 300
+THREAD_CHARACTERS = 100
 MAX_CHARACTERS = 2900  # Slack cuts a section at 3,000
 
 
@@ -44,14 +50,25 @@ class Alert(Record):
     level: Level
     title: str
     lines: tuple[str, ...] = ()
+    subject: str = Field(default="", description="what it is about, such as the verdict")
+    fact: str = Field(default="", description="which fact it tells; by default, what it says")
+    run_id: str = Field(default="", description="the run that tells")
+    is_all_clear: bool = Field(
+        default=False, description="worth telling only where its thread told that all is not well"
+    )
     url: str = ""
     page: str = Field(default="", description="address of the page about what it tells")
 
     @property
+    def fact_id(self) -> str:
+        """The same fact has the same id, whatever run tells it, and in whatever words."""
+        content = [self.fact] if self.fact else [self.level, self.title, *self.lines]
+        return _digest(self.model, self.thread, self.subject, *content)
+
+    @property
     def alert_id(self) -> str:
-        """The same thing said twice has the same id, whatever run says it."""
-        content = [self.model, self.thread, self.level, self.title, *self.lines]
-        return sha256(*(part.encode() for part in content))[:16]
+        """The same fact, told by the same run."""
+        return _digest(self.fact_id, self.run_id)
 
     @property
     def text(self) -> str:
@@ -59,84 +76,156 @@ class Alert(Record):
         kept = [*self.lines[:MAX_LINES]]
         if len(self.lines) > MAX_LINES:
             kept.append(f"... and {len(self.lines) - MAX_LINES} more")
-        head = f"{SYMBOL[self.level]} *{_plain(self.title)}*"
-        quoted = (row for line in kept for row in _plain(line).splitlines())
+        head = f"{SYMBOL[self.level]} *{slack(one_line(self.title, TITLE_CHARACTERS))}*"
+        quoted = (row for line in kept for row in slack(line).splitlines())
         body = "\n".join([head, *(f"> {row}" for row in quoted)])
         if len(body) > MAX_CHARACTERS:
             body = re.sub("&[a-z]*$", "", body[: MAX_CHARACTERS - 4]) + " ..."  # no half escape
         links = {"Open in Airflow": self.url, "Data Docs": self.page}
-        shown = "  ".join(f"<{url}|{name}>" for name, url in links.items() if url)
+        shown = "  ".join(f"<{_address(url)}|{name}>" for name, url in links.items() if url)
         return f"{body}\n{shown}" if shown else body
+
+
+class MessageGone(Exception):
+    """A message is not there any more, or nobody can reply to it."""
 
 
 class Channel(Protocol):
     """Where messages go."""
 
+    @property
+    def name(self) -> str:
+        """Tell it from all other channels: the ids of its messages mean nothing to those."""
+
     def post(self, text: str, *, thread: str | None) -> str:
-        """Post a message, in a thread if one is given; give the id others can reply to."""
+        """Post a message, in a thread if one is given; give the id others can reply to.
+
+        Raises MessageGone if nobody can reply to the thread, and Busy if the channel asks to be
+        left alone.
+        """
 
     def update(self, message: str, text: str) -> None:
-        """Replace the text of a message."""
+        """Replace the text of a message, if it can be; raises MessageGone, and Busy."""
 
 
 class FolderChannel:
-    """Keeps messages as JSON files, one each, in order: for machines without Slack."""
+    """Keeps messages as JSON files, one each, named by their time: for machines without Slack."""
 
     def __init__(self, storage: Storage, channel: str) -> None:
         self.storage = storage
         self.channel = channel
 
+    @property
+    def name(self) -> str:
+        """Tell it from all other channels."""
+        return f"folder {self.storage.url} {self.channel}"
+
     def post(self, text: str, *, thread: str | None) -> str:
-        """Write the message to the next free number."""
-        number = len(self.storage.list("")) + 1
+        """Write the message under the time, in microseconds, as Slack does."""
+        micros = time.time_ns() // 1000
         while True:
-            message = f"{number:04d}"
+            message = f"{micros // 1_000_000}.{micros % 1_000_000:06d}"
             content = {"channel": self.channel, "ts": message, "thread_ts": thread, "text": text}
             if self.storage.create(shelf.message_key(message), json_bytes(content)):
                 return message
-            number += 1
+            micros += 1
 
     def update(self, message: str, text: str) -> None:
         """Rewrite the message's file."""
         key = shelf.message_key(message)
-        self.storage.write_json(key, self.storage.read_json(key) | {"text": text})
+        try:
+            known = self.storage.read_json(key)
+        except FileNotFoundError as error:
+            raise MessageGone(self.storage.url_of(key)) from error
+        self.storage.write_json(key, known | {"text": text})
 
 
 def deliver(alert: Alert, storage: Storage, channel: Channel) -> bool:
-    """Send an alert unless it was sent before; the first of its thread opens the thread.
+    """Send an alert unless its fact stands in its thread; the first of a thread opens the thread.
 
-    The opening message always shows the newest state of the thread. Two alerts of one thread at the
-    same moment wait for each other, so that there is one opening message.
+    A fact is told again once its thread has told another one about the same subject, and not twice
+    by one run. The opening message always shows the newest state of the thread. Where it is gone,
+    the thread is opened anew. Two alerts of one thread at the same moment wait for each other, so
+    that there is one opening message.
 
     Returns
     -------
     bool
-        False if it had been sent.
+        False if there is nothing new to tell.
     """
-    sent_key, opening_key, opened = (
-        shelf.thread_key(alert.model, alert.thread, name)
-        for name in (alert.alert_id, "opening", "opened")
-    )
-    if storage.exists(sent_key):
+    sent_key = shelf.thread_key(alert.model, alert.thread, alert.alert_id)
+    standing_key = shelf.standing_key(alert.model, alert.thread, alert.subject)
+    if storage.exists(sent_key) or not _is_new(alert, storage, standing_key):
         return False
-    opening = _opening_text(alert)
+    opening_key, opened = shelf.opening_keys(alert.model, alert.thread, channel.name)
+    opening = opening_text(alert)
+
+    def open_thread() -> str:
+        message = channel.post(opening, thread=None)
+        storage.write_json(opened, {"message": message})
+        return message
+
     is_first = storage.create(opening_key, json_bytes({"alert": alert.alert_id}))
     mine = is_first or storage.read_json(opening_key)["alert"] == alert.alert_id
     if mine and not storage.exists(opened):
-        storage.write_json(opened, {"message": channel.post(opening, thread=None)})
-    message = _wait_for(storage, opened)
-    if message is None:  # whoever opened the thread never finished: take over
-        message = channel.post(opening, thread=None)
-        storage.write_json(opened, {"message": message})
-    elif not mine:
-        channel.update(message, opening)
-    channel.post(alert.text, thread=message)
-    storage.create(sent_key, json.dumps({"message": message}).encode())
+        message = open_thread()
+    else:
+        # whoever opened the thread may never have finished: take over
+        message = _wait_for(storage, opened) or open_thread()
+        try:
+            channel.update(message, opening)
+        except MessageGone:
+            log.warning("%s %s: the thread's opening is gone", alert.model, alert.thread)
+            message = open_thread()
+    try:
+        channel.post(alert.text, thread=message)
+    except MessageGone:
+        log.warning("%s %s: nobody can reply to the thread", alert.model, alert.thread)
+        message = open_thread()
+        channel.post(alert.text, thread=message)
+    storage.write_json(standing_key, {"fact": alert.fact_id, "level": alert.level})
+    storage.create(sent_key, json_bytes({"message": message}))
     return True
 
 
-def _opening_text(alert: Alert) -> str:
-    return f"{SYMBOL[alert.level]} *{alert.model} {alert.thread}*: {_plain(alert.title)}"
+def keep_for_later(alert: Alert, storage: Storage) -> None:
+    """Keep an alert that no channel takes now, and whose task will not come again."""
+    storage.write_json(shelf.waiting_key(alert.model, alert.alert_id), alert)
+
+
+def deliver_waiting(model: str, storage: Storage, channel: Channel) -> None:
+    """Send what was kept for later; what still cannot be sent waits on."""
+    for key in storage.list(shelf.waiting_folder(model)):
+        try:
+            alert = storage.read_record(key, Alert)
+            if alert is not None:
+                deliver(alert, storage, channel)
+            storage.delete(key)
+        except Exception:  # whatever the channel raises: this is not what the task was to tell
+            log.warning("%s: an alert waits on", key, exc_info=True)
+            return
+
+
+def _is_new(alert: Alert, storage: Storage, standing_key: str) -> bool:
+    try:
+        standing = storage.read_json(standing_key)
+    except FileNotFoundError:
+        return not alert.is_all_clear
+    if alert.is_all_clear and standing["level"] == "good":
+        return False
+    return bool(standing["fact"] != alert.fact_id)
+
+
+def _address(url: str) -> str:
+    """Give an address as Slack takes one in a link: nothing in it ends the link."""
+    return quote(url, safe=":/?#[]@!$&'()*+,;=%~").replace("&", "&amp;")
+
+
+def opening_text(alert: Alert) -> str:
+    """Give the opening message of an alert's thread: the newest state in a line."""
+    thread = slack(one_line(alert.thread, THREAD_CHARACTERS))
+    title = slack(one_line(alert.title, TITLE_CHARACTERS))
+    return f"{SYMBOL[alert.level]} *{slack(alert.model)} {thread}*: {title}"
 
 
 def _wait_for(storage: Storage, key: str, *, seconds: float = 10.0) -> str | None:
@@ -149,8 +238,12 @@ def _wait_for(storage: Storage, key: str, *, seconds: float = 10.0) -> str | Non
     return None
 
 
-def of_validation(report: ValidationReport, *, pages: str = "") -> Alert | None:
-    """Tell about a refused batch or quarantined rows; nothing about a clean batch.
+def _digest(*parts: str) -> str:
+    return sha256(*(part.encode("utf-8", "surrogatepass") for part in parts))[:16]
+
+
+def of_validation(report: ValidationReport, *, pages: str = "") -> Alert:
+    """Tell about a refused batch or quarantined rows; of a clean batch, that it is clean now.
 
     `pages` is the address under which a browser sees the storage.
     """
@@ -159,39 +252,47 @@ def of_validation(report: ValidationReport, *, pages: str = "") -> Alert | None:
         f"{f.severity}: {f'{f.column}: ' if f.column else ''}{f.expectation}: {f.detail}"
         for f in problems
     )
-    page = f"{pages}/{report.page_key}" if pages and report.page_key else ""
-    if report.status == "refused":
-        return Alert(
-            model=report.batch.model,
-            thread=report.batch.partition,
-            level="critical",
-            title="Batch refused, the last good data stays in force",
-            lines=(
-                *lines,
-                f"All {report.rows_in:,} rows are kept in {report.quarantine_key}",
-                "Do: deliver a corrected file and clear the ingest run, or say how to read this",
-            ),
-            page=page,
-        )
-    if not problems:
-        return None
+    where: tuple[str, ...]
     where = (f"Quarantined rows: {report.quarantine_key}",) if report.quarantine_key else ()
+    level: Level = "warning"
+    if report.status == "refused":
+        level, title = "critical", "Batch refused, the last good data stays in force"
+        where = (
+            f"All {report.rows_in:,} rows are kept in {report.quarantine_key}",
+            "Do: deliver a corrected file and clear the ingest run, or say how to read this",
+        )
+    elif not problems:
+        level, title = "good", f"Batch accepted: all {report.rows_in:,} rows are good"
+        where = ()
+    elif report.rows_quarantined:
+        title = f"{report.rows_quarantined:,} of {report.rows_in:,} rows quarantined"
+    else:
+        title = "Batch accepted with warnings"
     return Alert(
         model=report.batch.model,
         thread=report.batch.partition,
-        level="warning",
-        title=f"{report.rows_quarantined:,} of {report.rows_in:,} rows quarantined"
-        if report.rows_quarantined
-        else "Batch accepted with warnings",
+        level=level,
+        title=title,
         lines=(*lines, *where),
-        page=page,
+        subject="validation",
+        fact=f"{report.delivery} {report.identity} {report.status}",
+        is_all_clear=level == "good",
+        page=f"{pages}/{report.page_key}" if pages and report.page_key else "",
     )
 
 
-def of_skew(report: SkewReport) -> Alert | None:
-    """Tell that the online store serves other values than training saw; nothing if it does not."""
+def of_skew(report: SkewReport) -> Alert:
+    """Tell that the online store serves other values than training saw, or does so no longer."""
     if not report.problems:
-        return None
+        return Alert(
+            model=report.batch.model,
+            thread=report.batch.partition,
+            level="good",
+            title="Online features are those the model learns from",
+            lines=(f"As of {report.at:%Y-%m-%d %H:%M} UTC, {report.keys:,} keys",),
+            subject="skew",
+            is_all_clear=True,
+        )
     return Alert(
         model=report.batch.model,
         thread=report.batch.partition,
@@ -202,29 +303,36 @@ def of_skew(report: SkewReport) -> Alert | None:
             f"As of {report.at:%Y-%m-%d %H:%M} UTC, {report.keys:,} keys",
             "Do: clear materialize_features; if it stays, the feature view and its table disagree",
         ),
+        subject="skew",
     )
 
 
 def of_verdict(verdict: Verdict, before: Verdict | None) -> Alert | None:
-    """Tell what will happen about a batch; nothing when all is well, or still as it was."""
-    if verdict.outcome == "ignore":
-        return None
+    """Tell what will happen about a batch; nothing when it is still as it was in the one before.
+
+    That nothing will happen is told where the thread told something else.
+    """
     if before and verdict.outcome == "watch" and before.outcome == "watch":
         same_champion = before.champion_version == verdict.champion_version
         if same_champion and before.worst_feature == verdict.worst_feature:
             return None
     titles: dict[str, tuple[Level, str]] = {
+        "ignore": ("good", "Judged anew: nothing is to be done"),
         "watch": ("info", "Drift, watched: no retrain"),
         "retrain": ("warning", "Retraining"),
         "blocked": ("warning", "A retrain is wanted but has to wait"),
     }
     level, title = titles[verdict.outcome]
+    champion = verdict.champion_version
     return Alert(
         model=verdict.batch.model,
         thread=verdict.batch.partition,
         level=level,
         title=title,
         lines=verdict.reasons,
+        subject="verdict",
+        fact="|".join([verdict.content_sha256, str(champion), verdict.outcome, *verdict.reasons]),
+        is_all_clear=verdict.outcome == "ignore",
     )
 
 
@@ -243,6 +351,8 @@ def of_gate(decision: GateDecision) -> Alert:
         level="info",
         title=f"Candidate version {decision.candidate_version} {title}: {kept}",
         lines=duel_table.as_lines(decision),
+        subject="gate",
+        fact=_fact(decision),
     )
 
 
@@ -254,6 +364,8 @@ def of_question(decision: GateDecision) -> Alert:
         level="warning",
         title=f"Promote candidate version {decision.candidate_version}? A person has to answer",
         lines=duel_table.as_lines(decision),
+        subject="question",
+        fact=_fact(decision),
     )
 
 
@@ -268,44 +380,53 @@ def of_answer(decision: GateDecision, *, approved: bool, by: str) -> Alert | Non
         level="info",
         title=f"Candidate version {decision.candidate_version} is not promoted: {who}",
         lines=decision.reasons,
+        subject="answer",
+        fact=f"{_fact(decision)} {by}",
     )
 
 
 def of_promotion(promotion: Promotion) -> Alert:
     """Tell that the champion changed."""
-    previous = promotion.previous_version
+    version, previous = promotion.version, promotion.previous_version
     if promotion.action == "rollback":
-        return Alert(
-            model=promotion.model,
-            thread=promotion.partition,
-            level="warning",
-            title=(
-                f"Rolled back: version {promotion.version} is in production, "
-                f"version {previous} is not"
-            ),
-            lines=(f"Reason: {promotion.reason}", f"By: {promotion.actor}"),
-        )
-    instead = "the first model" if previous is None else f"in place of version {previous}"
+        level: Level = "warning"
+        title = f"Rolled back: version {version} is in production, version {previous} is not"
+    else:
+        level = "good"
+        instead = "the first model" if previous is None else f"in place of version {previous}"
+        title = f"Version {version} is in production, {instead}"
     return Alert(
         model=promotion.model,
         thread=promotion.partition,
-        level="good",
-        title=f"Version {promotion.version} is in production, {instead}",
-        lines=(promotion.reason, f"Ledger entry {promotion.ledger_sequence}, by {promotion.actor}"),
+        level=level,
+        title=title,
+        lines=(
+            f"Reason: {promotion.reason}",
+            f"Ledger entry {promotion.ledger_sequence}, by {promotion.actor}",
+        ),
+        subject="promotion",
+        fact=f"ledger entry {promotion.ledger_sequence}",
     )
 
 
-def of_failure(*, model: str, thread: str, task: str, run_id: str, error: str) -> Alert:
-    """Tell that a task failed for good."""
+def of_failure(
+    *, model: str, thread: str, task: str, run_id: str, error: str, attempt: str = ""
+) -> Alert:
+    """Tell that a task failed for good.
+
+    `attempt` tells this failure from an earlier one of the same task, which was cleared since.
+    """
     return Alert(
         model=model,
         thread=thread,
         level="critical",
         title=f"{task} failed",
         lines=(error, f"Run: {run_id}", "Do: read the task's log, mend the cause, clear the task"),
+        subject="failure",
+        fact=f"{task}|{run_id}|{attempt or error}",
+        run_id=run_id,
     )
 
 
-def _plain(text: str) -> str:
-    """Escape what Slack would take for its own markup."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def _fact(decision: GateDecision) -> str:
+    return f"{decision.incident_id} {decision.model_dump_json()}"

@@ -28,7 +28,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from include.retraining import shelf
-from include.retraining.records import DriftReport, FeatureDrift
+from include.retraining.monitor.verdict import importance_share
+from include.retraining.records import BatchRef, DriftReport, FeatureDrift, Verdict
+from include.retraining.telling.escapes import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,18 +41,20 @@ SAMPLED_ROWS = 20_000  # a side; Evidently's cost grows with rows, what a reader
 PICTURED_COLUMNS = 8
 LEVELS = 20  # of a categorical column; the others become one
 _LABEL_CHARACTERS = 60
+_TEXT_CHARACTERS = 3000
 _PANEL_CHARACTERS = 55  # that fit side by side below a panel
 _NAMED = 6  # in a line of text
 _DIGITS = 6  # of a number in a chart
 _SEED = 0
 _INK, _MUTED, _GRID = "#1f2933", "#616e7c", "#e4e7eb"
 _CALM, _ALARM = "#0072b2", "#d55e00"  # told apart by colour-blind people too
-_LEGEND = "circle: not drifted    diamond: drifted    hollow: not judged    dashed: threshold"
+_LEGEND = ("circle: not drifted", "diamond: drifted", "hollow: not judged", "dashed: threshold")
 _STYLE = """
 body { font: 15px/1.5 sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; }
 table { border-collapse: collapse; margin: 1em 0; }
 td, th { border: 1px solid #ccc; padding: .3em .7em; text-align: left; overflow-wrap: anywhere; }
 #missing { color: #b00020; }
+#verdict { border-left: 4px solid #d55e00; background: #faf6f2; padding: .1em 1em; }
 """
 # The layout that Evidently repeats in every chart is kept once; a chart has its place in the list.
 _DRAW = """
@@ -127,7 +131,12 @@ def shared_script() -> tuple[str, bytes]:
 
 
 def evidently_page(
-    report: DriftReport, reference: pa.Table, current: pa.Table, *, script_url: str
+    report: DriftReport,
+    verdict: Verdict,
+    reference: pa.Table,
+    current: pa.Table,
+    *,
+    script_url: str,
 ) -> bytes | None:
     """Render Evidently's view of the most drifted columns of one batch as an HTML page.
 
@@ -135,6 +144,8 @@ def evidently_page(
     ----------
     report : DriftReport
         What was measured of the batch; it says which columns are shown, and what came of each.
+    verdict : Verdict
+        What was decided about it, which is said above everything.
     reference, current : pyarrow.Table
         The rows the champion learned from, and those of the batch, with the columns that
         `page_columns` names. Of more than 20,000 rows a side a sample is shown, with a fixed seed.
@@ -161,6 +172,7 @@ def evidently_page(
     )
     body = [
         f"<h1>{_text(title)}</h1>",
+        _decided(verdict),
         *(f"<p>{_text(line)}</p>" for line in _summary(report, charts, rows)),
         _table(report, charts.shown),
         f'<p id="missing" hidden>Not found: {_text(script_url)}, which draws the charts.</p>',
@@ -180,6 +192,18 @@ def evidently_page(
 # --- what is said on the page ---------------------------------------------------------------------
 
 
+def _decided(verdict: Verdict) -> str:
+    """Say what was decided about the batch, and by whom."""
+    champion = verdict.champion_version
+    against = "without a champion" if champion is None else f"against version {champion}"
+    reasons = "".join(f"<li>{_text(reason)}</li>" for reason in verdict.reasons)
+    return (
+        f'<div id="verdict"><p><b>Verdict of the monitor, {against}: {verdict.outcome}.</b> '
+        "It decides, by the measurements in the table below; Evidently's charts and scores decide "
+        f"nothing.</p><ul>{reasons}</ul></div>"
+    )
+
+
 def _summary(
     report: DriftReport, charts: _Charts, rows: Sequence[tuple[int, int]]
 ) -> Sequence[str]:
@@ -191,8 +215,9 @@ def _summary(
     lines = [
         f"Shown: {len(charts.shown)} of {total:,} columns, the worst first; {drifted:,} drifted.",
         f"{'; '.join(told)}. The reference is what the champion learned from.",
-        "Charts and scores are Evidently's and decide nothing: the verdict rests on the table.",
     ]
+    if report.unjudged:
+        lines.append(_not_judged(report))
     if charts.grouped:
         rare = (f"{name}: {count:,}" for name, count in charts.grouped.items())
         lines.append(f"Rare levels drawn as one: {'; '.join(rare)}.")
@@ -217,16 +242,11 @@ def _table(report: DriftReport, shown: Sequence[str]) -> str:
 
 
 def _verdict(feature: FeatureDrift) -> str:
-    if not _is_judged(feature):
+    if not feature.is_judged:
         return "not judged"
     if not feature.drifted:
         return "not drifted"
     return "drifted, as expected" if feature.expected else "drifted"
-
-
-def _is_judged(feature: FeatureDrift) -> bool:
-    measured = any(m.value is not None and m.threshold is not None for m in feature.measurements)
-    return measured and feature.state != "insufficient"
 
 
 def _number(value: float | None) -> str:
@@ -234,7 +254,7 @@ def _number(value: float | None) -> str:
 
 
 def _text(value: str) -> str:
-    return escape(value, quote=True).encode("utf-8", "replace").decode()
+    return escape(one_line(value, _TEXT_CHARACTERS), quote=True)
 
 
 def _label(value: object) -> str:
@@ -431,14 +451,19 @@ def _as_json(dashboard: dict[str, Any]) -> str:
 # --- the picture ----------------------------------------------------------------------------------
 
 
-def picture(reports: Sequence[DriftReport]) -> bytes:
+def picture(reports: Sequence[DriftReport], refused: Sequence[BatchRef] = ()) -> bytes:
     """Draw how far the most drifted columns were from the reference over the last windows.
+
+    Beside them what was realised, where the reports know it; in all panels, where the champion
+    became another one, and which batches were refused.
 
     Parameters
     ----------
     reports : sequence of DriftReport
         Oldest first. Eight columns at most are drawn: those that drifted in the newest first, then
         those furthest beyond their threshold in any.
+    refused : sequence of BatchRef
+        Batches that were refused, of which there may be no report.
 
     Returns
     -------
@@ -458,29 +483,40 @@ def picture(reports: Sequence[DriftReport]) -> bytes:
     from PIL import Image
 
     names, last = _pictured(reports), reports[-1]
-    rows = max(1, -(-len(names) // 2))
+    windows = _Windows.of(reports, refused)
+    is_realised = any(report.performance for report in reports)
+    count = len(names) + is_realised
+    rows = max(1, -(-count // 2))
     height = 1.85 + 2.2 * rows
     figure = Figure(figsize=(10, height), dpi=100, facecolor="white")
     canvas = FigureCanvasAgg(figure)
-    found = [{feature.name: feature for feature in report.columns} for report in reports]
-    partitions = [report.batch.partition for report in reports]
+    found = [
+        {feature.name: feature for feature in report.columns} if report else {}
+        for report in windows.reports
+    ]
     version = f"version {last.champion_version}" if last.champion_version else "no champion"
-    title = f"{last.batch.model}: drift of {last.batch.partition} against {version}"
+    title = one_line(f"{last.batch.model}: drift of {last.batch.partition} against {version}")
     panels = figure.subplots(rows, 2, squeeze=False).ravel()
     figure.subplots_adjust(
         left=0.06, right=0.94, top=1 - 1.18 / height, bottom=0.9 / height, hspace=0.72, wspace=0.2
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a name in letters the font has not
-        for panel, name in zip(panels, names, strict=False):
+        if is_realised:
+            _draw_realised(panels[0], windows)
+        for panel, name in zip(panels[is_realised:], names, strict=False):
             _draw(panel, name, [of.get(name) for of in found])
-            panel.set_xticks(*_ticks(partitions), parse_math=False)
-        for panel in panels[len(names) :]:
+        for panel in panels[:count]:
+            _mark(panel, windows)
+            panel.set_xticks(
+                *_ticks([_label(name) for name in windows.partitions]), parse_math=False
+            )
+        for panel in panels[count:]:
             panel.set_visible(False)
         for inches, size, color, text in (
             (height - 0.18, 13, _INK, title),
             (height - 0.48, 9, _MUTED, _counted(last, len(names))),
-            (0.54, 9, _MUTED, _LEGEND),
+            (0.54, 9, _MUTED, _legend(windows)),
             (0.3, 9, _MUTED, _not_judged(last)),
         ):
             line = figure.text(
@@ -493,6 +529,85 @@ def picture(reports: Sequence[DriftReport]) -> bytes:
     target = io.BytesIO()
     drawn.quantize(128).save(target, format="png", optimize=True)  # a third of the bytes
     return target.getvalue()
+
+
+class _Windows(NamedTuple):
+    """What is known of each window of a picture, oldest first."""
+
+    partitions: list[str]
+    reports: list[DriftReport | None]
+    refused: list[int]
+    changes: dict[int, str]
+
+    @classmethod
+    def of(cls, reports: Sequence[DriftReport], refused: Sequence[BatchRef]) -> _Windows:
+        """Put reports and refused batches in the order of time."""
+        by_name = {report.batch.partition: report for report in reports}
+        starts = {one.partition: one.start for one in refused} | {
+            name: report.batch.start for name, report in by_name.items()
+        }
+        partitions = sorted(starts, key=lambda name: starts[name])
+        kept = [by_name.get(name) for name in partitions]
+        gone = {one.partition for one in refused}
+        changes: dict[int, str] = {}
+        before: DriftReport | None = None
+        for position, report in enumerate(kept):
+            if report is None:
+                continue
+            if before and before.champion_version != report.champion_version:
+                number = report.champion_version
+                changes[position] = "no champion" if number is None else f"v{number}"
+            before = report
+        return cls(
+            partitions, kept, [at for at, name in enumerate(partitions) if name in gone], changes
+        )
+
+
+def _legend(windows: _Windows) -> str:
+    told = (*_LEGEND, *["dotted: another champion"] * bool(windows.changes))
+    return "    ".join((*told, *["cross: batch refused"] * bool(windows.refused)))
+
+
+def _mark(panel: Axes, windows: _Windows) -> None:
+    """Show in a panel where the champion became another one, and which batches were refused."""
+    across = panel.get_xaxis_transform()  # x of the windows, y of the panel
+    for position, version in windows.changes.items():
+        panel.axvline(position - 0.5, color=_MUTED, linewidth=1, linestyle=":", zorder=1)
+        panel.text(
+            position - 0.45, 0.98, version, transform=across, fontsize=8, color=_MUTED, va="top",
+            zorder=6, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+        )  # fmt: skip
+    for position in windows.refused:
+        panel.plot(
+            position, 0.05, "x", transform=across, color=_ALARM, markersize=7, markeredgewidth=2,
+            zorder=5,
+        )  # fmt: skip
+
+
+def _draw_realised(panel: Axes, windows: _Windows) -> None:
+    """Draw the realised metric with its interval, and what the champion promised."""
+    realised = [report.performance if report else None for report in windows.reports]
+    gap = float("nan")
+    panel.errorbar(
+        range(len(realised)), [one.value if one else gap for one in realised],
+        yerr=[
+            [max(one.value - one.low, 0) if one else gap for one in realised],
+            [max(one.high - one.value, 0) if one else gap for one in realised],
+        ],
+        color=_CALM, linewidth=1.4, elinewidth=1, marker="o", markersize=6, zorder=3,
+    )  # fmt: skip
+    promises = [r.promise.value if r and r.promise else gap for r in windows.reports]
+    edges = [position + side for position in range(len(promises)) for side in (-0.5, 0.5)]
+    steps = [promise for promise in promises for _ in range(2)]
+    panel.plot(edges, steps, color=_INK, linewidth=1.1, linestyle=(0, (4, 3)), zorder=2)
+    report = next(one for one in reversed(windows.reports) if one and one.performance)
+    newest = report.performance
+    assert newest is not None
+    note = f"{newest.value:.3f} ({newest.low:.3f} to {newest.high:.3f})"
+    if report.promise:
+        note += f", promised {report.promise.value:.3f}"
+    _dress(panel, f"realised {newest.metric}", note, len(windows.partitions))
+    panel.margins(y=0.18)
 
 
 def _fit(text: Text, pixels: float) -> None:
@@ -528,11 +643,14 @@ def _counted(report: DriftReport, drawn: int) -> str:
 
 
 def _not_judged(report: DriftReport) -> str:
-    left = [_shortened(_label(f.name), 20) for f in report.columns if not _is_judged(f)]
+    """Say what could not be judged, the most important first, and how much of the model it is."""
+    left = [_shortened(_label(f.name), 20) for f in report.unjudged]
     if not left:
         return "All columns were judged."
+    share = importance_share(report.features, report.unjudged)
     more = f" and {len(left) - _NAMED:,} more" if len(left) > _NAMED else ""
-    return f"Not judged ({len(left):,}): {', '.join(left[:_NAMED])}{more}"
+    told = f"Not judged: {len(left):,} of {len(report.columns):,} columns, {share:.0%} of the"
+    return f"{told} model's importance: {', '.join(left[:_NAMED])}{more}"
 
 
 def _draw(panel: Axes, name: str, series: Sequence[FeatureDrift | None]) -> None:
@@ -555,20 +673,25 @@ def _draw(panel: Axes, name: str, series: Sequence[FeatureDrift | None]) -> None
         color = _ALARM if drifted else _CALM
         panel.plot(
             position, one.value, "D" if drifted else "o", markersize=6, zorder=4, clip_on=False,
-            markeredgecolor=color, markerfacecolor=color if _is_judged(feature) else "white",
+            markeredgecolor=color, markerfacecolor=color if feature.is_judged else "white",
         )  # fmt: skip
+    _dress(panel, name, _note(newest), len(series))
+    panel.margins(y=0.18)
+    panel.set_ylim(0, None)
+    panel.set_ylim(0, min(1.05, max(panel.get_ylim()[1], 0.01)))
+
+
+def _dress(panel: Axes, name: str, note: str, windows: int) -> None:
+    """Give a panel its title, what its newest point is, and its axes."""
     title = panel.set_title(
         _label(name), loc="left", fontsize=10, color=_INK, pad=19, parse_math=False
     )
     _fit(title, panel.bbox.width)
     panel.annotate(
-        _note(newest), (0, 1), xytext=(0, 7), xycoords="axes fraction",
+        note, (0, 1), xytext=(0, 7), xycoords="axes fraction",
         textcoords="offset points", fontsize=9, color=_MUTED, annotation_clip=False,
     )  # fmt: skip
-    panel.set_xlim(-0.5, len(series) - 0.5)
-    panel.margins(y=0.18)
-    panel.set_ylim(0, None)
-    panel.set_ylim(0, min(1.05, max(panel.get_ylim()[1], 0.01)))
+    panel.set_xlim(-0.5, windows - 0.5)
     panel.locator_params(axis="y", nbins=4)
     panel.grid(axis="y", color=_GRID, linewidth=0.8)
     panel.set_axisbelow(True)

@@ -11,7 +11,14 @@ from collections.abc import Iterable
 from include.retraining import shelf
 from include.retraining.features import feature_sets
 from include.retraining.monitor.measuring import reports_before
-from include.retraining.records import DriftReport, PublishedReport, TrainingSet, Verdict
+from include.retraining.records import (
+    BatchRef,
+    DriftReport,
+    PublishedReport,
+    TrainingSet,
+    ValidationReport,
+    Verdict,
+)
 from include.retraining.registry import server, versions
 from include.retraining.retrain.training_set import training_rows
 from include.retraining.settings import Settings
@@ -71,10 +78,11 @@ def publish_report(
         found = reports_before(spec, storage, report.batch, PICTURED_WINDOWS)
         before = [earlier for earlier in found.values() if earlier is not None]
         if _is_worth_a_look(storage, report, verdict, before[-1] if before else None):
-            drawn = _picture([*before, report])
+            refused = _refused(storage, spec.model, [*found, report.batch.partition])
+            drawn = _picture([*before, report], refused)
             if drawn is not None:
                 files[shelf.PICTURE_ARTIFACT] = drawn
-            page = _page(spec, settings, report)
+            page = _page(spec, settings, report, verdict)
             if page is not None:
                 pages.append(page)
                 tags["retraining.page"] = storage.url_of(page)
@@ -133,25 +141,33 @@ def _is_worth_a_look(
 # --- picture and page -----------------------------------------------------------------------------
 
 
-def _picture(reports: list[DriftReport]) -> bytes | None:
+def _refused(storage: Storage, model: str, partitions: Iterable[str]) -> list[BatchRef]:
+    """Give the batches whose last delivery was refused."""
+    told = (shelf.find(storage, ValidationReport, model, name) for name in partitions)
+    return [one.batch for one in told if one and one.status == "refused"]
+
+
+def _picture(reports: list[DriftReport], refused: list[BatchRef]) -> bytes | None:
     try:
-        return picture(reports)
+        return picture(reports, refused)
     except Exception:  # nobody should be without a report for want of its picture
         batch = reports[-1].batch
         log.exception("%s %s: no picture could be drawn", batch.model, batch.partition)
         return None
 
 
-def _page(spec: ModelSpec, settings: Settings, report: DriftReport) -> str | None:
+def _page(spec: ModelSpec, settings: Settings, report: DriftReport, verdict: Verdict) -> str | None:
     """Write the page of a batch; give its key, or None where there is none."""
     try:
-        return _write_page(spec, settings, report)
+        return _write_page(spec, settings, report, verdict)
     except Exception:  # nobody should be without a report for want of its page
         log.exception("%s %s: no page could be made", spec.model, report.batch.partition)
         return None
 
 
-def _write_page(spec: ModelSpec, settings: Settings, report: DriftReport) -> str | None:
+def _write_page(
+    spec: ModelSpec, settings: Settings, report: DriftReport, verdict: Verdict
+) -> str | None:
     storage = Storage.of(settings)
     assert report.champion_version is not None
     champion = versions.version(spec, settings, report.champion_version)
@@ -166,6 +182,7 @@ def _write_page(spec: ModelSpec, settings: Settings, report: DriftReport) -> str
     script, content = shared_script()
     page = evidently_page(
         report,
+        verdict,
         training_rows(spec, storage, training_set, names),
         feature_sets.rows_of(
             spec, storage, feature_sets.feature_set(spec, storage, report.batch), names

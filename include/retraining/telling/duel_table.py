@@ -7,6 +7,7 @@ from include.retraining.records import Gain, GateDecision, Performance
 from include.retraining.registry import server
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
+from include.retraining.telling.escapes import markdown
 
 SYMBOL = {True: "ok", False: "FAILED"}
 
@@ -15,18 +16,18 @@ def as_markdown(decision: GateDecision) -> str:
     """Give the whole duel: who was like what, and every condition with what was found."""
     verb = "may" if decision.passed else "may not"
     lines = [
-        f"### Duel of {decision.model}, {decision.partition}",
+        f"### Duel of {markdown(decision.model)}, {markdown(decision.partition)}",
         "",
         f"Gate {decision.mode}: version {decision.candidate_version} **{verb} be promoted**.",
         "",
         "| | candidate | champion | gain |",
         "|---|---|---|---|",
-        *(f"| {' | '.join(row)} |" for row in rows(decision)),
+        *(f"| {' | '.join(map(markdown, row))} |" for row in rows(decision)),
     ]
     if decision.checks:
         lines += ["", "| condition | | found |", "|---|---|---|"]
         lines += [
-            f"| {check.name} | {SYMBOL[check.passed]} | {check.detail.replace('|', '/')} |"
+            f"| {markdown(check.name)} | {SYMBOL[check.passed]} | {markdown(check.detail)} |"
             for check in decision.checks
         ]
     return "\n".join(lines) + "\n"

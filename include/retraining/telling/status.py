@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -15,17 +16,21 @@ from include.retraining.records import (
     GateDecision,
     Performance,
     Record,
+    RetrainClaim,
     TrainingSet,
     ValidationReport,
     Verdict,
 )
 from include.retraining.registry import ledger, versions
+from include.retraining.retrain.incident import claimed
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
+from include.retraining.telling.escapes import one_line
 
 READERS = 16
 LOOK_BACK, LOOK_AHEAD = 30, 3  # partitions around the newest published one
+UNJUDGED_SHOWN = 5
 
 
 class Status(Record):
@@ -47,9 +52,13 @@ class Status(Record):
     newest_batch: str | None
     verdict: Verdict | None
     performance: Performance | None
+    unjudged: tuple[str, ...]
+    retrain: str | None
     refused: tuple[str, ...]
+    unpublished: tuple[str, ...]
     registry_asked: bool
     well: bool | None
+    word: str
     advice: tuple[str, ...]
 
 
@@ -64,22 +73,36 @@ def status_of(spec: ModelSpec, settings: Settings, *, registry: bool = False) ->
         is at most a batch old, and takes no import of MLflow.
     """
     storage = Storage.of(settings)
-    line = ledger.reign(ledger.read(storage, spec.model))
+    entries = ledger.read(storage, spec.model)
+    line = ledger.reign(entries)
     entry = line[-1] if line else None
     alias = versions.champion(spec, settings) if registry else None
     number = entry.version if entry else None
-    found = _Learned.of(spec, storage, entry)
-    newest = newest_published(spec, rows_in_force(spec, storage))
+    found = _Learned.of(spec, storage, entries, number)
+    rows = rows_in_force(spec, storage)
+    newest = newest_published(spec, rows)
     report = verdict = None
     if newest is not None:
         report = shelf.find(storage, DriftReport, spec.model, newest.partition)
         verdict = shelf.find(storage, Verdict, spec.model, newest.partition)
-    refused = _refused(spec, storage, newest)
-    moved = registry and (alias.number if alias else None) != number
-    well, advice = _advise(
-        spec, number, moved_to=alias.number if moved and alias else None, verdict=verdict,
-        refused=refused, storage=storage,
-    )  # fmt: skip
+    landed = _landed(spec, storage, newest)
+    look = _Look(
+        spec=spec,
+        number=number,
+        newest=newest,
+        report=report,
+        verdict=verdict,
+        retrain=_retrain(spec, storage, entries, newest, verdict),
+        refused=tuple(one.batch for one in landed if one.status == "refused"),
+        unpublished=tuple(
+            one.batch
+            for one in landed
+            if one.status == "accepted" and one.batch.partition not in rows.parts
+        ),
+        moved_to=alias.number if alias and alias.number != number else None,
+        problems=tuple(ledger.verify(storage, spec.model, entries)),
+    )
+    well, word = look.judged()
     return Status(
         model=spec.model,
         description=spec.description,
@@ -97,10 +120,14 @@ def status_of(spec: ModelSpec, settings: Settings, *, registry: bool = False) ->
         newest_batch=newest.partition if newest else None,
         verdict=verdict,
         performance=report.performance if report else None,
-        refused=refused,
+        unjudged=tuple(one.name for one in report.unjudged) if report else (),
+        retrain=look.retrain,
+        refused=tuple(one.partition for one in look.refused),
+        unpublished=tuple(one.partition for one in look.unpublished),
         registry_asked=registry,
         well=well,
-        advice=advice,
+        word=word,
+        advice=look.advice(),
     )
 
 
@@ -112,14 +139,11 @@ class _Learned(NamedTuple):
     promise: Performance | None
 
     @classmethod
-    def of(cls, spec: ModelSpec, storage: Storage, entry: ledger.Entry | None) -> _Learned:
+    def of(
+        cls, spec: ModelSpec, storage: Storage, entries: Sequence[ledger.Entry], number: int | None
+    ) -> _Learned:
         """Read the records of the incident that made a version: its own promotion names it."""
-        entries = ledger.read(storage, spec.model) if entry else []
-        made = [
-            one
-            for one in entries
-            if entry and one.version == entry.version and one.action == "promotion"
-        ]
+        made = [one for one in entries if one.version == number and one.action == "promotion"]
         if not made:
             return cls(None, None, None)
         incident = made[0].incident_id
@@ -132,8 +156,10 @@ class _Learned(NamedTuple):
         )
 
 
-def _refused(spec: ModelSpec, storage: Storage, newest: BatchRef | None) -> tuple[str, ...]:
-    """Give the partitions around the newest published one whose last delivery was refused."""
+def _landed(
+    spec: ModelSpec, storage: Storage, newest: BatchRef | None
+) -> tuple[ValidationReport, ...]:
+    """Give the reports about what landed last of the partitions around the newest published one."""
     start = newest.start if newest else spec.partitions.first
     first = max(spec.partitions.first, start - LOOK_BACK * spec.partitions.length)
     count = LOOK_BACK + LOOK_AHEAD
@@ -142,78 +168,172 @@ def _refused(spec: ModelSpec, storage: Storage, newest: BatchRef | None) -> tupl
         reports = threads.map(
             lambda name: shelf.find(storage, ValidationReport, spec.model, name), names
         )
-        return tuple(
-            report.batch.partition for report in reports if report and report.status == "refused"
-        )
+        return tuple(filter(None, reports))
 
 
-def _advise(
+def _retrain(  # noqa: PLR0911 - one return for each thing that can have come of it
     spec: ModelSpec,
-    number: int | None,
-    *,
-    moved_to: int | None,
-    verdict: Verdict | None,
-    refused: tuple[str, ...],
     storage: Storage,
-) -> tuple[bool | None, tuple[str, ...]]:
-    """Say whether a model is well, as far as anybody knows, and what to do."""
-    advice = []
-    if number is None and moved_to is None:
-        reasons = f": {verdict.reasons[0]}" if verdict else ""
-        return None, (
-            f"Nothing is in production yet{reasons}",
-            (
-                "Let batches land; the monitor asks for the first model "
-                f"({spec.model}__ingest is to be unpaused)"
-            ),
+    entries: Sequence[ledger.Entry],
+    newest: BatchRef | None,
+    verdict: Verdict | None,
+) -> str | None:
+    """Say how far the last retrain has come: the one that the verdict asked for, else any."""
+    if newest is None:
+        return None
+    if verdict is not None and verdict.outcome == "retrain":
+        incident = verdict.incident_id
+    else:
+        since = newest.end - LOOK_BACK * spec.partitions.length
+        known = claimed(spec, storage, since, newest.end)
+        if not known:
+            return None
+        incident = known[-1][1]
+    claim = shelf.find(storage, RetrainClaim, spec.model, incident)
+    if claim is None:
+        return f"{incident} has not begun: look at {spec.model}__retrain"
+    where = f"run {claim.run_id} of {spec.model}__retrain"
+    decision = shelf.find(storage, GateDecision, spec.model, incident)
+    if decision is None:
+        candidate = shelf.find(storage, Candidate, spec.model, incident)
+        so_far = f"version {candidate.version} is trained" if candidate else "nothing is trained"
+        return f"{incident} has begun and not ended, {so_far}: {where}"
+    number = decision.candidate_version
+    if not decision.passed:
+        return f"{incident} has ended, version {number} was rejected: {_reasons(decision)}"
+    places = [
+        place
+        for place, one in enumerate(entries)
+        if (one.incident_id, one.action) == (incident, "promotion")
+    ]
+    if not places:
+        return f"{incident}: version {number} passed the gate and is not promoted: {where}"
+    later = next((one for one in entries[places[0] + 1 :] if one.version != number), None)
+    if later is None or entries[-1].version == number:
+        return f"{incident} has ended, version {number} is in production"
+    if later.action == "rollback":
+        return (
+            f"{incident} has ended, version {number} was promoted and rolled back: {later.reason}"
         )
-    well: bool | None = None if verdict is None else verdict.outcome in {"ignore", "watch"}
-    if verdict is None:
-        advice.append("No batch was judged yet; wait for the next one")
-    elif verdict.champion_version != number:
-        well = None
-        advice.append(
-            f"The newest verdict is about version {verdict.champion_version}, before version "
-            f"{number} took over; wait for the next batch"
-        )
-    elif verdict.outcome == "retrain":
-        advice.append(
-            f"A retrain was asked for: look at {spec.model}__retrain, run {verdict.incident_id}"
-        )
-    elif verdict.outcome == "blocked":
-        advice.append(
-            f"A retrain has to wait ({verdict.reasons[-1]}); to retrain all the same, trigger "
-            f"{spec.model}__retrain with force"
-        )
-    advice.extend(
-        f"{partition} was refused: deliver a corrected file, then clear that run of "
-        f"{spec.model}__ingest"
-        for partition in refused
-    )
-    if moved_to is not None:
-        well = False
-        known = f"version {number}" if number is not None else "none"
-        advice.append(
-            f"The champion alias was moved by hand: the ledger knows {known}. Restore it with "
-            f"{spec.model}__rollback"
-        )
-    if problems := ledger.verify(storage, spec.model):
-        well = False
-        advice.append(f"The ledger is damaged: {problems[0]}")
-    if not advice:
-        advice.append("Nothing to do")
-    return well, tuple(advice)
+    return f"{incident} has ended, version {number} was promoted, and replaced since"
+
+
+def _reasons(decision: GateDecision) -> str:
+    return "; ".join(decision.reasons)
+
+
+class _Look(NamedTuple):
+    """What was found, before anybody says whether it is well."""
+
+    spec: ModelSpec
+    number: int | None
+    newest: BatchRef | None
+    report: DriftReport | None
+    verdict: Verdict | None
+    retrain: str | None
+    refused: tuple[BatchRef, ...]
+    unpublished: tuple[BatchRef, ...]
+    moved_to: int | None
+    problems: tuple[str, ...]
+
+    def judged(self) -> tuple[bool | None, str]:  # noqa: PLR0911 - one return per state
+        """Say whether the model is well, as far as anybody knows, and in words."""
+        if self.number is None and self.moved_to is None:
+            return None, "there is nothing to judge"
+        if self.moved_to is not None or self.problems:
+            return False, "no"
+        starving = [one for one in self.refused if self._is_newest(one)]
+        if starving:
+            return False, f"no: the newest batch, {starving[-1].partition}, was refused"
+        if not self._is_about_champion() or self.verdict is None:
+            return None, "not judged yet"
+        if self.verdict.outcome in {"retrain", "blocked"}:
+            return False, "no"
+        if self.verdict.outcome == "watch":
+            worst = self.report.worst if self.report else None
+            if worst is None or not worst.drifted:
+                return None, "cannot be said for certain: see the reasons"
+            return None, f"drift is watched: {worst.name} at {worst.excess:.1f}x its threshold"
+        if self.report is not None and self.report.unjudged:
+            left, all_of_them = len(self.report.unjudged), len(self.report.columns)
+            return True, f"yes, as far as {all_of_them - left:,} of {all_of_them:,} columns say"
+        return True, "yes"
+
+    def _is_newest(self, batch: BatchRef) -> bool:
+        return self.newest is None or batch.start >= self.newest.start
+
+    def _is_about_champion(self) -> bool:
+        return self.verdict is not None and self.verdict.champion_version == self.number
+
+    def advice(self) -> tuple[str, ...]:
+        """Say what is to be done, the most urgent first."""
+        model = self.spec.model
+        told: list[str] = []
+        if self.number is None and self.moved_to is None:
+            reasons = f": {self.verdict.reasons[0]}" if self.verdict else ""
+            told += [
+                f"Nothing is in production yet{reasons}",
+                "Let batches land; the monitor asks for the first model "  # noqa: ISC004
+                f"({model}__ingest is to be unpaused)",
+            ]
+        else:
+            told += self._of_the_verdict()
+        told += [
+            f"{one.partition} was refused: deliver a corrected file, then clear that run of "
+            f"{model}__ingest"
+            for one in self.refused
+        ]
+        told += [
+            f"{one.partition} was validated and is not in force: look at its run of {model}__ingest"
+            for one in self.unpublished
+        ]
+        if self.moved_to is not None:
+            known = f"version {self.number}" if self.number is not None else "none"
+            told.append(
+                f"The champion alias was moved by hand: the ledger knows {known}. Restore it with "
+                f"{model}__rollback"
+            )
+        if self.problems:
+            told.append(f"The ledger is damaged: {self.problems[0]}")
+        return tuple(told) or ("Nothing to do",)
+
+    def _of_the_verdict(self) -> list[str]:  # noqa: PLR0911 - one return per state
+        model, verdict = self.spec.model, self.verdict
+        if self.newest is None:
+            return ["No batch is in force; let one land"]
+        if verdict is None:
+            return [
+                f"{self.newest.partition} is not judged yet: look at its run of {model}__monitor"
+            ]
+        if not self._is_about_champion():
+            about = (
+                "was made before any version was in production"
+                if verdict.champion_version is None
+                else f"is about version {verdict.champion_version}, before version {self.number} "
+                "took over"
+            )
+            return [f"The newest verdict {about}; wait for the next batch"]
+        if verdict.outcome == "retrain":
+            return [f"A retrain was asked for: {self.retrain}"]
+        if verdict.outcome == "blocked":
+            why = verdict.reasons[-1]
+            return [f"A retrain has to wait ({why}); {model}__retrain with force waits for nothing"]
+        if verdict.outcome == "watch":
+            run = f"the run of {model}__monitor for {self.newest.partition}"
+            return [f"No retrain is asked for; look at the drift report of {run}"]
+        return []
 
 
 def render(status: Status) -> str:
     """Give the status as text: three questions, three answers."""
-    lines = [f"{status.model}: {status.description} (owner {status.owner})", ""]
+    lines = [f"{status.model}: {one_line(status.description)} (owner {one_line(status.owner)})", ""]
     lines.append("What is in production?")
     if status.version is None:
         lines.append("  nothing yet")
     else:
-        lines.append(f"  version {status.version}, since {_moment(status.since)}, by {status.by}")
-        lines.append(f"  {status.why}")
+        by = one_line(status.by)
+        lines.append(f"  version {status.version}, since {_moment(status.since)}, by {by}")
+        lines.append(f"  {one_line(status.why)}")
         if status.trained_from and status.trained_until and status.training_rows is not None:
             lines.append(
                 f"  trained on {status.training_rows:,} rows from {status.trained_from:%Y-%m-%d} "
@@ -221,11 +341,7 @@ def render(status: Status) -> str:
             )
         if status.previous_version is not None:
             lines.append(f"  a rollback would return to version {status.previous_version}")
-    lines += ["", "Is it well?"]
-    word = {True: "yes", False: "no", None: "not judged yet"}[status.well]
-    if status.version is None:
-        word = "there is nothing to judge"
-    lines.append(f"  {word}")
+    lines += ["", "Is it well?", f"  {one_line(status.word)}"]
     if status.promise:
         lines.append(f"  promised  {_performance(status.promise)}")
     if status.performance and status.verdict:
@@ -235,8 +351,14 @@ def render(status: Status) -> str:
         )
     if status.verdict:
         lines.append(f"  verdict on {status.newest_batch}: {status.verdict.outcome}")
-        lines += [f"    {reason}" for reason in status.verdict.reasons]
-    lines += ["", "What do I do?", *(f"  {advice}" for advice in status.advice)]
+        lines += [f"    {one_line(reason)}" for reason in status.verdict.reasons]
+    if status.unjudged:
+        names = one_line(", ".join(status.unjudged[:UNJUDGED_SHOWN]))
+        more = len(status.unjudged) - UNJUDGED_SHOWN
+        lines.append(f"  not judged: {names}{f' and {more} more' if more > 0 else ''}")
+    if status.retrain:
+        lines.append(f"  last retrain: {one_line(status.retrain)}")
+    lines += ["", "What do I do?", *(f"  {one_line(advice)}" for advice in status.advice)]
     if not status.registry_asked:
         lines += ["", "As the ledger has it; MLflow was not asked (--registry does)."]
     return "\n".join(lines)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
@@ -11,6 +16,20 @@ if TYPE_CHECKING:
     from include.retraining.settings import Settings
     from include.retraining.spec import ModelSpec
     from include.retraining.telling.alerts import Channel
+
+log = logging.getLogger(__name__)
+
+SLACK_ATTEMPTS = 4
+LONGEST_WAIT_SECONDS = 30  # that a task waits for Slack with a worker's slot in its hands
+# Slack's answers about a thread or message that nobody can reply to
+GONE = {
+    "cannot_reply_to_message",
+    "channel_not_found",
+    "is_archived",
+    "message_not_found",
+    "restricted_action_thread_locked",
+    "thread_not_found",
+}
 
 
 class RetrainingHook(BaseHook):
@@ -54,10 +73,17 @@ class RetrainingHook(BaseHook):
         from include.retraining.storage import Storage
         from include.retraining.telling.alerts import FolderChannel
 
-        if self._connection(self.slack_conn_id) is None:
-            folder = Storage(f"file://{Settings.from_env().home / 'slack'}")
-            return FolderChannel(folder, spec.slack_channel)
-        return SlackChannel(self.slack_conn_id, spec.slack_channel)
+        if self._connection(self.slack_conn_id) is not None:
+            return SlackChannel(self.slack_conn_id, spec.slack_channel)
+        settings = Settings.from_env()
+        folder = settings.home / "slack"
+        if not settings.storage_url.startswith(f"file://{settings.home}/"):
+            log.warning(
+                "Nobody is told on %s: there is no Airflow connection %s. The message is kept in "
+                "%s of %s alone. Do: add the connection, as the production page says",
+                spec.slack_channel, self.slack_conn_id, folder, socket.gethostname(),
+            )  # fmt: skip
+        return FolderChannel(Storage(f"file://{folder}"), spec.slack_channel)
 
     def _connection(self, conn_id: str) -> Any:
         try:
@@ -84,35 +110,78 @@ class RetrainingHook(BaseHook):
 
 
 class SlackChannel:
-    """A Slack channel through Airflow's connection; its limits, errors and resets are retried."""
+    """A Slack channel through Airflow's connection; its errors, resets, short limits are retried.
+
+    A limit of more than half a minute is `Busy`: whoever posts gives back the slot, and is retried.
+    """
 
     def __init__(self, conn_id: str, channel: str) -> None:
         from airflow.providers.slack.hooks.slack import SlackHook
         from slack_sdk.http_retry.builtin_handlers import (
             ConnectionErrorRetryHandler,
-            RateLimitErrorRetryHandler,
             ServerErrorRetryHandler,
         )
 
         handlers = [
             ConnectionErrorRetryHandler(max_retry_count=2),
-            RateLimitErrorRetryHandler(max_retry_count=3),
             ServerErrorRetryHandler(max_retry_count=3),
         ]
         self.client = SlackHook(slack_conn_id=conn_id, retry_handlers=handlers).client
         self.channel = channel
 
+    @property
+    def name(self) -> str:
+        """Tell it from all other channels."""
+        return f"slack {self.channel}"
+
     def post(self, text: str, *, thread: str | None) -> str:
         """Post a message, in a thread if one is given; give its ``channel:ts``."""
-        answer = self.client.chat_postMessage(
-            channel=self.channel, text=text, thread_ts=thread.split(":")[1] if thread else None
+        answer = self._ask(
+            self.client.chat_postMessage,
+            channel=self.channel,
+            text=text,
+            thread_ts=thread.split(":")[1] if thread else None,
+            unfurl_links=False,  # what an address in the data leads to is not shown
+            unfurl_media=False,
         )
         return f"{answer['channel']}:{answer['ts']}"
 
     def update(self, message: str, text: str) -> None:
-        """Replace the text of a message."""
+        """Replace the text of a message; one that cannot be edited any more stays as it is."""
+        from slack_sdk.errors import SlackApiError
+
         channel, ts = message.split(":")
-        self.client.chat_update(channel=channel, ts=ts, text=text)
+        try:
+            self._ask(self.client.chat_update, channel=channel, ts=ts, text=text)
+        except SlackApiError as error:  # a reply can be posted all the same
+            log.warning("the thread's opening cannot be edited: %s", error.response.get("error"))
+
+    def _ask(self, method: Callable[..., Any], **arguments: Any) -> Any:
+        from slack_sdk.errors import SlackApiError
+
+        from include.retraining.errors import Busy
+        from include.retraining.telling.alerts import MessageGone
+
+        for attempt in range(1, SLACK_ATTEMPTS + 1):
+            try:
+                return method(**arguments)
+            except SlackApiError as error:
+                answer = error.response
+                if answer.get("error") in GONE:
+                    raise MessageGone(str(answer["error"])) from error
+                if answer.status_code != HTTPStatus.TOO_MANY_REQUESTS:
+                    raise
+                seconds = _retry_after(answer.headers)
+                if attempt == SLACK_ATTEMPTS or seconds > LONGEST_WAIT_SECONDS:
+                    told = f"Slack takes nothing on {self.channel} for {seconds:.0f} seconds"
+                    raise Busy(told, seconds=seconds) from error
+                time.sleep(seconds)
+        raise AssertionError("unreachable")
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    found = {name.lower(): value for name, value in headers.items()}.get("retry-after", "")
+    return float(found) if found.isdecimal() else 1.0
 
 
 def _mlflow_uri(connection: Any) -> str:

@@ -36,16 +36,30 @@ class FailureNotifier(BaseNotifier):
         if isinstance(error, BatchRefused):
             return
         task, dag_run = context["task_instance"], context["dag_run"]
-        alert = alerts.of_failure(
-            model=self.spec.model,
-            thread=partition_key(context) or dag_run.run_id,
-            task=f"{dag_run.dag_id}.{task.task_id}",
-            run_id=dag_run.run_id,
-            error=f"{type(error).__name__}: {error}"[:1500],
-        ).model_copy(update={"url": run_url(context)})
-        hook = RetrainingHook()
+        told = f"{type(error).__name__}: {error}"[:1500]
         try:
-            alerts.deliver(alert, Storage.of(hook.settings()), hook.channel(self.spec))
+            alert = alerts.of_failure(
+                model=self.spec.model,
+                thread=self._partition(context) or dag_run.run_id,
+                task=f"{dag_run.dag_id}.{task.task_id}",
+                run_id=dag_run.run_id,
+                error=told,
+                attempt=f"{getattr(task, 'map_index', -1)}|{getattr(task, 'try_number', '')}",
+            ).model_copy(update={"url": run_url(context)})
+            hook = RetrainingHook()
+            storage = Storage.of(hook.settings())
+            # kept first: Airflow gives a callback one try, and the next alert takes it along
+            alerts.keep_for_later(alert, storage)
+            alerts.deliver_waiting(self.spec.model, storage, hook.channel(self.spec))
         except Exception:
             # Airflow swallows what a callback raises; at least the task's log has the message
-            self.log.exception("the alert could not be delivered: %s", alert.text)
+            self.log.exception("nobody was told of the failure: %s", told)
+
+    def _partition(self, context: Any) -> str | None:
+        """Give the partition that a run is about; None where it names none of this model."""
+        from include.retraining.errors import SpecError
+
+        try:
+            return self.spec.batch_ref(str(partition_key(context))).partition
+        except SpecError:
+            return None

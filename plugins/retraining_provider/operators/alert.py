@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, conf
 
@@ -51,8 +52,13 @@ class AlertOperator(BaseOperator):
         url = run_url(context)
         if url and self.subject == "question":  # to where it is answered
             url += f"/tasks/{QUESTION_TASK}/required_actions?map_index=-1"
-        alert = alert.model_copy(update={"url": url})
-        if not alerts.deliver(alert, storage, hook.channel(self.spec)):
+        alert = alert.model_copy(update={"url": url, "run_id": context["dag_run"].run_id})
+        channel = hook.channel(self.spec)
+        is_told = alerts.deliver(alert, storage, channel)
+        alerts.deliver_waiting(self.spec.model, storage, channel)
+        if not is_told:
+            if alert.is_all_clear:
+                raise AirflowSkipException("nothing to tell: all is well, as it was")
             self.log.info("told before: %s", alert.title)
         return alert.title
 
@@ -93,4 +99,5 @@ def run_url(context: Any) -> str:
     """Give the address of a DAG run's page."""
     base = (conf.get("api", "base_url", fallback="") or "").rstrip("/")
     dag_run = context["dag_run"]
-    return f"{base}/dags/{dag_run.dag_id}/runs/{dag_run.run_id}" if base else ""
+    run_id = quote(dag_run.run_id, safe=":+~")  # a person may have named it
+    return f"{base}/dags/{dag_run.dag_id}/runs/{run_id}" if base else ""

@@ -1,4 +1,4 @@
-"""Writes the card of a model version."""
+"""Writes the cards of model versions."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class ModelCardOperator(BaseOperator):
     """Write the card of the version that a record is about, to its MLflow run and description.
 
+    Of a champion that changed, those of the versions it took over from, too.
+
     A card that cannot be made is skipped after its last attempt: what it tells of stands.
 
     :param spec: the model.
@@ -34,12 +36,12 @@ class ModelCardOperator(BaseOperator):
         self.record = record
 
     def execute(self, context: Context) -> None:
-        """Publish the card."""
+        """Publish the cards."""
         from include.retraining.telling import model_card
 
         instance = context["task_instance"]
         try:
-            model_card.publish(self.spec, RetrainingHook().settings(), self.record["version"])
+            model_card.publish_move(self.spec, RetrainingHook().settings(), self.record["version"])
         except Exception as error:
             if instance.try_number <= (instance.max_tries or 0):
                 raise

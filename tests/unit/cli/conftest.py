@@ -52,7 +52,9 @@ def ask(capsys: pytest.CaptureFixture[str]) -> Ask:
     return run
 
 
-def judge(settings: Settings, outcome: str, *, model: str = "flights", version: int = 2) -> None:
+def judge(
+    settings: Settings, outcome: str, *, model: str = "flights", version: int | None = 2
+) -> None:
     """Keep a verdict on the newest batch."""
     batch = SPEC.batch_ref(WEEKS[-1]).model_copy(update={"model": model})
     verdict = Verdict(

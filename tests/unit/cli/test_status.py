@@ -4,13 +4,26 @@ import shutil
 
 import pytest
 
+from include.retraining import shelf
 from include.retraining.cli import status as status_command
 from include.retraining.errors import SpecError
+from include.retraining.records import (
+    DriftReport,
+    FeatureDrift,
+    GateDecision,
+    RetrainClaim,
+    RetrainRequest,
+    ValidationReport,
+    Verdict,
+)
+from include.retraining.registry import ledger
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec, SpecFiles
 from include.retraining.storage import Storage
-from tests.unit.cli.conftest import judge
+from tests.unit.cli.conftest import Ask, judge
+from tests.unit.pipeline import WEEKS
 from tests.unit.registry.test_succession import SPEC
+from tests.unit.writers import draft
 
 
 def named(name: str) -> ModelSpec:
@@ -46,6 +59,133 @@ def test_model_that_is_not_well_gives_status_1(ask, reigning):
     assert ask("status", "flights", "--json").found["well"] is False
 
 
+def shown(ask: Ask) -> str:
+    return str(ask("status", "flights").out)
+
+
+def test_after_a_promotion_the_new_champion_is_not_judged_yet(ask, reigning):
+    judge(reigning, "ignore", version=1)
+    said = shown(ask)
+    assert "Is it well?\n  not judged yet\n" in said
+    assert "is about version 1, before version 2 took over; wait for the next batch" in said
+
+
+def test_first_champion_is_not_judged_by_what_was_said_before_it(ask, reigning):
+    judge(reigning, "retrain", version=None)
+    said = shown(ask)
+    assert "Is it well?\n  not judged yet\n" in said
+    assert "made before any version was in production; wait" in said
+    assert "version None" not in said
+
+
+def test_newest_batch_without_a_verdict_is_not_judged_yet(ask, reigning):
+    Storage.of(reigning).delete(shelf.key_of(Verdict, "flights", WEEKS[-1]))
+    said = shown(ask)
+    assert f"{WEEKS[-1]} is not judged yet: look at its run of flights__monitor" in said
+    assert "Nothing to do" not in said
+
+
+def test_watched_drift_is_not_nothing_to_do(ask, reigning, drifted):
+    judge(reigning, "watch")
+    said = shown(ask)
+    assert "Is it well?\n  drift is watched: distance at 5.0x its threshold\n" in said
+    assert "Nothing to do" not in said
+    assert ask("status", "flights", "--json").found["well"] is None
+
+
+def test_what_could_not_be_judged_takes_its_part_of_the_yes(ask, reigning, drifted):
+    said = shown(ask)
+    assert "Is it well?\n  yes, as far as 1 of 2 columns say\n" in said
+    assert "not judged: blind[red]\n" in said
+
+
+@pytest.fixture
+def drifted(reigning: Settings) -> None:
+    """The newest batch has a column that drifted, and one that nobody can judge."""
+    column = FeatureDrift(
+        name="distance", kind="numeric", distance=0.5, threshold=0.1, p_value=0.0,
+        state="calibrated", drifted=True, reason="a test says so",
+    )  # fmt: skip
+    blind = {"name": "blind[red]", "threshold": None, "state": "insufficient", "drifted": False}
+    report = DriftReport(
+        batch=SPEC.batch_ref(WEEKS[-1]), content_sha256="c", champion_version=2,
+        state="calibrated", rows=9, labelled_rows=0,
+        features=(column, column.model_copy(update=blind)),
+    )  # fmt: skip
+    shelf.keep(Storage.of(reigning), report)
+
+
+def landed(settings: Settings, partition: str, status: str) -> None:
+    rows = {"rows_in": 9, "rows_good": 9, "rows_quarantined": 0}
+    report = ValidationReport(
+        batch=SPEC.batch_ref(partition), status=status, content_sha256="c", suite_sha256="s", **rows
+    )
+    shelf.keep(Storage.of(settings), report)
+
+
+def test_newest_batch_that_was_refused_is_not_well(ask, reigning):
+    landed(reigning, "2013-02-04", "refused")
+    said = ask("status", "flights")
+    assert said.status == 1
+    assert "no: the newest batch, 2013-02-04, was refused" in said.out
+    assert "2013-02-04 was refused: deliver a corrected file" in said.out
+
+
+def test_older_batch_that_was_refused_is_something_to_do(ask, reigning):
+    landed(reigning, WEEKS[1], "refused")
+    said = shown(ask)
+    assert "Is it well?\n  yes\n" in said
+    assert f"{WEEKS[1]} was refused" in said
+    assert "Nothing to do" not in said
+
+
+def test_batch_that_was_accepted_and_never_came_into_force_is_told(ask, reigning):
+    landed(reigning, "2013-02-11", "accepted")
+    assert "2013-02-11 was validated and is not in force: look at its run" in shown(ask)
+
+
+def test_retrain_is_named_however_far_it_has_come(ask, reigning):
+    storage = Storage.of(reigning)
+    judge(reigning, "retrain")
+    assert "last retrain: incident-9 has not begun" in shown(ask)
+    request = RetrainRequest(
+        incident_id="incident-9", batch=SPEC.batch_ref(WEEKS[-1]), trigger="monitor",
+        reason="x", champion_version=2,
+    )  # fmt: skip
+    shelf.keep(storage, RetrainClaim(run_id="run-9", request=request))
+    assert (
+        "incident-9 has begun and not ended, nothing is trained: run run-9 of flights__retrain"
+        in shown(ask)
+    )
+    decision = GateDecision(
+        incident_id="incident-9", model="flights", partition=WEEKS[-1], candidate_version=3,
+        champion_version=2, passed=False, reasons=("it is [bold]no[/bold] better\x1b[2J",),
+        candidate=None,
+    )  # fmt: skip
+    shelf.keep(storage, decision)
+    assert r"version 3 was rejected: it is [bold]no[/bold] better\x1b[2J" in shown(ask)
+    passed = decision.model_copy(update={"passed": True})
+    shelf.keep(storage, passed)
+    assert "version 3 passed the gate and is not promoted: run run-9" in shown(ask)
+    entries = ledger.append(
+        storage, draft("incident-9", 3, partition=WEEKS[-1], previous_version=2)
+    )
+    assert entries.sequence == 3
+    assert "incident-9 has ended, version 3 is in production" in shown(ask)
+    back = draft("r", 2, action="rollback", previous_version=3, reason="late\nIs it well?")
+    ledger.append(storage, back)
+    said = shown(ask)
+    assert "version 3 was promoted and rolled back: late Is it well?" in said
+    assert said.count("\nIs it well?") == 1
+
+
+def test_the_ledger_is_read_once(ask, reigning, monkeypatch):
+    read, calls = ledger.read, []
+    monkeypatch.setattr(ledger, "read", lambda *args: calls.append(args) or read(*args))
+    assert "version 2" in shown(ask)
+    assert len(calls) == 1
+
+
 def test_registry_is_asked_on_demand(ask, reigning):
     assert ask("status", "flights", "--registry", "--json").found["registry_asked"] is True
 
@@ -68,7 +208,7 @@ def test_what_is_due_comes_first_and_one_that_fails_hides_no_other(ask, several)
     assert [row.split()[0] for row in rows] == ["broken", "sick", "new", "flights"]
     assert "error" in rows[0]
     assert "[red]{[/red]" in rows[0]  # what data says is no markup
-    assert "A retrain was asked for: look at sick__retrain" in rows[1]
+    assert "asked for: incident-9 has not begun: look at sick__retrain" in rows[1]
     assert "include/models/wrong.yaml:3: lable is no setting" in said.err
     assert "…" not in said.out
     assert "\x1b" not in said.out

@@ -15,7 +15,7 @@ from include.retraining.records import (
 )
 from include.retraining.storage import Storage
 from include.retraining.telling import alerts
-from include.retraining.telling.alerts import Alert, FolderChannel, deliver
+from include.retraining.telling.alerts import Alert, FolderChannel, MessageGone, deliver
 from tests.unit.writers import deliver_alerts
 
 
@@ -141,7 +141,7 @@ def test_processes_that_open_at_once_open_one_thread(tmp_path, processes):
     found = messages(FolderChannel(Storage(f"{url}/channel"), "#test"))
     assert sum(message["thread_ts"] is None for message in found) == 1
     assert len(found) == 1 + 8 * 3
-    assert sorted(message["ts"] for message in found) == [f"{n:04d}" for n in range(1, 26)]
+    assert len({message["ts"] for message in found}) == 25
 
 
 def test_markup_of_the_data_is_not_markup_of_slack(state, channel):
@@ -149,6 +149,168 @@ def test_markup_of_the_data_is_not_markup_of_slack(state, channel):
     for message in messages(channel):
         assert "<" not in message["text"]
         assert "&lt;!channel&gt; &amp; more" in message["text"]
+
+
+class Slack:
+    """A channel that remembers, with messages that can be deleted or be too old to edit."""
+
+    name = "slack #test"
+
+    def __init__(self) -> None:
+        self.texts: dict[str, tuple[str | None, str]] = {}
+        self.locked: set[str] = set()
+
+    def post(self, text: str, *, thread: str | None) -> str:
+        if thread in self.locked:
+            raise MessageGone("restricted_action_thread_locked")
+        message = f"C1:{len(self.texts) + 1}.0"
+        self.texts[message] = (thread, text)
+        return message
+
+    def update(self, message: str, text: str) -> None:
+        if message not in self.texts:
+            raise MessageGone("message_not_found")
+        self.texts[message] = (None, text)
+
+
+def test_alert_of_a_thread_whose_opening_is_gone_opens_it_anew(state):
+    slack = Slack()
+    deliver(alert("first"), state, slack)
+    slack.texts["C1:0.0"] = slack.texts.pop("C1:1.0")  # somebody deleted it
+    assert deliver(alert("second"), state, slack)
+    *_, (opening, (none, shown)), (_, (thread, text)) = slack.texts.items()
+    assert (none, thread) == (None, opening)
+    assert "second" in shown
+    assert "second" in text
+    before = len(slack.texts)
+    assert deliver(alert("third"), state, slack)
+    assert len(slack.texts) == before + 1  # in the thread that was opened anew
+
+
+def test_alert_of_a_locked_thread_opens_another(state):
+    slack = Slack()
+    deliver(alert("first"), state, slack)
+    slack.locked.add("C1:1.0")
+    assert deliver(alert("second"), state, slack)
+    (_, (thread, text)) = list(slack.texts.items())[-1]
+    assert thread not in {None, "C1:1.0"}
+    assert "second" in text
+
+
+def test_message_of_a_folder_that_was_removed_opens_the_thread_anew(state, channel):
+    deliver(alert("first"), state, channel)
+    for key in channel.storage.list(""):
+        channel.storage.delete(key)
+    assert deliver(alert("second"), state, channel)
+    opening, reply = messages(channel)
+    assert reply["thread_ts"] == opening["ts"]
+
+
+def test_channel_may_be_switched_at_any_time_and_nothing_is_told_again(state, channel):
+    slack = Slack()
+    assert deliver(alert("one"), state, channel)
+    assert not deliver(alert("one"), state, slack)
+    assert deliver(alert("two"), state, slack)
+    assert deliver(alert("three"), state, channel)
+    assert deliver(alert("four"), state, slack)
+    assert [thread for thread, _ in slack.texts.values()] == [None, "C1:1.0", "C1:1.0"]
+    opening, *replies = messages(channel)
+    assert [reply["thread_ts"] for reply in replies] == [opening["ts"]] * 2
+    assert "three" in opening["text"]
+
+
+def test_post_to_a_folder_lists_none_of_its_messages(channel, monkeypatch):
+    monkeypatch.setattr(Storage, "list", lambda *_: pytest.fail("listed"))
+    assert channel.post("x", thread=None) < channel.post("y", thread=None)
+
+
+def promotion(number: int, version: int, previous: int, **changes: object) -> Promotion:
+    fields: dict[str, object] = {
+        "incident_id": f"request {number}",
+        "model": "flights",
+        "partition": "2013-02-11",
+        "action": "rollback",
+        "version": version,
+        "previous_version": previous,
+        "reason": "late alerts",
+        "actor": "ada",
+        "at": "2013-02-20T00:00:00Z",
+        "ledger_sequence": number,
+    }
+    return Promotion.model_validate(fields | changes)
+
+
+def test_the_same_rollback_again_is_another_ledger_entry_and_told(state, channel):
+    moves = [promotion(3, 1, 2), promotion(4, 2, 1), promotion(5, 1, 2)]
+    assert all(deliver(alerts.of_promotion(move), state, channel) for move in moves)
+    assert not deliver(alerts.of_promotion(moves[-1]), state, channel)
+    assert "Ledger entry 5, by ada" in messages(channel)[-1]["text"]
+
+
+def failure(attempt: str, error: str = "Unavailable: MLflow does not answer") -> Alert:
+    return alerts.of_failure(
+        model="flights", thread="2013-02-11", task="flights__retrain.train_candidate",
+        run_id="r1", error=error, attempt=attempt,
+    )  # fmt: skip
+
+
+def test_task_that_was_cleared_and_fails_again_is_told_again_and_a_failure_once(state, channel):
+    assert deliver(failure("4"), state, channel)
+    assert not deliver(failure("4"), state, channel)
+    assert deliver(failure("8"), state, channel)
+    assert not deliver(failure("4"), state, channel)
+
+
+def test_decision_of_another_incident_is_told_though_it_reads_the_same(state, channel):
+    decision = GateDecision(
+        incident_id="one", model="flights", partition="2013-02-11", candidate_version=4,
+        champion_version=3, passed=False, reasons=("too weak",), candidate=None,
+    )  # fmt: skip
+    other = decision.model_copy(update={"incident_id": "two"})
+    assert deliver(alerts.of_gate(decision), state, channel)
+    assert not deliver(alerts.of_gate(decision), state, channel)
+    assert deliver(alerts.of_gate(other), state, channel)
+    assert deliver(alerts.of_question(other), state, channel)
+
+
+def told_by(run_id: str, found: Alert | None) -> Alert:
+    assert found is not None
+    return found.model_copy(update={"run_id": run_id})
+
+
+def test_verdict_that_comes_back_is_told_again_and_the_all_clear_between_them(state, channel):
+    wanted, well = verdict("retrain"), verdict("ignore", content_sha256="d")
+    told = [
+        deliver(told_by(run, alerts.of_verdict(found, None)), state, channel)
+        for run, found in (("1", wanted), ("2", wanted), ("3", well), ("4", well), ("5", wanted))
+    ]
+    assert told == [True, False, True, False, True]
+    # a task of a run that told it before is cleared
+    assert not deliver(told_by("1", alerts.of_verdict(wanted, None)), state, channel)
+
+
+def test_corrected_delivery_takes_the_refusal_off_the_opening(state, channel):
+    refused = validation(
+        status="refused", rows_good=0, rows_quarantined=1000, findings=(GONE,), delivery=1
+    )
+    right = validation(content_sha256="d", delivery=2)
+    told = [
+        deliver(alerts.of_validation(report), state, channel)
+        for report in (refused, right, right, refused.model_copy(update={"delivery": 3}))
+    ]
+    assert told == [True, True, False, True]
+    assert "all 1,000 rows are good" in messages(channel)[2]["text"]
+
+
+@pytest.mark.parametrize("thread", ["x" * 300, "../../../outside", "a/b", "", "é"])
+def test_any_thread_has_a_place_of_its_own(tmp_path, channel, thread):
+    state = Storage((tmp_path / "a" / "state").as_uri())
+    assert deliver(alert(thread=thread), state, channel)
+    keys = state.list("flights/alerts")
+    assert len({key.split("/")[2] for key in keys}) == 1
+    assert len(keys) == 4
+    assert all(len(part) < 200 for key in keys for part in key.split("/"))
+    assert len(messages(channel)[0]["text"]) < 300
 
 
 def test_every_line_of_a_text_is_quoted():
@@ -159,6 +321,13 @@ def test_every_line_of_a_text_is_quoted():
 def test_address_of_the_run_is_the_only_link():
     text = alert(url="http://airflow/dags/x").text
     assert text.endswith("\n<http://airflow/dags/x|Open in Airflow>")
+
+
+def test_nothing_in_an_address_ends_its_link():
+    text = alert(url="http://airflow/x|Approve> <!channel>?a=1&b=2").text
+    assert text.endswith(
+        "\n<http://airflow/x%7CApprove%3E%20%3C!channel%3E?a=1&amp;b=2|Open in Airflow>"
+    )
 
 
 @pytest.mark.parametrize(
@@ -208,9 +377,10 @@ BAD = Finding(
 GONE = Finding(expectation="column_to_exist", severity="critical", detail="x is missing")
 
 
-def test_clean_batch_is_not_worth_a_message():
-    assert alerts.of_validation(validation()) is None
-    assert alerts.of_validation(validation(findings=(NOTE,))) is None
+@pytest.mark.parametrize("findings", [(), (NOTE,)])
+def test_clean_batch_is_not_worth_a_message(state, channel, findings):
+    assert not deliver(alerts.of_validation(validation(findings=findings)), state, channel)
+    assert messages(channel) == []
 
 
 def test_quarantined_rows_are_counted_and_located():
@@ -218,7 +388,6 @@ def test_quarantined_rows_are_counted_and_located():
         findings=(NOTE, BAD), rows_good=990, rows_quarantined=10, quarantine_key="flights/q"
     )
     found = alerts.of_validation(report)
-    assert found is not None
     assert (found.level, found.title) == ("warning", "10 of 1,000 rows quarantined")
     assert found.lines == (
         "critical: distance: not_null: 10 of 1000",
@@ -231,7 +400,6 @@ def test_refused_batch_is_critical_and_says_what_to_do():
         status="refused", findings=(GONE,), rows_good=0, rows_quarantined=1000, quarantine_key="q"
     )
     found = alerts.of_validation(report)
-    assert found is not None
     assert found.level == "critical"
     assert "deliver a corrected file" in found.lines[-1]
 
@@ -252,7 +420,7 @@ def verdict(outcome: str, **changes: object) -> Verdict:
 @pytest.mark.parametrize(
     ("now", "before", "level"),
     [
-        pytest.param(verdict("ignore"), None, None, id="all-is-well"),
+        pytest.param(verdict("ignore"), None, "good", id="all-is-well"),
         pytest.param(verdict("watch"), None, "info", id="watched-for-the-first-time"),
         pytest.param(verdict("watch"), verdict("ignore"), "info", id="watched-again"),
         pytest.param(verdict("watch"), verdict("watch"), None, id="watched-as-before"),

@@ -5,6 +5,7 @@ import html
 import io
 import json
 import re
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from include.retraining.records import BatchRef, DriftReport, FeatureDrift
+from include.retraining.records import BatchRef, DriftReport, FeatureDrift, Performance, Verdict
 from include.retraining.telling.drift_pages import (
     LEVELS,
     PAGE_COLUMNS,
@@ -91,7 +92,9 @@ def test_a_picture_shows_at_most_eight_columns_within_150_kb() -> None:
     assert len(many) <= 150_000
 
 
-def _written(monkeypatch: pytest.MonkeyPatch, *reports: DriftReport) -> list[str]:
+def _written(
+    monkeypatch: pytest.MonkeyPatch, *reports: DriftReport, refused: Sequence[BatchRef] = ()
+) -> list[str]:
     """Give all texts of a picture."""
     from matplotlib.figure import Figure
     from matplotlib.text import Text
@@ -104,7 +107,7 @@ def _written(monkeypatch: pytest.MonkeyPatch, *reports: DriftReport) -> list[str
         kept.append(figure)
 
     monkeypatch.setattr(Figure, "__init__", remember)
-    picture(reports)
+    picture(reports, refused)
     return [text.get_text() for text in kept[0].findobj(Text) if text.get_visible()]
 
 
@@ -118,9 +121,43 @@ def test_a_picture_names_what_was_not_judged(monkeypatch) -> None:
             _feature("empty", None, threshold=None),
         ),
     )
-    assert "Not judged (2): young, empty" in texts
+    assert "Not judged: 2 of 3 columns, 67% of the model's importance: young, empty" in texts
     assert "distance 0.05, 0.5x its threshold: not drifted" in texts
     assert texts.count("not judged") == 1  # below the title of `young`; `empty` is not drawn
+
+
+def test_a_picture_names_the_most_important_of_what_was_not_judged_first(monkeypatch) -> None:
+    blind = {"state": "insufficient", "threshold": None, "drifted": False}
+    columns = [_feature(f"c{i}", 0.3, importance=i / 10, **blind) for i in range(3)]
+    texts = _written(monkeypatch, _report(0, *columns, _feature("fine", 0.05, importance=0.7)))
+    assert "Not judged: 3 of 4 columns, 30% of the model's importance: c2, c1, c0" in texts
+
+
+def _performance(value: float) -> Performance:
+    return Performance(metric="roc_auc", rows=90, value=value, low=value - 0.02, high=value + 0.02)
+
+
+def test_a_picture_shows_champions_refused_batches_and_what_was_realised(monkeypatch) -> None:
+    one, gone, two, three = (_report(d, _feature("x", 0.05)) for d in range(4))
+    known = [
+        one.model_copy(update={"performance": _performance(0.7), "promise": _performance(0.72)}),
+        two.model_copy(update={"champion_version": 2}),
+        three.model_copy(
+            update={
+                "champion_version": 2,
+                "performance": _performance(0.6),
+                "promise": _performance(0.75),
+            }
+        ),
+    ]
+    texts = _written(monkeypatch, *known, refused=[gone.batch])
+    assert "realised roc_auc" in texts
+    assert "0.600 (0.580 to 0.620), promised 0.750" in texts
+    assert texts.count("v2") == 2  # in each panel, once
+    assert "v1" not in texts
+    assert any(text.endswith("dotted: another champion    cross: batch refused") for text in texts)
+    assert gone.batch.partition in texts
+    assert not any("champion  " in text for text in _written(monkeypatch, one))
 
 
 def test_no_text_of_a_picture_is_cut_off(monkeypatch) -> None:
@@ -161,8 +198,16 @@ def _numbers(shift: float = 0.0, rows: int = 300) -> np.ndarray:
     return np.random.default_rng(0).normal(shift, 1, rows)
 
 
+def _verdict(report: DriftReport, *reasons: str) -> Verdict:
+    return Verdict(
+        batch=report.batch, outcome="watch", reasons=reasons, content_sha256="0",
+        champion_version=report.champion_version, incident_id="i",
+    )  # fmt: skip
+
+
 def _page(report: DriftReport, reference: dict[str, Any], current: dict[str, Any]) -> str:
-    page = evidently_page(report, pa.table(reference), pa.table(current), script_url=SCRIPT)
+    sides = pa.table(reference), pa.table(current)
+    page = evidently_page(report, _verdict(report), *sides, script_url=SCRIPT)
     assert page is not None
     return page.decode()
 
@@ -210,6 +255,22 @@ def test_a_page_shows_samples_and_says_of_how_many() -> None:
     assert len(bars) == 2 * PAGE_COLUMNS
 
 
+def test_a_page_says_above_everything_what_was_decided_and_by_whom() -> None:
+    report = _report(
+        0, _feature("x", 0.2), _feature("y", None, threshold=None, importance=0.5), score=None
+    )
+    sides = pa.table({"x": _numbers()}), pa.table({"x": _numbers(1)})
+    verdict = _verdict(report, "drifted for the first time: x", "a second reason")
+    page = evidently_page(report, verdict, *sides, script_url=SCRIPT)
+    assert page is not None
+    first = page.decode().partition("</h1>")[2]
+    assert first.startswith(
+        '<div id="verdict"><p><b>Verdict of the monitor, against version 1: watch.</b>'
+    )
+    assert "<li>drifted for the first time: x</li><li>a second reason</li></ul></div>" in first
+    assert "Not judged: 1 of 2 columns, 100% of the model&#x27;s importance: y" in first
+
+
 def test_a_page_refers_to_the_shared_script_and_to_nothing_else() -> None:
     page = _page(_report(0, _feature("x", 0.2)), {"x": _numbers()}, {"x": _numbers(1)})
     assert re.findall(r'(?:src|href)="([^"]*)"', page) == [SCRIPT]
@@ -242,7 +303,8 @@ def test_nothing_from_the_data_is_markup() -> None:
         update={"batch": report.batch.model_copy(update={"partition": EVIL})}
     )
     rows = {EVIL: _numbers(), "c": levels}
-    page = evidently_page(report, pa.table(rows), pa.table(rows), script_url=f'x"{EVIL}')
+    verdict, sides = _verdict(report, EVIL), (pa.table(rows), pa.table(rows))
+    page = evidently_page(report, verdict, *sides, script_url=f'x"{EVIL}')
     assert page is not None
     text = page.decode()
     assert text.count("<script") == text.count("</script>") == 3
@@ -307,8 +369,8 @@ def test_what_evidently_cannot_take_is_left_out_and_named(
     sides = (odd, fine) if side == "the reference" else (fine, odd)
     report = _report(0, _feature("odd", 0.9, kind=kind), _feature("x", 0.2))
     alone = _report(0, _feature("odd", 0.9, kind=kind))
-    assert evidently_page(alone, *sides, script_url=SCRIPT) is None
-    page = evidently_page(report, *sides, script_url=SCRIPT)
+    assert evidently_page(alone, _verdict(alone), *sides, script_url=SCRIPT) is None
+    page = evidently_page(report, _verdict(report), *sides, script_url=SCRIPT)
     if len(odd) < 2:
         assert page is None
         return
@@ -376,4 +438,4 @@ def test_what_evidently_fails_on_is_named(monkeypatch) -> None:
     monkeypatch.setattr(Report, "run", fail)
     report = _report(0, _feature("x", 0.2))
     rows = pa.table({"x": _numbers()})
-    assert evidently_page(report, rows, rows, script_url=SCRIPT) is None
+    assert evidently_page(report, _verdict(report), rows, rows, script_url=SCRIPT) is None

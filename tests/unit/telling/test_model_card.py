@@ -12,8 +12,10 @@ from include.retraining.records import Candidate, GateDecision, RetrainRequest
 from include.retraining.registry import server, succession, versions
 from include.retraining.retrain import gate
 from include.retraining.settings import Settings
+from include.retraining.storage import Storage
 from include.retraining.telling import model_card
 from tests.unit.pipeline import small_spec, train
+from tests.unit.writers import draft
 
 SPEC = small_spec()
 AT = dt.datetime(2013, 2, 4, 9, 30, tzinfo=dt.UTC)
@@ -105,6 +107,60 @@ def test_card_written_twice_is_the_same_and_a_rollback_is_in_it(promoted):
     card = described(promoted, 1)
     assert "promotion, by **ada**" in card
     assert "rollback, by **eve**. it is worse" in card
+
+
+def test_rollback_is_told_at_the_top_of_the_card_it_took_from_production(promoted):
+    decision = duel(promoted, "2013-01-28")[2]
+    passed = decision.model_copy(update={"passed": True})
+    succession.promote(SPEC, promoted, passed, actor="bob", at=AT)
+    model_card.publish_move(SPEC, promoted, 2)
+    assert "version 2 took over (promotion), by **bob**" in described(promoted, 1)
+    assert "Rolled back" not in described(promoted, 1)
+    why = "late <b>alerts</b>\n# All is well"
+    succession.rollback(SPEC, promoted, reason=why, actor="eve", request_id="r", at=AT)
+    model_card.publish_move(SPEC, promoted, 1)
+    heading, _, top, *rest = described(promoted, 2).splitlines()
+    assert heading == "# flights, version 2"
+    assert top == (
+        "> **Rolled back** on 2013-02-04 09:30 UTC by eve, version 1 took over: late "
+        "&lt;b&gt;alerts&lt;/b&gt; # All is well"
+    )
+    assert not any(line.startswith("# ") for line in rest)
+    assert "Rolled back" not in described(promoted, 1)
+    succession.rollback(
+        SPEC, promoted, reason="not worse", actor="eve", request_id="s", at=AT, to_version=2
+    )
+    model_card.publish_move(SPEC, promoted, 2)
+    assert "**Rolled back**" not in described(promoted, 2)
+    assert "**Rolled back**" in described(promoted, 1)
+
+
+def test_version_that_a_rollback_went_past_was_rolled_back_too():
+    moves = [("promotion", 1, None), ("promotion", 2, 1), ("promotion", 3, 2), ("rollback", 1, 3)]
+    entries = [
+        draft(f"i{number}", version, action=action, previous_version=previous)
+        for number, (action, version, previous) in enumerate(moves)
+    ]
+    removed = [model_card.removal(entries, number) for number in (1, 2, 3)]
+    assert removed == [None, entries[3], entries[3]]
+    assert [model_card.removal(entries[:3], number) for number in (1, 2, 3)] == [None] * 3
+
+
+def test_what_could_not_be_judged_is_counted_by_importance_and_never_no_drift(promoted):
+    report = measuring.measure_drift(SPEC, promoted, SPEC.batch_ref("2013-01-28"))
+    blind = {"state": "insufficient", "drifted": False}
+    features = tuple(
+        one.model_copy(update=blind | {"importance": float(place)})
+        for place, one in enumerate(report.features)
+    )
+    blinded = report.model_copy(update={"features": features, "score": None})
+    shelf.keep(Storage.of(promoted), blinded)
+    duel(promoted, "2013-01-28")
+    card = described(promoted, 2)
+    count, most = len(features), features[-1].name
+    assert f"* {count} of {count} columns could not be judged, with 100% of the model's" in card
+    assert f"importance: {most}, " in card
+    assert "nothing that was judged drifted" in card
 
 
 def test_tags_of_a_version_lead_to_what_it_was_made_of(promoted):
