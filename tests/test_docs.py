@@ -71,6 +71,8 @@ ALLOWED = {
     "cli/study.py": {"var/replay/<model>.png", "{}.png"},
     # the formats in which batches land
     "data/reading.py": {".parquet", ".csv", ".json", ".jsonl"},
+    # of the store itself, below every model
+    "storage.py": {"_store/one-winner.json"},
     "spec.py": {
         ".parquet", ".csv", ".json", ".jsonl", "/*.csv", "landing/{partition}/*.parquet",
     },

@@ -331,7 +331,10 @@ def _enter(
     entry = ledger.append(storage, draft, after=after.sequence if after else 0)
     if entry is None:  # another one came in between: the intent that was kept says so from now on
         _refuse_if_superseded(spec, storage, draft.incident_id, draft.action)
-        raise RegistryError(f"{spec.model}: the champion changed while this step looked; run again")
+        raise RegistryError(
+            f"{spec.model}: another champion came while this step looked; nothing was changed, "
+            "look and run it again"
+        )
     return entry
 
 

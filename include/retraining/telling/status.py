@@ -22,7 +22,7 @@ from include.retraining.records import (
     Verdict,
 )
 from include.retraining.registry import ledger, versions
-from include.retraining.retrain.incident import claimed
+from include.retraining.retrain.claims import claimed
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
@@ -185,10 +185,10 @@ def _retrain(  # noqa: PLR0911 - one return for each thing that can have come of
         incident = verdict.incident_id
     else:
         since = newest.end - LOOK_BACK * spec.partitions.length
-        known = claimed(spec, storage, since, newest.end)
+        known = [one for one in claimed(storage, spec.model) if since <= one.end <= newest.end]
         if not known:
             return None
-        incident = known[-1][1]
+        incident = known[-1].incident_id
     claim = shelf.find(storage, RetrainClaim, spec.model, incident)
     if claim is None:
         return f"{incident} has not begun: look at {spec.model}__retrain"
@@ -236,6 +236,17 @@ class _Look(NamedTuple):
     moved_to: int | None
     problems: tuple[str, ...]
 
+    def _judged_to_retrain(self) -> tuple[bool | None, str]:
+        """Say whether a model that is to be retrained is worse, or only could be better."""
+        report = self.report
+        now, promise = (report.performance, report.promise) if report else (None, None)
+        is_worse = bool(now and promise and now.high < promise.value)
+        if is_worse or report is None or (report.worst is not None and report.worst.drifted):
+            return False, "no"
+        if now is None or promise is None:
+            return None, "cannot be said, no outcome is known yet; a retrain was asked for"
+        return True, "yes, it does as it promised; a retrain was asked for all the same"
+
     def judged(self) -> tuple[bool | None, str]:  # noqa: PLR0911 - one return per state
         """Say whether the model is well, as far as anybody knows, and in words."""
         if self.number is None and self.moved_to is None:
@@ -248,7 +259,7 @@ class _Look(NamedTuple):
         if not self._is_about_champion() or self.verdict is None:
             return None, "not judged yet"
         if self.verdict.outcome in {"retrain", "blocked"}:
-            return False, "no"
+            return self._judged_to_retrain()
         if self.verdict.outcome == "watch":
             worst = self.report.worst if self.report else None
             if worst is None or not worst.drifted:
