@@ -21,6 +21,7 @@ from include.retraining import shelf
 from include.retraining.data.delivery import Delivery, keep, landed, number_delivery
 from include.retraining.data.reading import Input, map_values, read_input
 from include.retraining.errors import DataError
+from include.retraining.names import OWN
 from include.retraining.records import BatchRef, Finding, Severity, ValidationReport
 from include.retraining.settings import REPOSITORY
 from include.retraining.spec import ModelSpec
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
 SUITES = REPOSITORY / "great_expectations" / "expectations"
 CONTRACT = {"key", "event_time", "columns", "companion_columns", "queries"}
-ROW = "_rt_row"
-BROKEN = "_rt_broken"
+ROW = f"{OWN}row"
+BROKEN = f"{OWN}broken"
 PLACE = "retraining_place"
 MAX_MET = 50  # expectations that the page of a batch shows, beside those that failed
 COLUMNS_AT_ONCE = 10  # that Great Expectations is given: it copies what it is given
