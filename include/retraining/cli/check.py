@@ -10,12 +10,13 @@ from typing import Annotated
 
 import typer
 
+from include.retraining.cli import model_file
 from include.retraining.cli.answer import Json, aside, for_people, for_programs, table
 from include.retraining.cli.settings_table import settings_table
 from include.retraining.cli.subject import Model, Version, model_named, moment, state_there_is
 from include.retraining.cli.work import work
-from include.retraining.errors import RetrainingError, SpecError
-from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec, load_specs
+from include.retraining.errors import RetrainingError
+from include.retraining.spec import MODELS_DIR, ModelSpec
 
 
 def lint(
@@ -25,26 +26,21 @@ def lint(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Check all model files, or those given.
+    """Find what would fail at run time, in all model files or those given.
 
-    The exit status is 1 if one is wrong.
+    Settings, features, feature tables, estimator and its parameters, schedule, and suites. The exit
+    status is 1 if a file is wrong.
     """
-    errors: list[SpecError] = []
-    if files:
-        for file in files:
-            try:
-                load_spec(file)
-            except SpecError as error:
-                errors.append(error)
-        count = len(files)
-    else:
-        specs, found = load_specs()
-        errors, count = list(found), len(specs) + len(found)
+    paths = files or sorted(MODELS_DIR.glob("*.y*ml"))
+    with work(f"checking {len(paths)} model files"):
+        found = model_file.findings(paths)
+    errors = [error for some in found.values() for error in some]
+    count, fine = len(paths), sum(not some for some in found.values())
     if as_json:
         for_programs(
             {
                 "files": count,
-                "fine": count - len(errors),
+                "fine": fine,
                 "findings": [
                     {"path": error.path, "line": error.line or None, "message": str(error)}
                     for error in errors
@@ -57,7 +53,7 @@ def lint(
         aside(f"no model files in {MODELS_DIR}")
         return 1
     if not as_json:
-        for_people(f"{count - len(errors)} of {count} model files are fine")
+        for_people(f"{fine} of {count} model files are fine")
     return 1 if errors else 0
 
 

@@ -7,7 +7,7 @@ import pytest
 from include.retraining.cli import check
 from include.retraining.cli.settings_table import settings_table
 from include.retraining.registry import server, versions
-from include.retraining.spec import MODELS_DIR, ModelSpec, SpecFiles
+from include.retraining.spec import MODELS_DIR, ModelSpec
 
 
 def test_model_files_that_are_fine(ask):
@@ -32,8 +32,8 @@ def test_wrong_files_are_named_with_line_and_nearest_name(ask, tmp_path):
     assert second["line"] is None
 
 
-def test_no_model_files_are_a_finding(ask, monkeypatch):
-    monkeypatch.setattr(check, "load_specs", lambda: SpecFiles((), ()))
+def test_no_model_files_are_a_finding(ask, monkeypatch, tmp_path):
+    monkeypatch.setattr(check, "MODELS_DIR", tmp_path)
     said = ask("lint")
     assert (said.status, said.out) == (1, "")
     assert "no model files in" in said.err
