@@ -33,7 +33,6 @@ MODELS_DIR = Path(__file__).resolve().parents[1] / "models"
 MAX_BYTES = 1_000_000  # of a model file; one with 10,000 columns has half of it
 SHOWN = 200  # characters of a value that is refused
 MAX_DAYS = 36_500.0
-FORMATS = (".parquet", ".csv", ".json", ".jsonl")  # endings of the files that can be read
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 ColumnType = Literal["string", "integer", "number", "boolean", "timestamp"]
@@ -177,20 +176,6 @@ class Source(_Section):
             )
         if set(self.companion_columns) != set(self.companions):
             raise ValueError("companion_columns must describe exactly the companions")
-        return self
-
-    @model_validator(mode="after")
-    def _files_can_be_read(self) -> Self:
-        for name, path in {"batch": self.batch, **self.companions}.items():
-            where = name if name == "batch" else f"companions.{name}"
-            if not path.endswith(FORMATS) and not path.endswith("*"):
-                ending = path.rpartition("/")[2].partition(".")[2]
-                raise ValueError(
-                    f"{where}: must end in {', '.join(FORMATS)}, got {path!r}"
-                    f"{did_you_mean(f'.{ending}'.lower(), FORMATS)}"
-                )
-            if path.startswith("/") or "://" in path or ".." in path.split("/"):
-                raise ValueError(f"{where}: must be a path below the storage root, got {path!r}")
         return self
 
     @model_validator(mode="after")

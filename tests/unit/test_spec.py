@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.retraining.data import reading
 from include.retraining.errors import SpecError
 from include.retraining.spec import (
     FORMATS,
@@ -323,27 +322,6 @@ def test_flights_is_predicted_from_what_is_known_before_departure(flights: Model
             "model: flights", f"model: {'a' * 101}", "model:", "at most 100", id="model-name-long"
         ),
         pytest.param(
-            "batch: landing/flights/{partition}.parquet",
-            "batch: landing/{partition}.csv.gzz",
-            "batch:",
-            "batch: must end in .parquet, .csv",
-            id="format-that-cannot-be-read",
-        ),
-        pytest.param(
-            "    weather: landing/weather/{partition}.parquet",
-            "    weather: landing/weather/{partition}.xlsx",
-            "    weather: landing",
-            "companions.weather: must end in .parquet",
-            id="format-of-a-companion",
-        ),
-        pytest.param(
-            "batch: landing/flights/{partition}.parquet",
-            "batch: ../{partition}.parquet",
-            "batch:",
-            "must be a path below the storage root, got '../{partition}.parquet'",
-            id="path-out-of-the-storage",
-        ),
-        pytest.param(
             "    dep_delay: number",
             "    _rt_row: number",
             "    _rt_row: number",
@@ -477,10 +455,6 @@ def test_class_of_a_whole_number_column_is_a_whole_number(tmp_path):
     )
     with pytest.raises(SpecError, match="'low' is no whole number"):
         load_spec(write(tmp_path, text))
-
-
-def test_every_format_that_a_model_file_may_name_can_be_read():
-    assert set(FORMATS) == {".parquet", *reading._TEXT_FORMATS}
 
 
 def test_companion_cannot_take_the_place_of_the_batch(tmp_path):
