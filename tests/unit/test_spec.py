@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from include.retraining.errors import SpecError
 from include.retraining.spec import (
-    FORMATS,
     MODELS_DIR,
     ModelSpec,
     Partitions,
