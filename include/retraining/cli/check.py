@@ -10,30 +10,54 @@ from typing import Annotated
 
 import typer
 
-from include.retraining.cli import model_file
+from include.retraining.cli import model_file, rehearsal
 from include.retraining.cli.answer import Json, aside, for_people, for_programs, table
 from include.retraining.cli.settings_table import settings_table
 from include.retraining.cli.subject import Model, Version, model_named, moment, state_there_is
 from include.retraining.cli.work import work
 from include.retraining.errors import RetrainingError
-from include.retraining.spec import MODELS_DIR, ModelSpec
+from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec
 
 
 def lint(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="FILES", help="default: include/models/*.yaml", show_default=False),
+        typer.Argument(
+            metavar="FILES", help="or models; default: include/models/*.yaml", show_default=False
+        ),
+    ] = None,
+    *,
+    landed: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[INPUT=]FILE", show_default=False,
+            help="also tell what would happen to this file if it landed; of a companion: its "
+            "name=file; may be given several times",
+        ),
+    ] = None,
+    partition: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PARTITION", show_default=False,
+            help="whose file it is; default: as its name says",
+        ),
     ] = None,
     as_json: Json = False,
-) -> int:
+) -> int:  # fmt: skip
     """Find what would fail at run time, in all model files or those given.
 
     Settings, features, feature tables, estimator and its parameters, schedule, and suites. The exit
-    status is 1 if a file is wrong.
+    status is 1 if a file is wrong. With --landed, which takes one model, rows of a real file are
+    held against it too; nothing is published.
     """
-    paths = files or sorted(MODELS_DIR.glob("*.y*ml"))
+    paths = [model_file.file_of(one) for one in files or ()]
+    paths = paths or sorted(MODELS_DIR.glob("*.y*ml"))
+    if landed and len(paths) != 1:
+        raise RetrainingError(f"--landed: name the one model that it is for, got {len(paths)}")
     with work(f"checking {len(paths)} model files"):
         found = model_file.findings(paths)
+    if landed and not any(found.values()):
+        return _rehearse(load_spec(paths[0]), landed, partition, as_json=as_json)
     errors = [error for some in found.values() for error in some]
     count, fine = len(paths), sum(not some for some in found.values())
     if as_json:
@@ -55,6 +79,42 @@ def lint(
     if not as_json:
         for_people(f"{fine} of {count} model files are fine")
     return 1 if errors else 0
+
+
+def _rehearse(spec: ModelSpec, landed: list[str], partition: str | None, *, as_json: bool) -> int:
+    files = {}
+    for one in landed:
+        name, is_named, path = one.partition("=")
+        is_named = is_named and not Path(one).exists()
+        files[name if is_named else "batch"] = Path(path if is_named else one)
+    with work(f"rehearsing {', '.join(landed)}"):
+        found = rehearsal.rehearse(spec, files, partition)
+    if as_json:
+        for_programs(found.model_dump(mode="json") | {"fine": found.is_fine})
+        return 0 if found.is_fine else 1
+    report = found.report
+    for_people(
+        f"{spec.model}, {report.batch.partition}: would be {report.status}; {report.rows_in:,} rows "
+        f"in, {report.rows_good:,} good, {report.rows_quarantined:,} quarantined"
+    )
+    if found.quarantined:
+        reasons = table("quarantined for", "rows", numbers=("rows",), prose=("quarantined for",))
+        for reason, count in found.quarantined.items():
+            reasons.add_row(reason, f"{count:,}")
+        for_people(reasons)
+    if report.findings:
+        findings = table("severity", "expectation", "column", "detail", prose=("detail",))
+        for one in report.findings:
+            findings.add_row(one.severity, one.expectation, one.column or "", one.detail)
+        for_people(findings)
+    if found.missing:
+        features = table("feature", "missing", numbers=("missing",))
+        for name, share in found.missing.items():
+            features.add_row(name, f"{share:.1%}")
+        for_people(features)
+    if found.trouble:
+        for_people(f"features: {found.trouble}")
+    return 0 if found.is_fine else 1
 
 
 def schema(

@@ -7,10 +7,26 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from include.retraining.errors import SpecError
-from include.retraining.spec import ModelSpec, load_spec, located
+from include.retraining.errors import SpecError, did_you_mean
+from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec, load_specs, located
+
+
+def file_of(name: Path) -> Path:
+    """Give a model file by its path or by its model's name; raises SpecError."""
+    if name.suffix or name.exists():
+        return name
+    for path in sorted(MODELS_DIR.glob("*.y*ml")):
+        with suppress(SpecError):
+            if load_spec(path).model == str(name):
+                return path
+    known = [spec.model for spec in load_specs().specs]
+    raise SpecError(
+        f"no file and no model {str(name)!r}{did_you_mean(str(name), known)}; there are: "
+        f"{', '.join(known)}"
+    )
 
 
 def findings(paths: Sequence[Path]) -> dict[Path, list[SpecError]]:
