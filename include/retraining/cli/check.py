@@ -94,8 +94,8 @@ def _rehearse(spec: ModelSpec, landed: list[str], partition: str | None, *, as_j
         return 0 if found.is_fine else 1
     report = found.report
     for_people(
-        f"{spec.model}, {report.batch.partition}: would be {report.status}; {report.rows_in:,} rows "
-        f"in, {report.rows_good:,} good, {report.rows_quarantined:,} quarantined"
+        f"{spec.model}, {report.batch.partition}: would be {report.status}; "
+        f"{report.rows_in:,} rows in, {report.rows_good:,} good, {report.rows_quarantined:,} quarantined"
     )
     if found.quarantined:
         reasons = table("quarantined for", "rows", numbers=("rows",), prose=("quarantined for",))
@@ -104,14 +104,16 @@ def _rehearse(spec: ModelSpec, landed: list[str], partition: str | None, *, as_j
         for_people(reasons)
     if report.findings:
         findings = table("severity", "expectation", "column", "detail", prose=("detail",))
-        for one in report.findings:
-            findings.add_row(one.severity, one.expectation, one.column or "", one.detail)
+        for said in report.findings:
+            findings.add_row(said.severity, said.expectation, said.column or "", said.detail)
         for_people(findings)
     if found.missing:
         features = table("feature", "missing", numbers=("missing",))
         for name, share in found.missing.items():
             features.add_row(name, f"{share:.1%}")
         for_people(features)
+        if 1.0 in found.missing.values():
+            for_people("what looks back into an earlier batch is missing: there is none here")
     if found.trouble:
         for_people(f"features: {found.trouble}")
     return 0 if found.is_fine else 1

@@ -119,7 +119,7 @@ def _with_features(
         found = materialize(spec, settings, report.batch)
     except (DataError, SpecError) as error:
         return good, str(error)
-    except Exception as error:  # the function that makes the tables is the user's
+    except Exception as error:  # noqa: BLE001 - the function that makes the tables is the user's
         return good, f"{spec.features.tables} failed: {type(error).__name__}: {error}"
     return rows_of(spec, storage, found, list(spec.features.names)), ""
 
