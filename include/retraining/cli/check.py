@@ -84,38 +84,14 @@ def lint(
 def _rehearse(spec: ModelSpec, landed: list[str], partition: str | None, *, as_json: bool) -> int:
     files = {}
     for one in landed:
-        name, is_named, path = one.partition("=")
-        is_named = is_named and not Path(one).exists()
-        files[name if is_named else "batch"] = Path(path if is_named else one)
+        name, _, path = one.rpartition("=") if not Path(one).exists() else ("", "", one)
+        files[name or "batch"] = Path(path)
     with work(f"rehearsing {', '.join(landed)}"):
         found = rehearsal.rehearse(spec, files, partition)
     if as_json:
         for_programs(found.model_dump(mode="json") | {"fine": found.is_fine})
-        return 0 if found.is_fine else 1
-    report = found.report
-    for_people(
-        f"{spec.model}, {report.batch.partition}: would be {report.status}; "
-        f"{report.rows_in:,} rows in, {report.rows_good:,} good, {report.rows_quarantined:,} quarantined"
-    )
-    if found.quarantined:
-        reasons = table("quarantined for", "rows", numbers=("rows",), prose=("quarantined for",))
-        for reason, count in found.quarantined.items():
-            reasons.add_row(reason, f"{count:,}")
-        for_people(reasons)
-    if report.findings:
-        findings = table("severity", "expectation", "column", "detail", prose=("detail",))
-        for said in report.findings:
-            findings.add_row(said.severity, said.expectation, said.column or "", said.detail)
-        for_people(findings)
-    if found.missing:
-        features = table("feature", "missing", numbers=("missing",))
-        for name, share in found.missing.items():
-            features.add_row(name, f"{share:.1%}")
-        for_people(features)
-        if 1.0 in found.missing.values():
-            for_people("what looks back into an earlier batch is missing: there is none here")
-    if found.trouble:
-        for_people(f"features: {found.trouble}")
+    else:
+        for_people(*rehearsal.render(found))
     return 0 if found.is_fine else 1
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from include.retraining.cli.answer import table
 from include.retraining.errors import DataError, RetrainingError, SpecError, did_you_mean
 from include.retraining.records import BatchRef, Record, ValidationReport
 from include.retraining.settings import Settings
@@ -21,6 +22,7 @@ from include.retraining.spec import ModelSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from rich.table import Table
 
     from include.retraining.storage import Storage
 
@@ -97,6 +99,35 @@ def rehearse(spec: ModelSpec, files: Mapping[str, Path], partition: str | None) 
             missing=_missing(spec, rows) if rows is not None else {},
             trouble=trouble,
         )
+
+
+def render(found: Rehearsal) -> Iterator[str | Table]:
+    """Give what people read of it."""
+    report = found.report
+    counts = report.rows_in, report.rows_good, report.rows_quarantined
+    yield (
+        f"{report.batch.model}, {report.batch.partition}: would be {report.status}; "
+        "{:,} rows in, {:,} good, {:,} quarantined".format(*counts)
+    )
+    if found.quarantined:
+        reasons = table("quarantined for", "rows", numbers=("rows",), prose=("quarantined for",))
+        for reason, count in found.quarantined.items():
+            reasons.add_row(reason, f"{count:,}")
+        yield reasons
+    if report.findings:
+        findings = table("severity", "expectation", "column", "detail", prose=("detail",))
+        for one in report.findings:
+            findings.add_row(one.severity, one.expectation, one.column or "", one.detail)
+        yield findings
+    if found.missing:
+        features = table("feature", "missing", numbers=("missing",))
+        for name, share in found.missing.items():
+            features.add_row(name, f"{share:.1%}")
+        yield features
+    if 1.0 in found.missing.values():
+        yield "what looks back into an earlier batch is missing: there is none here"
+    if found.trouble:
+        yield f"features: {found.trouble}"
 
 
 def _with_features(
