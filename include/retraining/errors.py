@@ -30,11 +30,20 @@ class RetrainingError(Exception):
 
 
 class SpecError(RetrainingError):
-    """A model file cannot be used as it is."""
+    """A model file cannot be used as it is.
 
-    def __init__(self, message: str, *, path: str = "", line: int = 0) -> None:
+    Parameters
+    ----------
+    place : tuple of str
+        Keys of the setting that it is about, for who can look up its line.
+    """
+
+    def __init__(
+        self, message: str, *, path: str = "", line: int = 0, place: tuple[str, ...] = ()
+    ) -> None:
         self.path = path
         self.line = line
+        self.place = place
         where = f"{path}:{line}: " if path and line else f"{path}: " if path else ""
         super().__init__(where + message)
 

@@ -12,6 +12,8 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 PREVIOUS_CHAMPION = "previous_champion"
 INCIDENT_TAG = "retraining.incident"
+OWN = "_rt_"  # how the columns begin that the bundle adds to those of a user
+SCORE = "prediction"  # a model's predictions, among the columns that are watched
 
 
 def dag_id(model: str, stage: Stage | EventStage) -> str:

@@ -13,12 +13,26 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from include.retraining import plain_yaml
 from include.retraining.errors import SpecError, did_you_mean
+from include.retraining.names import OWN, SCORE
 from include.retraining.records import BatchRef, GateMode
 
 MODELS_DIR = Path(__file__).resolve().parents[1] / "models"
+MAX_BYTES = 1_000_000  # of a model file; one with 10,000 columns has half of it
+SHOWN = 200  # characters of a value that is refused
+MAX_DAYS = 36_500.0
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 ColumnType = Literal["string", "integer", "number", "boolean", "timestamp"]
@@ -155,8 +169,28 @@ class Source(_Section):
                 raise ValueError(f"column {column!r} is not in source.columns{near}")
         if self.columns[self.event_time] != "timestamp":
             raise ValueError(f"event_time column {self.event_time!r} must be a timestamp")
+        if self.event_time == SCORE:
+            raise ValueError(
+                f"event_time: {SCORE!r} is what the model's own score is called; give the column "
+                "another name at the source"
+            )
         if set(self.companion_columns) != set(self.companions):
             raise ValueError("companion_columns must describe exactly the companions")
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> Self:
+        declared = {"columns": self.columns} | {
+            f"companion_columns.{name}": columns for name, columns in self.companion_columns.items()
+        }
+        for where, columns in declared.items():
+            for column in columns:
+                if column.startswith(OWN) or not column.strip():
+                    raise ValueError(
+                        f"{where}.{column}: no name for a column: those that begin with {OWN} are "
+                        "the bundle's own, and an empty one names nothing; give it another name at "
+                        "the source"
+                    )
         return self
 
     @model_validator(mode="after")
@@ -198,8 +232,12 @@ class Label(_Section):
     at_least: float | None = Field(
         default=None, description="binary: the label is 1 from this value on"
     )
-    classes: tuple[int | str, ...] = Field(default=(), description="multiclass: all there can be")
-    maturity_days: float = Field(ge=0, description="after this the label can no longer change")
+    classes: tuple[StrictInt | StrictStr, ...] = Field(
+        default=(), description="multiclass: all there can be"
+    )
+    maturity_days: float = Field(
+        ge=0, le=MAX_DAYS, description="after this the label can no longer change"
+    )
 
     @model_validator(mode="after")
     def _fits_the_task(self) -> Self:
@@ -229,6 +267,13 @@ class Features(_Section):
         twice = {name for name in self.names if self.names.count(name) > 1}
         if twice:
             raise ValueError(f"named twice: {sorted(twice)}")
+        for name in self.names:
+            if name == SCORE or name.startswith(OWN):
+                where = "numeric" if name in self.numeric else "categorical"
+                raise ValueError(
+                    f"{where}: {name!r} cannot be a feature's name: {SCORE!r} is what the model's "
+                    f"own score is called, and {OWN} begins the bundle's own names; give it another"
+                )
         return self
 
     @property
@@ -344,7 +389,9 @@ class Training(_Section):
         default="expanding",
         description="all history; the last `max_days`; or what came since the drift began",
     )
-    max_days: float | None = Field(default=None, gt=0, description="length of a rolling window")
+    max_days: float | None = Field(
+        default=None, gt=0, le=MAX_DAYS, description="length of a rolling window"
+    )
     model_format: ModelFormat = Field(
         default="skops",
         description="skops; or cloudpickle, which runs arbitrary code when a model is loaded",
@@ -381,7 +428,7 @@ class Gate(_Section):
     min_gain: float = Field(default=0.0, ge=0, description="the gain must be larger than this")
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="of all intervals, two-sided")
     duel_days: float = Field(
-        default=7.0, gt=0, description="newest label-mature days, never trained on"
+        default=7.0, gt=0, le=MAX_DAYS, description="newest label-mature days, never trained on"
     )
     min_rows: int = Field(default=200, ge=2, description="labelled rows a metric needs")
     slices: tuple[str, ...] = Field(default=(), description="columns: no slice may get worse")
@@ -401,7 +448,10 @@ class GateRules(_Section):
         default=(), description="no model with one of these is promoted"
     )
     max_data_age_days: float | None = Field(
-        default=None, gt=0, description="from the end of the training data to the batch's end"
+        default=None,
+        gt=0,
+        le=MAX_DAYS,
+        description="from the end of the training data to the batch's end",
     )
     min_training_rows: int | None = Field(default=None, ge=1, description="with mature labels")
     max_duel_distance: Share | None = Field(
@@ -419,7 +469,7 @@ class Retrain(_Section):
         default=None, description="cron: look whether the model is too old"
     )
     max_age_days: float | None = Field(
-        default=None, gt=0, description="since its training data ended"
+        default=None, gt=0, le=MAX_DAYS, description="since its training data ended"
     )
     growth: float | None = Field(
         default=None,
@@ -431,7 +481,7 @@ class Retrain(_Section):
         default=0.0, ge=0, description="realised metric below the promise by more than this is harm"
     )
     cool_down_days: float = Field(
-        default=0.0, ge=0, description="between two retrains, in data time"
+        default=0.0, ge=0, le=MAX_DAYS, description="between two retrains, in data time"
     )
     max_per_30_days: int = Field(default=4, ge=1, description="budget of retrains, in data time")
     autonomy: Literal[1, 2, 3] = Field(
@@ -451,12 +501,14 @@ class Retention(_Section):
     days: float | None = Field(
         default=None,
         gt=0,
+        le=MAX_DAYS,
         description="batches that ended so long before the newest one are removed, with their "
         "reports, and train no more; their rows stay as long as features of kept batches see them",
     )
     superseded_days: float = Field(
         default=7.0,
         ge=1,
+        le=MAX_DAYS,
         description="data files of replaced deliveries are removed after this; older versions of "
         "the tables cannot be read then",
     )
@@ -498,6 +550,7 @@ class ModelSpec(_Section):
                 f"label.column {self.label.column!r} must not be a feature: it is the answer"
             )
         self._check_task()
+        self._check_kinds()
         for place, names in (
             ("drift.expected", self.drift.expected),
             ("gate.slices", self.gate.slices),
@@ -537,6 +590,12 @@ class ModelSpec(_Section):
             raise ValueError(f"label.column must be a number for {task}, is {kind}")
         if task == "regression" and (self.training.calibration or self.training.balance_classes):
             raise ValueError("training: calibration and balance_classes are not for regression")
+        for value in self.label.classes if kind == "integer" else ():
+            if not re.fullmatch(r"0|-?[1-9][0-9]*", str(value)):
+                raise ValueError(
+                    f"label.classes: {value!r} is no whole number, and label.column "
+                    f"{self.label.column!r} is integer"
+                )
         weight = self.training.sample_weight
         if weight and weight not in {*self.source.columns, *self.features.numeric}:
             near = did_you_mean(weight, (*self.source.columns, *self.features.numeric))
@@ -544,6 +603,26 @@ class ModelSpec(_Section):
                 f"training.sample_weight: {weight!r} is not in source.columns nor a numeric "
                 f"feature{near}"
             )
+
+    def _check_kinds(self) -> None:
+        """Hold the columns that a model computes with against what they are declared to be."""
+        columns, numbers = self.source.columns, ("number", "integer", "boolean")
+        weight = self.training.sample_weight
+        uses: list[tuple[str, str, tuple[str, ...]]] = [
+            *(("features.numeric", name, numbers) for name in self.features.numeric),
+            *(
+                ("features.categorical", name, ("string", *numbers))
+                for name in self.features.categorical
+            ),
+            *(("training.sample_weight", name, numbers) for name in [weight] if name),
+        ]
+        for where, name, allowed in uses:
+            kind = columns.get(name)
+            if kind is not None and kind not in allowed:
+                raise ValueError(
+                    f"{where}: column {name!r} is {kind} in source.columns; allowed: "
+                    f"{', '.join(allowed)}"
+                )
 
     def batch_ref(self, partition: str) -> BatchRef:
         """Give the window of a partition key.
@@ -615,8 +694,8 @@ def load_spec(path: Path) -> ModelSpec:
         With the file, the line, what was found, what is allowed, and the nearest valid name.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        content = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader with one more check
+        text = _text_of(path)
+        content = plain_yaml.read(text)
     except OSError as error:
         raise SpecError(f"cannot be read: {error.strerror}", path=str(path)) from error
     except UnicodeDecodeError as error:
@@ -642,8 +721,25 @@ def load_spec(path: Path) -> ModelSpec:
         if first["type"] == "value_error":  # its message starts with the setting it is about
             message = str(first["msg"]).removeprefix("Value error, ")
             place += tuple(re.split(r"[^\w.]", message)[0].split("."))
-        line = _line_of(yaml.compose(text, Loader=yaml.SafeLoader), place)
+        line = plain_yaml.line_of(text, place)
         raise SpecError(_explain(dict(first), where), path=str(path), line=line) from error
+
+
+def located(error: SpecError, path: Path) -> SpecError:
+    """Give an error about a model file with the file, and the line of the setting it is about."""
+    if error.path:
+        return error
+    line = plain_yaml.line_of(_text_of(path), error.place)
+    return SpecError(str(error), path=str(path), line=line)
+
+
+def _text_of(path: Path) -> str:
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise SpecError(
+            f"holds {size:,} bytes, a model file has at most {MAX_BYTES:,}", path=str(path)
+        )
+    return path.read_text(encoding="utf-8")
 
 
 def _explain(error: dict[str, Any], where: tuple[str | int, ...]) -> str:
@@ -657,7 +753,9 @@ def _explain(error: dict[str, Any], where: tuple[str | int, ...]) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "value_error":
         return f"{name}: {message}" if where else message
-    return f"{name}: {message[0].lower()}{message[1:]}, got {error['input']!r}"
+    got = repr(error["input"])
+    got = got if len(got) <= SHOWN else f"{got[:SHOWN]}..."
+    return f"{name}: {message[0].lower()}{message[1:]}, got {got}"
 
 
 def _fields_at(where: tuple[str | int, ...]) -> list[str]:
@@ -665,48 +763,3 @@ def _fields_at(where: tuple[str | int, ...]) -> list[str]:
     for part in where:
         section = section.model_fields[str(part)].annotation
     return list(section.model_fields)
-
-
-def _line_of(node: yaml.Node | None, where: tuple[str | int, ...]) -> int:
-    """Follow a location through the YAML tree as far as it goes; give the 1-based line."""
-    line = node.start_mark.line + 1 if node else 1
-    for part in where:
-        if isinstance(node, yaml.MappingNode):
-            found = next(((k, v) for k, v in node.value if k.value == str(part)), None)
-            if found is None:
-                break
-            line, node = found[0].start_mark.line + 1, found[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-    return line
-
-
-class _UniqueKeyLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML silently keeps the last of two equal keys; a model file must not.
-
-    What YAML takes for a date but is none (``2013-13-45``) is an error of that line.
-    """
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        try:
-            return super().construct_object(node, deep)
-        except ValueError as error:
-            raise yaml.MarkedYAMLError(
-                problem=f"{node.value!r}: {error}", problem_mark=node.start_mark
-            ) from error
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(
-                    problem="a key must be one word", problem_mark=key.start_mark
-                )
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"key {key.value!r} appears twice", problem_mark=key.start_mark
-                )
-            seen.add(key.value)
-        found: dict[Any, Any] = super().construct_mapping(node, deep)
-        return found

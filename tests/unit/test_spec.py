@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.retraining.errors import SpecError
-from include.retraining.spec import MODELS_DIR, ModelSpec, Partitions, load_spec, load_specs
+from include.retraining.spec import (
+    MODELS_DIR,
+    ModelSpec,
+    Partitions,
+    load_spec,
+    load_specs,
+)
 
 FLIGHTS = (MODELS_DIR / "flights.yaml").read_text()
 
@@ -310,6 +317,72 @@ def test_flights_is_predicted_from_what_is_known_before_departure(flights: Model
             id="companion-undescribed",
         ),
         pytest.param("model: flights", "model: Flights-1", "model:", "pattern", id="model-name"),
+        pytest.param(
+            "model: flights", f"model: {'a' * 101}", "model:", "at most 100", id="model-name-long"
+        ),
+        pytest.param(
+            "    dep_delay: number",
+            "    _rt_row: number",
+            "    _rt_row: number",
+            "columns._rt_row: no name for a column",
+            id="column-of-the-bundle",
+        ),
+        pytest.param(
+            "      dewp: number",
+            "      _rt_partition: number",
+            "      _rt_partition: number",
+            "companion_columns.weather._rt_partition: no name for a column",
+            id="companion-column-of-the-bundle",
+        ),
+        pytest.param(
+            "    - temp\n",
+            "    - prediction\n",
+            "  numeric:",
+            "'prediction' is what the model's own score is called",
+            id="feature-named-like-the-score",
+        ),
+        pytest.param(
+            "    distance: number",
+            "    distance: string",
+            "  numeric:",
+            "column 'distance' is string in source.columns; allowed: number, integer",
+            id="text-as-number",
+        ),
+        pytest.param(
+            "    - distance\n",
+            "    - sched_dep\n",
+            "  numeric:",
+            "features.numeric: column 'sched_dep' is timestamp",
+            id="time-as-number",
+        ),
+        pytest.param(
+            "  seed: 2013",
+            "  sample_weight: carrier",
+            "  sample_weight:",
+            "training.sample_weight: column 'carrier' is string in source.columns; allowed: number",
+            id="text-as-weight",
+        ),
+        pytest.param(
+            "  maturity_days: 1 ",
+            "  maturity_days: 1e9 ",
+            "  maturity_days:",
+            "less than or equal to 36500, got 1000000000.0",
+            id="longer-than-there-is-data",
+        ),
+        pytest.param(
+            "  at_least: 15",
+            "  task: multiclass\n  classes: [true, false]",
+            "classes:",
+            "got True",
+            id="booleans-as-classes",
+        ),
+        pytest.param(
+            "  at_least: 15",
+            "  at_least: 015",
+            "at_least:",
+            "015 begins with a zero",
+            id="leading-zero",
+        ),
     ],
 )
 def test_wrong_model_file_names_file_line_and_remedy(tmp_path, old, new, line, says):
@@ -320,6 +393,67 @@ def test_wrong_model_file_names_file_line_and_remedy(tmp_path, old, new, line, s
     assert says in str(caught.value)
     assert caught.value.path == str(path)
     assert caught.value.line == line_of(text, line)
+
+
+BOMB = "\n".join(
+    [f"a0: &a0 [{'x, ' * 10}]", *(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 10}]" for n in range(1, 9))]
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        pytest.param(BOMB, ":6: not valid YAML: holds more than", id="aliases-that-multiply"),
+        pytest.param("a: &a [*a]", "stands for nothing before it", id="alias-of-itself"),
+        pytest.param("a: " + "[" * 5000 + "]" * 5000, "nested more than 50 deep", id="brackets"),
+        pytest.param("a: " + "{b: " * 5000, "nested more than 50 deep", id="braces"),
+        pytest.param(f"{FLIGHTS}\n# {'x' * 10_000_000}", "holds 10,0", id="ten-megabytes"),
+        pytest.param(
+            changed("floor: 0.53", f"floor: [{'x, ' * 100_000}]"), "got ['x', 'x'", id="long-value"
+        ),
+    ],
+)
+def test_model_file_that_costs_too_much_is_one_short_error(tmp_path, text, says):
+    started = time.monotonic()
+    with pytest.raises(SpecError) as caught:
+        load_spec(write(tmp_path, text))
+    assert says in str(caught.value)
+    assert len(str(caught.value)) < 500 + len(str(tmp_path))
+    assert time.monotonic() - started < 5
+
+
+def test_values_are_what_they_look_like(tmp_path):
+    classes = changed("  at_least: 15", "  task: multiclass\n  classes: [yes, NO, on]")
+    classes = classes.replace("    arr_delay: number", "    arr_delay: string")
+    spec = load_spec(write(tmp_path, classes))
+    assert spec.label.classes == ("yes", "NO", "on")
+    params = changed("learning_rate: 0.1", "learning_rate: 1e-1")
+    space = params.replace(
+        "  seed: 2013", "  search: {n_iter: 2, space: {learning_rate: [1e-2, 1E-1, .5]}}"
+    )
+    training = load_spec(write(tmp_path, space)).training
+    assert training.params["learning_rate"] == 0.1
+    assert training.params["early_stopping"] is False
+    assert training.search is not None
+    assert training.search.space == {"learning_rate": (0.01, 0.1, 0.5)}
+
+
+def test_column_may_be_called_no(tmp_path):
+    text = changed("    dep_delay: number", "    no: number")
+    assert "no" in load_spec(write(tmp_path, text)).source.columns
+
+
+def test_aliases_may_be_used(tmp_path):
+    text = changed("  seed: 2013\n  min_rows: 15000", "  seed: &year 2013\n  min_rows: *year")
+    assert load_spec(write(tmp_path, text)).training.min_rows == 2013
+
+
+def test_class_of_a_whole_number_column_is_a_whole_number(tmp_path):
+    text = changed("  at_least: 15", "  task: multiclass\n  classes: [1, 2, low]").replace(
+        "    arr_delay: number", "    arr_delay: integer"
+    )
+    with pytest.raises(SpecError, match="'low' is no whole number"):
+        load_spec(write(tmp_path, text))
 
 
 def test_companion_cannot_take_the_place_of_the_batch(tmp_path):

@@ -50,7 +50,10 @@ quarantines.command(
 app.command(
     rich_help_panel=DECIDE, epilog=_example('rollback flights --reason "late alerts"')
 )(ledger.rollback)  # fmt: skip
-app.command(rich_help_panel=CHECK)(check.lint)
+app.command(
+    rich_help_panel=CHECK,
+    epilog=_example("lint", "lint flights --landed 2013-01-07.parquet --landed weather=w.parquet"),
+)(check.lint)
 app.command(rich_help_panel=CHECK, epilog=_example("schema > model.schema.json"))(check.schema)
 app.command(rich_help_panel=CHECK)(check.skew)
 app.command(rich_help_panel=CHECK, epilog=_example("reproduce flights --version 1"))(

@@ -10,41 +10,61 @@ from typing import Annotated
 
 import typer
 
+from include.retraining.cli import model_file, rehearsal
 from include.retraining.cli.answer import Json, aside, for_people, for_programs, table
 from include.retraining.cli.settings_table import settings_table
 from include.retraining.cli.subject import Model, Version, model_named, moment, state_there_is
 from include.retraining.cli.work import work
-from include.retraining.errors import RetrainingError, SpecError
-from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec, load_specs
+from include.retraining.errors import RetrainingError
+from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec
 
 
 def lint(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="FILES", help="default: include/models/*.yaml", show_default=False),
+        typer.Argument(
+            metavar="FILES", help="or models; default: include/models/*.yaml", show_default=False
+        ),
+    ] = None,
+    *,
+    landed: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[INPUT=]FILE", show_default=False,
+            help="also tell what would happen to this file if it landed; of a companion: its "
+            "name=file; may be given several times",
+        ),
+    ] = None,
+    partition: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PARTITION", show_default=False,
+            help="whose file it is; default: as its name says",
+        ),
     ] = None,
     as_json: Json = False,
-) -> int:
-    """Check all model files, or those given.
+) -> int:  # fmt: skip
+    """Find what would fail at run time, in all model files or those given.
 
-    The exit status is 1 if one is wrong.
+    Settings, features, feature tables, estimator and its parameters, schedule, and suites. The exit
+    status is 1 if a file is wrong. With --landed, which takes one model, rows of a real file are
+    held against it too; nothing is published.
     """
-    errors: list[SpecError] = []
-    if files:
-        for file in files:
-            try:
-                load_spec(file)
-            except SpecError as error:
-                errors.append(error)
-        count = len(files)
-    else:
-        specs, found = load_specs()
-        errors, count = list(found), len(specs) + len(found)
+    paths = [model_file.file_of(one) for one in files or ()]
+    paths = paths or sorted(MODELS_DIR.glob("*.y*ml"))
+    if landed and len(paths) != 1:
+        raise RetrainingError(f"--landed: name the one model that it is for, got {len(paths)}")
+    with work(f"checking {len(paths)} model files"):
+        found = model_file.findings(paths)
+    if landed and not any(found.values()):
+        return _rehearse(load_spec(paths[0]), landed, partition, as_json=as_json)
+    errors = [error for some in found.values() for error in some]
+    count, fine = len(paths), sum(not some for some in found.values())
     if as_json:
         for_programs(
             {
                 "files": count,
-                "fine": count - len(errors),
+                "fine": fine,
                 "findings": [
                     {"path": error.path, "line": error.line or None, "message": str(error)}
                     for error in errors
@@ -57,8 +77,22 @@ def lint(
         aside(f"no model files in {MODELS_DIR}")
         return 1
     if not as_json:
-        for_people(f"{count - len(errors)} of {count} model files are fine")
+        for_people(f"{fine} of {count} model files are fine")
     return 1 if errors else 0
+
+
+def _rehearse(spec: ModelSpec, landed: list[str], partition: str | None, *, as_json: bool) -> int:
+    files = {}
+    for one in landed:
+        name, _, path = one.rpartition("=") if not Path(one).exists() else ("", "", one)
+        files[name or "batch"] = Path(path)
+    with work(f"rehearsing {', '.join(landed)}"):
+        found = rehearsal.rehearse(spec, files, partition)
+    if as_json:
+        for_programs(found.model_dump(mode="json") | {"fine": found.is_fine})
+    else:
+        for_people(*rehearsal.render(found))
+    return 0 if found.is_fine else 1
 
 
 def schema(

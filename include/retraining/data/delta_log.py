@@ -28,6 +28,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from include.retraining.errors import DataError, Unavailable
+from include.retraining.names import OWN
 from include.retraining.storage import Storage
 
 CHECKPOINT_EVERY = 3  # commits; opening reads one checkpoint and fewer commits than that
@@ -37,7 +38,6 @@ TOMBSTONE_DAYS = 7  # what Delta takes if a table does not say how long a remove
 LOOK_BACK = 10  # versions; tables of ours have had a checkpoint every so many commits
 NAIVE_TIME = "timestampNtz"
 
-OWN = "_rt_"  # how the names begin that a table keeps for itself
 PARTITION = f"{OWN}partition"  # the column whose values are the partitions
 ENGINE = "retraining"  # what our commits say that they were made by
 _WAY_OUT = (

@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include.retraining.data.delta_log import OWN, PARTITION
+from include.retraining.data.delta_log import PARTITION
+from include.retraining.names import OWN
 
 DELIVERY = f"{OWN}delivery"
 PARTITION_NAME = r"[0-9A-Za-z][0-9A-Za-z_.-]*"

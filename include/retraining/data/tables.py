@@ -43,7 +43,6 @@ from include.retraining.data.column_types import cast, kept_schema
 from include.retraining.data.delta_log import (
     CHECKPOINT_EVERY,
     ENGINE,
-    OWN,
     PARTITION,
     File,
     Log,
@@ -66,6 +65,7 @@ from include.retraining.errors import (
     Unavailable,
     did_you_mean,
 )
+from include.retraining.names import OWN
 from include.retraining.storage import Storage
 
 INTERNAL = (PARTITION, DELIVERY)

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,8 @@ import pyarrow as pa
 from include.retraining import shelf
 from include.retraining.data.delivery import Delivery, keep, landed, number_delivery
 from include.retraining.data.reading import Input, map_values, read_input
-from include.retraining.errors import DataError
+from include.retraining.errors import DataError, SpecError, did_you_mean
+from include.retraining.names import OWN
 from include.retraining.records import BatchRef, Finding, Severity, ValidationReport
 from include.retraining.settings import REPOSITORY
 from include.retraining.spec import ModelSpec
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
 SUITES = REPOSITORY / "great_expectations" / "expectations"
 CONTRACT = {"key", "event_time", "columns", "companion_columns", "queries"}
-ROW = "_rt_row"
-BROKEN = "_rt_broken"
+ROW = f"{OWN}row"
+BROKEN = f"{OWN}broken"
 PLACE = "retraining_place"
 MAX_MET = 50  # expectations that the page of a batch shows, beside those that failed
 COLUMNS_AT_ONCE = 10  # that Great Expectations is given: it copies what it is given
@@ -161,6 +162,38 @@ def _suite_path(suites: Path, spec: ModelSpec, name: str) -> Path:
     return path
 
 
+def check_suites(spec: ModelSpec, suites: Path = SUITES) -> Iterator[SpecError]:
+    """Find what is wrong with the suites of a model file, before any batch is held against them."""
+    declared = {"batch": spec.source.columns, **spec.source.companion_columns}
+    for name, columns in declared.items():
+        try:
+            path = _suite_path(suites, spec, name)
+        except DataError as error:
+            yield SpecError(str(error), place=("source", "columns"))
+            continue
+        try:
+            suite = _read_suite(path, _contract(spec, name))
+        except DataError as error:
+            cause = error.__cause__
+            line = cause.lineno if isinstance(cause, json.JSONDecodeError) else 0
+            yield SpecError(str(error), path=str(path), line=line)
+            continue
+        where = "source.columns" if name == "batch" else f"source.companion_columns.{name}"
+        lines = path.read_text().splitlines()
+        for one in suite.expectations:
+            kwargs = one.configuration.kwargs
+            named = [*_columns_of(kwargs), *(kwargs.get("column_set") or ())]
+            for column in dict.fromkeys(named):
+                if column not in columns:
+                    text = json.dumps(column)
+                    yield SpecError(
+                        f"{one.expectation_type}: column {column!r} is not in {where}"
+                        f"{did_you_mean(column, columns)}",
+                        path=str(path),
+                        line=next((n for n, at in enumerate(lines, 1) if text in at), 0),
+                    )
+
+
 def _check_finite(item: Input) -> None:
     """Infinite numbers are bad rows, whatever the suite says: no model, no statistic takes them."""
     assert item.table is not None
@@ -271,6 +304,7 @@ def _read_suite(path: Path, contract: list[dict[str, Any]]) -> Any:
 
     try:
         content = json.loads(path.read_text())
+        _check_words(path, content["expectations"])
         said = [
             (one["type"], one.get("kwargs"), one["severity"])
             for one in content["expectations"]
@@ -301,6 +335,31 @@ def _read_suite(path: Path, contract: list[dict[str, Any]]) -> Any:
             f"{path.name}: Great Expectations cannot use {', '.join(lost) or 'all of it'}"
         )
     return suite
+
+
+def _check_words(path: Path, expectations: list[dict[str, Any]]) -> None:
+    """Refuse what Great Expectations would log and leave out: a misspelt check is no check."""
+    from great_expectations.expectations.registry import list_registered_expectation_implementations
+
+    known, severities = list_registered_expectation_implementations(), get_args(Severity)
+    for one in expectations:
+        kind, severity = one["type"], one.get("severity", "critical")
+        if kind not in known:
+            raise DataError(
+                f"{path.name}: Great Expectations knows no {kind!r}{did_you_mean(kind, known)}"
+            )
+        if severity not in severities:
+            raise DataError(
+                f"{path.name}: {kind}: severity must be one of {', '.join(severities)}, got "
+                f"{severity!r}{did_you_mean(str(severity), severities)}"
+            )
+        for value in (one.get("kwargs") or {}).values():
+            parameter = value.get("$PARAMETER") if isinstance(value, dict) else None
+            if parameter not in {None, "start", "end"}:
+                raise DataError(
+                    f"{path.name}: {kind}: $PARAMETER must be start or end, the window of the "
+                    f"batch, got {parameter!r}"
+                )
 
 
 def _run_suite(table: pa.Table, suite: Any, batch: BatchRef) -> Any:
@@ -364,8 +423,7 @@ def _by_columns(table: pa.Table, expectations: list[Any]) -> Iterator[tuple[list
     whole = []
     for place, one in enumerate(expectations):
         kwargs = one.configuration.kwargs
-        names = [kwargs[key] for key in ("column", "column_A", "column_B") if kwargs.get(key)]
-        names += kwargs.get("column_list") or []
+        names = _columns_of(kwargs)
         if names and not kwargs.get("row_condition") and set(names) <= set(table.column_names):
             narrow.append((names, place))
         else:
@@ -383,6 +441,11 @@ def _by_columns(table: pa.Table, expectations: list[Any]) -> Iterator[tuple[list
         yield group, places
     if whole:
         yield table.column_names, whole
+
+
+def _columns_of(kwargs: dict[str, Any]) -> list[str]:
+    names = [kwargs[key] for key in ("column", "column_A", "column_B") if kwargs.get(key)]
+    return [*names, *(kwargs.get("column_list") or ())]
 
 
 def exact_frame(table: pa.Table) -> pd.DataFrame:

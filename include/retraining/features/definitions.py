@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib
 import inspect
 import time
+from collections import Counter
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from string import Template
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 import yaml
 
-from include.retraining import shelf
-from include.retraining.errors import SpecError
+from include.retraining import named_object, shelf
+from include.retraining.errors import SpecError, did_you_mean
+from include.retraining.names import OWN
 from include.retraining.settings import REPOSITORY, Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage, json_bytes, sha256
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 FEATURE_REPO = REPOSITORY / "feature_repo"
 APPLY_SECONDS = 60.0
+_USABLE = {"numeric": "numbers and booleans", "categorical": "text, numbers and booleans"}
 
 
 def apply_definitions(spec: ModelSpec, settings: Settings) -> None:
@@ -84,25 +87,36 @@ def _open_store(registry: str, online_store: str, storage_url: str) -> FeatureSt
 
 def load_function(path: str) -> Any:
     """Give the function named by ``module:function``; raises SpecError."""
-    module_name, _, name = path.partition(":")
-    try:
-        return getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SpecError(f"{path!r} must be module:function of this repository: {error}") from error
+    found = named_object.load(path, setting="features.tables")
+    if not callable(found):
+        raise SpecError(
+            f"features.tables: {path!r} must be a function, got {type(found).__name__}",
+            place=("features", "tables"),
+        )
+    return found
 
 
 def definitions_of(spec: ModelSpec) -> ModuleType:
-    """Give the module of ``feature_repo/`` that defines a model's features."""
-    return importlib.import_module(f"feature_repo.{spec.model}_views")
+    """Give the module of ``feature_repo/`` that defines a model's features; raises SpecError."""
+    found: ModuleType = named_object.load_module(
+        f"feature_repo.{spec.model}_views", setting="features.service"
+    )
+    return found
 
 
 def service_of(spec: ModelSpec) -> Any:
     """Give the feature service of a model as it is defined; raises SpecError."""
-    service = getattr(definitions_of(spec), spec.features.service, None)
-    if service is None:
+    from feast import FeatureService
+
+    defined = vars(definitions_of(spec))
+    service = defined.get(spec.features.service)
+    if not isinstance(service, FeatureService):
+        known = [name for name, one in defined.items() if isinstance(one, FeatureService)]
         raise SpecError(
-            f"features.service: feature_repo/{spec.model}_views.py defines no "
-            f"{spec.features.service!r}"
+            f"features.service: feature_repo/{spec.model}_views.py defines no feature service "
+            f"{spec.features.service!r}{did_you_mean(spec.features.service, known)}; it defines "
+            f"{', '.join(known) or 'none'}",
+            place=("features", "service"),
         )
     return service
 
@@ -208,6 +222,64 @@ def digest(spec: ModelSpec) -> str:
     module = definitions_of(spec)
     source = Path(module.__file__).read_bytes() if module.__file__ else b""
     return sha256(spec.features.service.encode(), source)
+
+
+def check(spec: ModelSpec) -> Iterator[SpecError]:
+    """Find what a model file asks of its feature definitions and they do not give."""
+    try:
+        load_function(spec.features.tables)
+    except SpecError as error:
+        yield error
+    try:
+        types, sources = service_types(spec), sources_of(spec)
+    except SpecError as error:
+        yield error
+        return
+    yield from _check_joins(spec, [*sources.join_keys, *sources.request_columns])
+    yield from _check_given(spec)
+    service, columns = f"service {spec.features.service!r}", spec.source.columns
+    for kind in ("numeric", "categorical"):
+        for name in getattr(spec.features, kind):
+            what = ""
+            if name not in types and name not in columns:
+                near = did_you_mean(name, [*types, *columns])
+                what = f"{name!r} is neither given by {service} nor in source.columns{near}"
+            elif name in types and not _is_usable(types[name], kind):
+                what = f"{name!r} is {types[name]} in {service}; allowed: {_USABLE[kind]}"
+            if what:
+                yield SpecError(f"features.{kind}: {what}", place=("features", kind, name))
+
+
+def _check_joins(spec: ModelSpec, needed: list[str]) -> Iterator[SpecError]:
+    for name in dict.fromkeys(needed):
+        if name not in spec.source.columns:
+            yield SpecError(
+                f"features.service: {spec.features.service!r} joins by column {name!r}, which is "
+                f"not in source.columns{did_you_mean(name, spec.source.columns)}",
+                place=("features", "service"),
+            )
+
+
+def _check_given(spec: ModelSpec) -> Iterator[SpecError]:
+    views = service_of(spec).feature_view_projections
+    for name, count in Counter(field.name for view in views for field in view.features).items():
+        if count > 1:
+            what = f"gives {name!r} {count} times"
+        elif name in spec.source.columns:
+            what = f"gives {name!r}, which is a column of the rows as well"
+        elif name.startswith(OWN):
+            what = f"gives {name!r}, and {OWN} begins the bundle's own names"
+        else:
+            continue
+        yield SpecError(
+            f"features.service: {spec.features.service!r} {what}; rename the feature",
+            place=("features", "service"),
+        )
+
+
+def _is_usable(kind: pa.DataType, use: str) -> bool:
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    return bool(is_number or (use == "categorical" and pa.types.is_string(kind)))
 
 
 def _table_of(view: Any) -> str:

@@ -8,11 +8,12 @@ import pyarrow as pa
 from include.retraining.errors import DataError
 from include.retraining.features.definitions import feature_store, service_types, sources_of
 from include.retraining.features.feature_tables import cast_exactly
+from include.retraining.names import OWN
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 
 EVENT_TIME = "event_timestamp"  # Feast's own name for it
-ROW = "_rt_row"
+ROW = f"{OWN}row"
 ROWS_PER_JOIN = 1_000_000  # Feast and the frame it wants hold several copies of them
 
 

@@ -6,16 +6,19 @@ Everything random takes its seed from the model file.
 from __future__ import annotations
 
 import datetime as dt
-import importlib
+import inspect
 import logging
+import re
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from include.retraining.errors import DataError, ScoringError, SpecError
+from include.retraining import named_object
+from include.retraining.errors import DataError, ScoringError, SpecError, did_you_mean
 from include.retraining.learning import metrics, scoring
 from include.retraining.learning.rows import feature_frame
 from include.retraining.spec import ModelSpec, Range, Search
@@ -319,20 +322,71 @@ def build_pipeline(spec: ModelSpec, params: dict[str, Any] | None = None) -> Pip
     return Pipeline([("columns", columns), ("model", estimator)])
 
 
+def check(spec: ModelSpec) -> Iterator[SpecError]:
+    """Find what is wrong with estimator and parameters, those of a search too, without a fit."""
+    tried: list[tuple[tuple[str, ...], dict[str, Any]]] = [(("params",), {})]
+    for name, values in spec.training.search.space.items() if spec.training.search else ():
+        ends = (values.low, values.high) if isinstance(values, Range) else values
+        tried += [(("search", "space", name), {name: value}) for value in ends]
+    told = set()
+    for place, changes in tried:
+        try:
+            _validate(build_pipeline(spec, spec.training.params | changes))
+        except SpecError as error:
+            message, inner = str(error), error.place
+        except (TypeError, ValueError) as error:  # how scikit-learn refuses a parameter
+            message, inner = " ".join(str(error).split()), ()
+        else:
+            continue
+        where = f"training.{'.'.join(place)}"
+        if inner[:2] != ("training", "estimator"):
+            message = f"{where}: {message.removeprefix('training.params: ')}"
+            named = re.search(r"'(\w+)'", message)
+            inner = ("training", *place, *([named[1]] if named else ()))
+        if where not in told:
+            told.add(where)
+            yield SpecError(message, place=inner)
+        if not changes:
+            return
+
+
+def _validate(pipeline: Pipeline) -> None:
+    """Let each part of scikit-learn say what its fit would say of its parameters."""
+    for part in [*pipeline.get_params().values()]:
+        if not isinstance(part, type) and hasattr(part, "_validate_params"):
+            part._validate_params()  # noqa: SLF001 - what each fit of scikit-learn begins with
+
+
+def _check_names(path: str, factory: Any, params: dict[str, Any]) -> None:
+    try:
+        known = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):  # of a builtin
+        return
+    if any(one.kind is one.VAR_KEYWORD for one in known):
+        return
+    names = [one.name for one in known]
+    for name in params:
+        if name not in names:
+            raise SpecError(
+                f"training.params: {path} has no parameter {name!r}{did_you_mean(name, names)}; "
+                f"allowed: {', '.join(sorted(names)) or 'none'}",
+                place=("training", "params", name),
+            )
+
+
 def _make_estimator(spec: ModelSpec, params: dict[str, Any]) -> Any:
     from sklearn.base import is_classifier
     from sklearn.utils.validation import has_fit_parameter
 
     path = spec.training.estimator
-    module_name, _, name = path.replace(":", ".").rpartition(".")
-    try:
-        factory = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SpecError(f"training.estimator: cannot import {path!r}: {error}") from error
+    factory = named_object.load(path, setting="training.estimator")
+    _check_names(path, factory, params)
     try:
         estimator = factory(**params)
     except Exception as error:  # whatever a factory of the user's raises
-        raise SpecError(f"training.params: {path} does not take them: {error}") from error
+        raise SpecError(
+            f"training.params: {path} does not take them: {error}", place=("training", "params")
+        ) from error
     if not hasattr(estimator, "fit") or not hasattr(estimator, "set_params"):
         raise SpecError(
             f"training.estimator: {path} gives {type(estimator).__name__}, which is no estimator "

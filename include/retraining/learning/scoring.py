@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ROWS_PER_SCORING = 250_000  # a frame of floats, and what a model makes of it, are larger than rows
-SCORE = "prediction"  # the name of a model's predictions among the columns that are watched
 
 
 def predict(spec: ModelSpec, model: Any, rows: pa.Table) -> metrics.Floats:

@@ -26,6 +26,7 @@ from include.retraining.features import feature_sets
 from include.retraining.learning import scoring
 from include.retraining.learning.rows import between, labels, oldest_row, split_times
 from include.retraining.monitor import verdict as verdicts
+from include.retraining.names import SCORE
 from include.retraining.records import BatchRef, DriftReport, Performance, TrainingSet, Verdict
 from include.retraining.registry import versions
 from include.retraining.settings import Settings
@@ -171,19 +172,19 @@ def hold_against(
     measured = measure_columns(
         profile,
         rows.select(list(spec.features.names)).append_column(
-            scoring.SCORE, scoring.score_column(spec, scores)
+            SCORE, scoring.score_column(spec, scores)
         ),
         settings=spec.drift,
         importances=importances,
         at=report.batch.start,
     )
-    columns = tuple(feature for feature in measured if feature.name != scoring.SCORE)
+    columns = tuple(feature for feature in measured if feature.name != SCORE)
     age = report.batch.end - trained_until if trained_until else None
     return report.model_copy(
         update={
             "state": overall_state(columns),
             "features": columns,
-            "score": next((feature for feature in measured if feature.name == scoring.SCORE), None),
+            "score": next((feature for feature in measured if feature.name == SCORE), None),
             "performance": scoring.performance(spec, known, scores),
             "champion_age_days": age / dt.timedelta(days=1) if age else None,
         }

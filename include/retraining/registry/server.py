@@ -7,13 +7,16 @@ Runs, artifacts and aliases as the rest of the package needs them; what they mea
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import posixpath
 import re
 import tempfile
 import time
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -32,6 +35,8 @@ MLflowVersion: TypeAlias = "ModelVersion"  # for who must not name the library
 
 ANSWER_SECONDS = 10
 ANSWER_HOLDS_SECONDS = 10
+METRICS_AT_ONCE = 500  # MLflow takes 1,000 in a request
+NAME_CHARACTERS = 240  # MLflow takes 250
 
 
 class RunData(NamedTuple):
@@ -127,16 +132,62 @@ def is_silence(error: BaseException | None) -> bool:
     return False
 
 
+# --- names ---------------------------------------------------------------------------------------
+
+
+def accepted_names(names: Iterable[str]) -> dict[str, str]:
+    """Give each metric or parameter a name that MLflow takes, no two the same.
+
+    A character that MLflow refuses becomes its code in hexadecimal: ``share%`` is ``share_25``. A
+    name that would be another one's then, or is too long, ends with a digest of its own.
+
+    Examples
+    --------
+    >>> accepted_names(["share%", "a,b", "plain"])
+    {'share%': 'share_25', 'a,b': 'a_2cb', 'plain': 'plain'}
+    """
+    encoded = {name: _encoded(name) for name in dict.fromkeys(names)}
+    often = Counter(encoded.values())
+    return {
+        name: found if found == name or often[found] == 1 else f"{found}_{_digest(name)}"
+        for name, found in encoded.items()
+    }
+
+
+def _encoded(name: str) -> str:
+    found = "".join(one if one.isalnum() or one in "_-. :/" else f"_{ord(one):02x}" for one in name)
+    if posixpath.normpath(found) != found:  # MLflow keeps metrics as files, in places
+        found = found.replace("/", "_2f")
+    if len(found) > NAME_CHARACTERS:
+        found = f"{found[: NAME_CHARACTERS - 9]}_{_digest(name)}"
+    return found
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
 # --- runs -----------------------------------------------------------------------------------------
 
 
 def experiment_id(spec: ModelSpec, settings: Settings) -> str:
-    """Give the id of the model's experiment, creating it at first."""
+    """Give the id of the model's experiment, creating it at first.
+
+    Raises
+    ------
+    RegistryError
+        Somebody has deleted it in MLflow.
+    """
     from mlflow.exceptions import MlflowException
 
     api = client(settings)
     name = experiment_name(spec.model)
     found = api.get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage != "active":
+        raise RegistryError(
+            f"the experiment {name} was deleted in MLflow, which keeps its name taken. Restore it "
+            f"there (mlflow experiments restore -x {found.experiment_id}), then clear the task"
+        )
     if found is not None:
         return str(found.experiment_id)
     location = (
@@ -166,11 +217,13 @@ class Run:
         self._api = client(settings)
 
     def metrics(self, values: Mapping[str, float | None]) -> None:
-        """Log numbers; those that are None are left out."""
+        """Log numbers under `accepted_names`; those that are None are left out."""
         import mlflow
 
-        known = {name: value for name, value in values.items() if value is not None}
-        mlflow.log_metrics(known, run_id=self.run_id)
+        names = accepted_names(values)
+        known = [(names[name], value) for name, value in values.items() if value is not None]
+        for first in range(0, len(known), METRICS_AT_ONCE):
+            mlflow.log_metrics(dict(known[first : first + METRICS_AT_ONCE]), run_id=self.run_id)
 
     def series(self, name: str, values: Mapping[int, float]) -> None:
         """Log one number by step."""
@@ -271,7 +324,8 @@ def run_of(
     api, experiment = client(settings), experiment_id(spec, settings)
     where = " and ".join(f"tags.`{tag}` = '{tags[tag]}'" for tag in same)
     found = api.search_runs([experiment], where, max_results=1)
-    wanted = {name: str(value) for name, value in (params or {}).items()}
+    names = accepted_names(params or {})
+    wanted = {names[key]: str(value) for key, value in (params or {}).items()}
     if found and any(
         wanted.get(key, value) != value for key, value in found[0].data.params.items()
     ):
@@ -283,7 +337,7 @@ def run_of(
         tags=dict(tags),
     ) as run:
         made = Run(settings, run.info.run_id, experiment)
-        mlflow.log_params(dict(params or {}), run_id=made.run_id)
+        mlflow.log_params(wanted, run_id=made.run_id)
         yield made
 
 

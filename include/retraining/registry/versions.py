@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import json
 from functools import lru_cache
 from importlib.metadata import version as installed
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -100,7 +101,7 @@ def _describe(found: server.MLflowVersion) -> Version:
         aliases=tuple(sorted(found.aliases)),
         tags=tags,
         incident_id=tags.get(INCIDENT_TAG, ""),
-        features=tuple(filter(None, tags.get(FEATURES_TAG, "").split(","))),
+        features=tuple(json.loads(tags.get(FEATURES_TAG, "[]"))),
         trained_until=dt.datetime.fromisoformat(until) if until else None,
         promise=Performance.model_validate_json(promise) if promise else None,
         model_format=tags.get(FORMAT_TAG, ""),
@@ -166,7 +167,7 @@ def register(
             **about.version_tags,
             INCIDENT_TAG: incident_id,
             TRAINED_UNTIL_TAG: training_set.training_end.isoformat(),
-            FEATURES_TAG: ",".join(spec.features.names),
+            FEATURES_TAG: json.dumps(spec.features.names, ensure_ascii=False),
             FORMAT_TAG: kind,
             SHA256_TAG: hashlib.sha256(content).hexdigest(),
         },

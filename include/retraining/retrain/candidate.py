@@ -20,7 +20,7 @@ from include.retraining import shelf
 from include.retraining.drift.profile import ReferenceProfile
 from include.retraining.learning import artifact, estimator, metrics, scoring
 from include.retraining.learning.rows import between, feature_frame
-from include.retraining.names import CHALLENGER
+from include.retraining.names import CHALLENGER, SCORE
 from include.retraining.records import Candidate, DriftReport, RetrainRequest, TrainingSet
 from include.retraining.registry import server, versions
 from include.retraining.retrain.training_set import LABEL, duel_rows, training_rows
@@ -110,11 +110,11 @@ def build_profile(
     Rows go in by their time: how alike neighbours are is read off them.
     """
     table = training.select([*spec.features.names, spec.source.event_time]).append_column(
-        scoring.SCORE, scoring.score_column(spec, scores)
+        SCORE, scoring.score_column(spec, scores)
     )
     table = table.sort_by(spec.source.event_time)
     numeric, categorical = list(spec.features.numeric), list(spec.features.categorical)
-    (categorical if spec.label.task == "multiclass" else numeric).append(scoring.SCORE)
+    (categorical if spec.label.task == "multiclass" else numeric).append(SCORE)
     windows: list[pa.Table] = []
     starts: list[dt.datetime] = []
     while end > start and len(windows) < spec.drift.max_history_windows:

@@ -22,6 +22,7 @@ from include.retraining.learning.rows import (
     oldest_row,
     split_times,
 )
+from include.retraining.names import OWN
 from include.retraining.records import BatchRef, DriftReport, RetrainRequest, TrainingSet
 from include.retraining.registry import versions
 from include.retraining.settings import Settings
@@ -30,7 +31,7 @@ from include.retraining.storage import Storage, sha256
 
 log = logging.getLogger(__name__)
 
-LABEL = "_rt_label"
+LABEL = f"{OWN}label"
 
 
 def drift_start(spec: ModelSpec, storage: Storage, request: RetrainRequest) -> dt.datetime | None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import posixpath
-from collections import Counter
 from collections.abc import Iterable
 
 from include.retraining import shelf
@@ -37,8 +34,6 @@ PICTURED_WINDOWS = 11
 MEASURED = ("distance", "threshold", "shift")  # of each column, logged to MLflow
 SAME_TAGS = ("retraining.content_sha256", "retraining.verdict", "retraining.champion_version")
 _ALARMING = ("retrain", "blocked")
-_METRICS_AT_ONCE = 500  # MLflow takes 1,000 in a request
-_NAME_CHARACTERS = 200  # MLflow takes 250, ours with what was measured before it
 
 
 def publish_report(
@@ -89,9 +84,7 @@ def publish_report(
     with server.run_of(
         spec, settings, name=f"monitor {report.batch.partition}", tags=tags, same=SAME_TAGS
     ) as run:
-        values = list(_metrics(report).items())
-        for first in range(0, len(values), _METRICS_AT_ONCE):
-            run.metrics(dict(values[first : first + _METRICS_AT_ONCE]))
+        run.metrics(_metrics(report))
         run.files(files)
     return PublishedReport(
         batch=report.batch,
@@ -206,48 +199,11 @@ def _write_page(
 
 
 def _metrics(report: DriftReport) -> dict[str, float | None]:
-    names = metric_names(column.name for column in report.columns)
     values: dict[str, float | None] = {
-        f"{field}.{names[column.name]}": getattr(column, field)
+        f"{field}.{column.name}": getattr(column, field)
         for column in report.columns
         for field in MEASURED
     }
     if report.performance:
         values[f"realised.{report.performance.metric}"] = report.performance.value
     return values
-
-
-def metric_names(columns: Iterable[str]) -> dict[str, str]:
-    """Give each column a name that MLflow takes, no two the same.
-
-    A character that MLflow refuses becomes its code in hexadecimal: ``share%`` is ``share_25``. A
-    name that would be another column's then, or is too long, ends with a digest of the column's
-    own.
-
-    Examples
-    --------
-    >>> metric_names(["share%", "a,b", "plain"])
-    {'share%': 'share_25', 'a,b': 'a_2cb', 'plain': 'plain'}
-    """
-    encoded = {column: _encoded(column) for column in dict.fromkeys(columns)}
-    often = Counter(encoded.values())
-    return {
-        column: name if name == column or (often[name] == 1) else f"{name}_{_digest(column)}"
-        for column, name in encoded.items()
-    }
-
-
-def _encoded(column: str) -> str:
-    name = "".join(
-        one if one.isalnum() or one in "_-. :/" else f"_{ord(one):02x}" for one in column
-    )
-    path = f"distance.{name}"
-    if posixpath.normpath(path) != path:  # MLflow keeps metrics as files, in places
-        name = name.replace("/", "_2f")
-    if len(name) > _NAME_CHARACTERS:
-        name = f"{name[:_NAME_CHARACTERS]}_{_digest(column)}"
-    return name
-
-
-def _digest(column: str) -> str:
-    return hashlib.sha256(column.encode("utf-8", "surrogatepass")).hexdigest()[:8]

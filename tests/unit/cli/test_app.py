@@ -108,7 +108,7 @@ def test_without_arguments_those_of_the_process_are_taken(monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["--help", "lint", "status flights", "ledger show flights"])
+@pytest.mark.parametrize("command", ["--help", "schema", "status flights", "ledger show flights"])
 def test_start_takes_little_cpu_and_no_heavy_library(reigning, command):
     code = (
         "import sys\nfrom include.retraining.__main__ import main\n"

@@ -476,6 +476,11 @@ def check(tmp_path: Path) -> Check:
     return run
 
 
+def as_suite(kind: str, severity: str = "critical", **kwargs: object) -> str:
+    rule = json.dumps({"type": kind, "severity": severity, "kwargs": kwargs})
+    return f'{{"name": "t",\n "expectations": [\n  {rule}\n]}}'
+
+
 def as_csv(rows: list[dict[str, Any]]) -> bytes:
     def text(value: object) -> str:
         return (
@@ -766,3 +771,57 @@ def test_every_row_lands_in_exactly_one_place(check, rows, share):
         quarantined = table.column("n").to_pylist()
     assert quarantined == bad
     assert sorted(good.column("n").to_pylist() + quarantined) == list(range(len(rows)))
+
+
+# --- suites at rest -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("suite", "line", "says"),
+    [
+        pytest.param(None, 0, "no expectation suite toy.json", id="missing"),
+        pytest.param('{"name": "t",\n "expectations": [}', 2, "no expectation suite", id="no-json"),
+        pytest.param("[]", 0, "no expectation suite", id="list"),
+        pytest.param(
+            as_suite("expect_column_values_to_be_betwen", column="x", min_value=0), 0,
+            "did you mean 'expect_column_values_to_be_between'?", id="unknown-check",
+        ),
+        pytest.param(
+            as_suite("expect_column_values_to_not_be_null", column="idd"), 3,
+            "column 'idd' is not in source.columns; did you mean 'id'?", id="unknown-column",
+        ),
+        pytest.param(
+            as_suite("expect_compound_columns_to_be_unique", column_list=["id", "y"]), 3,
+            "column 'y' is not in source.columns", id="unknown-column-of-several",
+        ),
+        pytest.param(
+            as_suite("expect_table_columns_to_match_set", column_set=["id", "y"]), 3,
+            "column 'y' is not in source.columns", id="unknown-column-of-a-set",
+        ),
+        pytest.param(
+            as_suite("expect_column_values_to_not_be_null", "critcal", column="id"), 0,
+            "severity must be one of critical, warning, info, got 'critcal'", id="severity",
+        ),
+        pytest.param(
+            as_suite("expect_column_values_to_be_between", column="x", min_valu=0), 0,
+            "min_valu", id="unknown-argument",
+        ),
+        pytest.param(
+            as_suite("expect_column_values_to_be_between", column="at",
+                     min_value={"$PARAMETER": "begin"}), 0,
+            "$PARAMETER must be start or end, the window of the batch, got 'begin'",
+            id="unknown-parameter",
+        ),
+    ],
+)  # fmt: skip
+def test_suite_that_cannot_be_used_is_found_at_rest(tmp_path, suite, line, says):
+    if suite is not None:
+        (tmp_path / "toy.json").write_text(suite)
+    (found,) = validation.check_suites(toy_spec(".csv"), tmp_path)
+    assert says in str(found)
+    assert found.line == line
+
+
+def test_suite_that_is_fine_has_no_finding(tmp_path):
+    (tmp_path / "toy.json").write_text(as_suite("expect_column_values_to_not_be_null", column="x"))
+    assert not [*validation.check_suites(toy_spec(".csv"), tmp_path)]

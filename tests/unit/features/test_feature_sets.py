@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -665,9 +666,19 @@ def test_home_with_a_space_works_throughout(tmp_path: Path):
     assert joined(settings, WEEKS[0])["temp"].notna().mean() > 0.97
 
 
-@pytest.mark.parametrize("path", ["nowhere:build", "feature_repo.flights_tables:nope", "x", ":"])
-def test_function_that_is_not_there_is_a_spec_error(path):
-    with pytest.raises(SpecError, match="must be module:function"):
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("nowhere:build", "no module 'nowhere'"),
+        ("feature_repo.flight_tables:build", "did you mean 'flights_tables'?"),
+        ("feature_repo.flights_tables:bild", "no 'bild'; did you mean 'build'?"),
+        ("feature_repo.flights_tables:__name__", "must be a function, got str"),
+        ("x", "must be module:function"),
+        (":", "must be module:function"),
+    ],
+)
+def test_function_that_is_not_there_is_a_spec_error(path, says):
+    with pytest.raises(SpecError, match=re.escape(says)):
         definitions.load_function(path)
 
 
@@ -675,7 +686,9 @@ def test_service_that_is_not_defined_is_a_spec_error():
     spec = SPEC.model_copy(
         update={"features": SPEC.features.model_copy(update={"service": "flights_v9"})}
     )
-    with pytest.raises(SpecError, match="defines no 'flights_v9'"):
+    with pytest.raises(
+        SpecError, match="no feature service 'flights_v9'; did you mean 'flights_v1'"
+    ):
         definitions.service_of(spec)
 
 

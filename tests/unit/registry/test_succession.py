@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import shutil
 from collections.abc import Callable
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from include.retraining.errors import RegistryError, ScoringError
 from include.retraining.features import definitions
+from include.retraining.learning.estimator import build_pipeline
 from include.retraining.names import CHALLENGER, CHAMPION, PREVIOUS_CHAMPION
-from include.retraining.records import GateDecision, Performance, Promotion
+from include.retraining.records import GateDecision, Performance, Promotion, TrainingSet
 from include.retraining.registry import ledger, server, succession, versions
 from include.retraining.settings import Settings
 from include.retraining.storage import Storage
@@ -460,7 +464,7 @@ def test_rollback_to_a_version_with_other_features_is_refused(trained: Settings)
     promote(trained, 1, None)
     promote(trained, 2, 1)
     server.client(trained).set_model_version_tag(
-        "flights", "1", versions.FEATURES_TAG, ",".join([*SPEC.features.names, "colour"])
+        "flights", "1", versions.FEATURES_TAG, json.dumps([*SPEC.features.names, "colour"])
     )
     with pytest.raises(RegistryError, match="other features than the model file has: colour"):
         rollback(trained, "r1")
@@ -487,3 +491,25 @@ def test_rollback_begun_before_another_change_is_not_taken_up(trained: Settings,
     with pytest.raises(RegistryError, match="was begun before ledger entry 4 made version 1"):
         rollback(trained, "r1")
     assert production(trained)[:2] == (1, None)
+
+
+def test_features_are_registered_whatever_their_names(empty: Settings) -> None:
+    names = ("share%", "a,b", "größe (m²)", "plain")
+    spec = small_spec(features={"numeric": names, "categorical": ()})
+    frame = pd.DataFrame({name: np.arange(20.0) for name in names})
+    pipeline = build_pipeline(spec).fit(frame, np.arange(20) % 2)
+    about = versions.Registration(
+        run_name="odd names", run_tags={}, version_tags={}, params={"model.a=b": 1},
+        metrics={f"importance.{name}": 0.5 for name in names}, series={}, files={},
+        data_source="file:///nowhere", data_sha256="ab" * 32,
+    )  # fmt: skip
+    learned_from = TrainingSet.model_construct(training_end=dt.datetime(2013, 1, 7, tzinfo=dt.UTC))
+    found = versions.register(
+        spec, empty, pipeline, frame, incident_id="odd", training_set=learned_from, about=about
+    )
+    assert found.features == names
+    run = server.run_data(empty, found.run_id)
+    assert run.params == {"model.a_3db": "1"}
+    assert set(run.metrics) == {
+        f"importance.{name}" for name in ("share_25", "a_2cb", "größe _28m²_29", "plain")
+    }

@@ -16,11 +16,10 @@ from include.demo import flights_feed
 from include.retraining import shelf
 from include.retraining.errors import DataError, ScoringError, SpecError
 from include.retraining.features import feature_sets
-from include.retraining.learning import scoring
 from include.retraining.learning.estimator import build_pipeline
 from include.retraining.learning.rows import feature_frame
 from include.retraining.monitor import measuring
-from include.retraining.names import CHALLENGER, INCIDENT_TAG
+from include.retraining.names import CHALLENGER, INCIDENT_TAG, SCORE
 from include.retraining.records import Candidate, DriftReport, FeatureDrift, TrainingSet
 from include.retraining.registry import server, succession, versions
 from include.retraining.retrain import gate, training_set
@@ -145,8 +144,8 @@ def report_drift(
         state="calibrated",
         rows=1,
         labelled_rows=0,
-        features=tuple(column for column in columns if column.name != scoring.SCORE),
-        score=next((column for column in columns if column.name == scoring.SCORE), None),
+        features=tuple(column for column in columns if column.name != SCORE),
+        score=next((column for column in columns if column.name == SCORE), None),
     )
     key = f"flights/reports/partition={partition}/drift.json"
     Storage.of(settings).write_json(key, report)
@@ -161,7 +160,7 @@ def test_drift_began_with_the_first_of_an_unbroken_run_of_drifted_batches(ingest
     assert since(ingested) is None
     report_drift(ingested, "2013-01-28", "temp")
     assert since(ingested) == SPEC.batch_ref("2013-01-28").start
-    report_drift(ingested, "2013-01-21", scoring.SCORE)
+    report_drift(ingested, "2013-01-21", SCORE)
     assert since(ingested) == SPEC.batch_ref("2013-01-21").start
     report_drift(ingested, "2013-01-14")
     report_drift(ingested, "2013-01-07", "temp")
@@ -352,10 +351,10 @@ def test_seed_reaches_an_estimator_inside_another():
 @pytest.mark.parametrize(
     ("estimator", "params", "says"),
     [
-        pytest.param("sklearn.Nothing", {}, "cannot import", id="no-such-name"),
-        pytest.param("nowhere.Nothing", {}, "cannot import", id="no-such-module"),
-        pytest.param("Nothing", {}, "cannot import", id="no-module"),
-        pytest.param(FOREST, {"trees": 3}, "does not take them", id="unknown-parameter"),
+        pytest.param("sklearn.Nothing", {}, "sklearn has no 'Nothing'", id="no-such-name"),
+        pytest.param("nowhere.Nothing", {}, "no module 'nowhere'", id="no-such-module"),
+        pytest.param("Nothing", {}, "must be module:function", id="no-module"),
+        pytest.param(FOREST, {"trees": 3}, "has no parameter 'trees'", id="unknown-parameter"),
         pytest.param("tests.unit.estimators:impossible", {}, "nothing is there", id="raises"),
         pytest.param("sklearn.svm.LinearSVC", {}, "no probabilities", id="no-probabilities"),
         pytest.param("collections.OrderedDict", {}, "is no estimator", id="no-estimator"),

@@ -435,7 +435,7 @@ def test_champion_that_is_no_version_any_more_fails_the_gate_closed(trained: Set
 
 
 def test_champion_with_other_features_fails_the_gate_closed(trained: Settings):
-    tag(trained, versions.FEATURES_TAG, "temp,colour")
+    tag(trained, versions.FEATURES_TAG, '["temp", "colour"]')
     decision = duel(trained, 2, 1)
     assert not decision.passed
     assert "trained with other features (gone: ['colour']" in decision.reasons[0]

@@ -8,6 +8,7 @@ import pytest
 from mlflow.utils.validation import _validate_metric, _validate_metric_name
 
 from include.retraining import shelf
+from include.retraining.errors import RegistryError
 from include.retraining.monitor import measuring
 from include.retraining.records import (
     BatchRef,
@@ -24,7 +25,7 @@ from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
 from include.retraining.telling import drift_report
 from include.retraining.telling.drift_pages import shared_script
-from include.retraining.telling.drift_report import is_news, metric_names
+from include.retraining.telling.drift_report import is_news
 from tests.unit import pipeline
 
 THIRD, FOURTH = pipeline.WEEKS[2:]
@@ -276,21 +277,32 @@ def test_news_is_what_the_report_before_did_not_say(
     ],
 )
 def test_a_name_that_mlflow_refuses_is_encoded(column: str, name: str) -> None:
-    assert metric_names([column]) == {column: name}
-    _validate_metric_name(f"distance.{name}")
+    asked, taken = f"distance.{column}", f"distance.{name}"
+    assert server.accepted_names([asked]) == {asked: taken}
+    _validate_metric_name(taken)
 
 
 def test_names_that_become_equal_are_kept_apart_and_stay_what_they_are() -> None:
     long = "x" * 300
     columns = ["share%", "share_25", f"{long}a", f"{long}b", "", "€", "_20ac"]
-    names = metric_names(columns)
+    names = server.accepted_names(columns)
     assert len(set(names.values())) == len(columns)
     assert names["share_25"] == "share_25"
     assert names["share%"].startswith("share_25_")
-    assert metric_names(reversed(columns)) == names
+    assert server.accepted_names(reversed(columns)) == names
     for name in names.values():
         _validate_metric(f"threshold.{name}", 0.1, 0, 0)
-        assert len(name) < 240
+        assert len(name) < 250
+
+
+def test_experiment_that_was_deleted_says_how_to_restore_it(empty):
+    spec, api = pipeline.small_spec(), server.client(empty)
+    found = server.experiment_id(spec, empty)
+    api.delete_experiment(found)
+    with pytest.raises(RegistryError, match=f"mlflow experiments restore -x {found}"):
+        server.experiment_id(spec, empty)
+    api.restore_experiment(found)
+    assert server.experiment_id(spec, empty) == found
 
 
 def test_all_columns_of_a_wide_table_are_logged_whatever_their_names(empty):
