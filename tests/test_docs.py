@@ -63,6 +63,7 @@ ALLOWED = {
     # examples for people, and pages to read
     "cli/app.py": {
         "week1.parquet", "week2.parquet", "week9.parquet", "v2.zip", "model.schema.json",
+        "2013-01-07.parquet", "w.parquet",
         "docs/production.md",
     },
     "cli/check.py": {"include/models/*.yaml"},

@@ -351,10 +351,10 @@ def test_seed_reaches_an_estimator_inside_another():
 @pytest.mark.parametrize(
     ("estimator", "params", "says"),
     [
-        pytest.param("sklearn.Nothing", {}, "cannot import", id="no-such-name"),
-        pytest.param("nowhere.Nothing", {}, "cannot import", id="no-such-module"),
-        pytest.param("Nothing", {}, "cannot import", id="no-module"),
-        pytest.param(FOREST, {"trees": 3}, "does not take them", id="unknown-parameter"),
+        pytest.param("sklearn.Nothing", {}, "sklearn has no 'Nothing'", id="no-such-name"),
+        pytest.param("nowhere.Nothing", {}, "no module 'nowhere'", id="no-such-module"),
+        pytest.param("Nothing", {}, "must be module:function", id="no-module"),
+        pytest.param(FOREST, {"trees": 3}, "has no parameter 'trees'", id="unknown-parameter"),
         pytest.param("tests.unit.estimators:impossible", {}, "nothing is there", id="raises"),
         pytest.param("sklearn.svm.LinearSVC", {}, "no probabilities", id="no-probabilities"),
         pytest.param("collections.OrderedDict", {}, "is no estimator", id="no-estimator"),
