@@ -414,12 +414,12 @@ BOMB = "\n".join(
     ],
 )
 def test_model_file_that_costs_too_much_is_one_short_error(tmp_path, text, says):
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(SpecError) as caught:
         load_spec(write(tmp_path, text))
     assert says in str(caught.value)
     assert len(str(caught.value)) < 500 + len(str(tmp_path))
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_values_are_what_they_look_like(tmp_path):
