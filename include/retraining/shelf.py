@@ -29,7 +29,7 @@ from include.retraining.records import (
     Verdict,
 )
 from include.retraining.spec import ModelFormat
-from include.retraining.storage import Storage, json_bytes
+from include.retraining.storage import Storage, json_bytes, sha256
 
 R = TypeVar("R", bound=Record)
 
@@ -335,7 +335,12 @@ def ledger_intent_key(model: str, incident_id: str, action: str) -> str:
 
 
 def thread_key(model: str, thread: str, name: str) -> str:
-    """Give the key of one message of a thread: an alert's id, ``opening`` or ``opened``."""
+    """Give the key of one message of a thread: an alert's id, ``opening`` or ``opened``.
+
+    A thread may be named by what somebody typed into a form, which must not name a path.
+    """
+    if not re.fullmatch(r"\w[\w:+~-]*(\.[\w:+~-]+)*", thread) or len(thread) > 200:
+        thread = f"other-{sha256(thread.encode())[:16]}"
     return f"{model}/alerts/thread={thread}/{name}.json"
 
 

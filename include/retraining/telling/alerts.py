@@ -136,7 +136,8 @@ def deliver(alert: Alert, storage: Storage, channel: Channel) -> bool:
 
 
 def _opening_text(alert: Alert) -> str:
-    return f"{SYMBOL[alert.level]} *{alert.model} {alert.thread}*: {_plain(alert.title)}"
+    about = _plain(f"{alert.model} {alert.thread[:200]}")
+    return f"{SYMBOL[alert.level]} *{about}*: {_plain(alert.title)}"
 
 
 def _wait_for(storage: Storage, key: str, *, seconds: float = 10.0) -> str | None:

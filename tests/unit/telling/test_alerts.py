@@ -151,6 +151,20 @@ def test_markup_of_the_data_is_not_markup_of_slack(state, channel):
         assert "&lt;!channel&gt; &amp; more" in message["text"]
 
 
+@pytest.mark.parametrize(
+    "typed", ["x/../../../..", "..", "<!channel>", "a" * 300, "2013-01-07/../../ledger", "é b"]
+)
+def test_alert_of_a_run_whose_form_had_no_partition_is_told_and_names_no_path(
+    tmp_path, state, channel, typed
+):
+    one = alerts.of_failure(model="flights", thread=typed, task="t", run_id="r", error="SpecError")
+    assert deliver(one, state, channel)
+    assert not deliver(one, state, channel)
+    assert {path.name for path in tmp_path.iterdir()} == {"state", "channel"}
+    assert all(key.startswith("flights/alerts/thread=other-") for key in state.list(""))
+    assert "<!channel>" not in messages(channel)[0]["text"]
+
+
 def test_every_line_of_a_text_is_quoted():
     text = alert(lines=("Traceback:\n  File x\nValueError",)).text
     assert text.splitlines()[1:] == ["> Traceback:", ">   File x", "> ValueError"]
