@@ -20,6 +20,8 @@ from include.retraining.records import BatchRef, GateMode
 
 MODELS_DIR = Path(__file__).resolve().parents[1] / "models"
 
+FORMATS = (".parquet", ".csv", ".json", ".jsonl")
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 ColumnType = Literal["string", "integer", "number", "boolean", "timestamp"]
 ModelFormat = Literal["skops", "cloudpickle"]
@@ -102,6 +104,27 @@ class Partitions(_Section):
         return "0 * * * *" if self.every == "hour" else "0 0 * * *"
 
 
+def file_format(path: str) -> tuple[str, str]:
+    """Give the format of a file and how it is compressed, by the end of its name in any case.
+
+    Raises
+    ------
+    ValueError
+        The name ends in nothing that can be read.
+
+    >>> file_format("landing/2013-01-07.CSV.gz")
+    ('.csv', '.gz')
+    """
+    found = re.search(r"(\.\w+?)(\.gz|\.zst)?$", path.lower())
+    kind, packing = (found[1], found[2] or "") if found else ("", "")
+    if kind not in FORMATS or (packing and kind == ".parquet"):
+        raise ValueError(
+            "a file must end in .parquet, .csv, .json or .jsonl, the last three with .gz or .zst "
+            f"behind it if compressed, got {path!r}; deliver it as one of these"
+        )
+    return kind, packing
+
+
 class Source(_Section):
     """Where a batch lands, and what it must look like.
 
@@ -111,8 +134,8 @@ class Source(_Section):
     """
 
     batch: str = Field(
-        description="path of the file, .parquet, .csv, .json or .jsonl; `/*.csv`: of all in a "
-        "folder, complete once `_SUCCESS` is there"
+        description="path of the file, .parquet, .csv, .json or .jsonl, text also .csv.gz or "
+        ".csv.zst; `/*.csv`: of all in a folder, complete once `_SUCCESS` is there"
     )
     companions: dict[str, str] = Field(
         default={}, description="further files of the same partition"
@@ -147,6 +170,12 @@ class Source(_Section):
                 raise ValueError(
                     f"{name}: path must contain {{partition}} and no other braces, got {path!r}"
                 )
+            if ".." in path.split("/"):
+                raise ValueError(f"{name}: path must stay below the storage root, got {path!r}")
+            try:
+                file_format(path)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
         if "batch" in self.companions:
             raise ValueError("companions: 'batch' is the name of the batch itself; choose another")
         for column in (*self.key, self.event_time):
@@ -163,7 +192,9 @@ class Source(_Section):
     def _several_files_share_a_folder(self) -> Self:
         for name, path in {"batch": self.batch, **self.companions}.items():
             folder, _, file = path.rpartition("/")
-            if "*" in path and ("{partition}" not in folder or not re.fullmatch(r"\*\.\w+", file)):
+            if "*" in path and (
+                "{partition}" not in folder or not re.fullmatch(r"\*(\.\w+)+", file)
+            ):
                 raise ValueError(
                     f"{name}: several files must be all of one format in a folder of the "
                     f"partition, such as landing/{{partition}}/*.parquet, got {path!r}"
