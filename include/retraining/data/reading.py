@@ -21,7 +21,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from include.retraining.data.column_types import plain
+from include.retraining.data.column_types import plain, value_type
 from include.retraining.errors import DataError, did_you_mean
 from include.retraining.records import DeliveryMapping, Finding
 from include.retraining.spec import ColumnType, ModelSpec, file_format
@@ -36,6 +36,7 @@ MISSING = (
     *("", "NULL", "null", "\\N", "None", "NA", "N/A", "n/a", "#NA", "#N/A", "#N/A N/A"),
     *("NaN", "nan", "-NaN", "-nan", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
 )
+SPELT_MISSING = ("NULL", "null", "\\N")  # that hardly any text is
 # which declared types may be written as text: only text formats have no types of their own
 _AS_TEXT: dict[str, tuple[ColumnType, ...]] = {
     ".parquet": (),
@@ -154,8 +155,9 @@ def _unpacked(content: bytes, packing: str) -> bytes:
             size += len(block)
             if size > limit:
                 raise ValueError(
-                    f"unpacked it takes more than {limit:,} bytes, {MAX_COMPRESSION} times as much; "
-                    "it looks like a decompression bomb. Deliver it as Parquet, or not compressed"
+                    f"unpacked it takes more than {limit:,} bytes, {MAX_COMPRESSION} times as "
+                    "much; it looks like a decompression bomb. Deliver it as Parquet, or not "
+                    "compressed"
                 )
             blocks.append(block)
     return b"".join(blocks)
@@ -167,40 +169,48 @@ _CODECS = {".gz": "gzip", ".zst": "zstd"}
 def _read_parquet(
     part: Input, content: bytes, columns: dict[str, ColumnType], max_rows: int
 ) -> pa.Table:
-    """Read the declared columns; of others only the names."""
+    """Read all that is flat, damage in any column refuses; of nested columns only the types."""
     about = pq.read_metadata(pa.BufferReader(content))
     _refuse_bomb(about, len(content), max_rows)
     leaves = [about.schema.column(number) for number in range(about.num_columns)]
-    # text stays a dictionary until its size is known: a long value may stand in every row
-    texts = [one.path for one in leaves if one.physical_type == "BYTE_ARRAY"]
     file = pq.ParquetFile(
         pa.BufferReader(content),
-        read_dictionary=[name for name in texts if columns.get(name) == "string"],
+        # text stays a dictionary until its size is known: a long value may stand in every row
+        read_dictionary=[one.path for one in leaves if one.physical_type == "BYTE_ARRAY"],
         coerce_int96_timestamp_unit="us",
     )
-    names = file.schema_arrow.names
-    counts = Counter(names)
-    found = file.read([name for name in names if name in columns and counts[name] == 1])
+    schema = file.schema_arrow
+    flat = [one.name for one in schema if not pa.types.is_nested(one.type)]
+    if len(set(schema.names)) < len(schema.names):  # which the check of the columns refuses
+        return pa.table([pa.nulls(about.num_rows) for _ in schema], names=schema.names)
+    found = file.read(flat)
     _refuse_long_text(found, len(content))
+    columns_read = dict(zip(found.column_names, found.columns, strict=True))
     for one in leaves:
-        if one.physical_type == "INT96" and one.path in found.column_names:
-            position = found.column_names.index(one.path)
-            column = found.column(position).cast(_TARGET["timestamp"])
-            found = found.set_column(position, one.path, column)
-            part.findings.append(
-                Finding(
-                    expectation="times_to_have_a_zone",
-                    column=one.path,
-                    severity="info",
-                    failed_rows=0,
-                    detail=f"column {one.path!r} is of the old type INT96, which has no zone, and "
-                    "was read as UTC, which Spark writes; to be sure, set "
-                    "spark.sql.parquet.outputTimestampType to TIMESTAMP_MICROS",
-                )
-            )
-    there = set(found.column_names)
-    unread = pa.nulls(about.num_rows)
-    return pa.table([found.column(one) if one in there else unread for one in names], names=names)
+        if one.physical_type == "INT96" and one.path in columns_read:
+            columns_read[one.path] = columns_read[one.path].cast(_TARGET["timestamp"])
+            if columns.get(one.path) == "timestamp":
+                part.findings.append(_int96(one.path))
+    return pa.table(
+        {
+            one.name: columns_read[one.name]
+            if one.name in columns_read
+            else pa.nulls(about.num_rows, one.type)
+            for one in schema
+        }
+    )
+
+
+def _int96(name: str) -> Finding:
+    return Finding(
+        expectation="times_to_have_a_zone",
+        column=name,
+        severity="info",
+        failed_rows=0,
+        detail=f"column {name!r} is of the old type INT96, which has no zone, and was read as UTC, "
+        "which Spark writes; to be sure, set spark.sql.parquet.outputTimestampType to "
+        "TIMESTAMP_MICROS",
+    )
 
 
 def _refuse_bomb(found: pq.FileMetaData, size: int, max_rows: int) -> None:
@@ -216,8 +226,8 @@ def _refuse_bomb(found: pq.FileMetaData, size: int, max_rows: int) -> None:
     )
     if unpacked > max(LARGE_UNPACKED, MAX_COMPRESSION * size):
         raise ValueError(
-            f"{size:,} bytes would take {unpacked:,} unpacked, more than {MAX_COMPRESSION} times as "
-            "much; it looks like a decompression bomb. Deliver it with dictionaries, or not "
+            f"{size:,} bytes would take {unpacked:,} unpacked, more than {MAX_COMPRESSION} times "
+            "as much; it looks like a decompression bomb. Deliver it with dictionaries, or not "
             "compressed"
         )
     _refuse_large(found.num_rows * found.num_columns * 8, size)
@@ -283,15 +293,21 @@ def _read_csv(
     """Read the declared columns as text: a guess takes the code 007 for a number."""
     parsing = pyarrow.csv.ParseOptions(newlines_in_values=b'"' in content)
     converting = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()))
-    table = _in_blocks(
-        content,
-        lambda source, size: pyarrow.csv.read_csv(
-            source,
-            read_options=pyarrow.csv.ReadOptions(block_size=size),
-            parse_options=parsing,
-            convert_options=converting,
-        ),
-    )
+    try:
+        table = _in_blocks(
+            content,
+            lambda source, size: pyarrow.csv.read_csv(
+                source,
+                read_options=pyarrow.csv.ReadOptions(block_size=size),
+                parse_options=parsing,
+                convert_options=converting,
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise ValueError(
+            f"{str(error).splitlines()[0][:200]}; the first line must name the columns, and every "
+            "row have as many fields, between commas, in UTF-8"
+        ) from error
     _refuse_many(table.num_rows, max_rows)
     # a spreadsheet leaves commas where columns were
     fields = enumerate(table.schema)
@@ -409,30 +425,10 @@ def _check_columns(
         item.refuse("column_to_exist", f"column {name!r} is missing{hint}", name)
     if item.is_refused:
         return
-    arrays = {}
-    for name, kind in columns.items():
-        column = plain(item.table.column(name))
-        try:
-            arrays[name] = _cast(column, kind, as_text)
-        except pa.ArrowException as error:
-            item.refuse("column_to_have_type", _odd_value(column, name, kind, as_text, error), name)
-            continue
-        except ValueError as error:
-            detail = f"column {name!r} must be {kind}, got {column.type}: {error}"
-            item.refuse("column_to_have_type", detail, name)
-            continue
-        if rounded := _rounded(column, kind):
-            item.findings.append(
-                Finding(
-                    expectation="numbers_to_be_exact",
-                    column=name,
-                    severity="info",
-                    failed_rows=0,
-                    detail=f"{rounded:,} whole numbers of column {name!r} have more digits than a "
-                    "number holds, and were rounded to it; declare it as integer, or as string, to "
-                    "keep them",
-                )
-            )
+    arrays = {
+        name: _declared_column(item, plain(item.table.column(name)), name, kind, as_text)
+        for name, kind in columns.items()
+    }
     if extra and not missing:
         item.findings.append(
             Finding(
@@ -446,12 +442,63 @@ def _check_columns(
         item.table = pa.table(arrays)
 
 
+def _declared_column(
+    item: Input,
+    column: pa.ChunkedArray,
+    name: str,
+    kind: ColumnType,
+    as_text: Collection[ColumnType],
+) -> pa.ChunkedArray | None:
+    try:
+        found = _cast(column, kind, as_text)
+    except pa.ArrowException as error:
+        item.refuse("column_to_have_type", _odd_value(column, name, kind, as_text, error), name)
+        return None
+    except ValueError as error:
+        detail = f"column {name!r} must be {kind}, got {value_type(column.type)}: {error}"
+        item.refuse("column_to_have_type", detail, name)
+        return None
+    if kind == "string":
+        _tell_spelt_missing(item, found, name)
+    if rounded := _rounded(column, kind):
+        item.findings.append(
+            Finding(
+                expectation="numbers_to_be_exact",
+                column=name,
+                severity="info",
+                failed_rows=0,
+                detail=f"{rounded:,} whole numbers of column {name!r} have more digits than a "
+                "number holds, and were rounded to it; declare it as integer, or as string, to "
+                "keep them",
+            )
+        )
+    return found
+
+
+def _tell_spelt_missing(item: Input, text: pa.ChunkedArray, name: str) -> None:
+    is_spelt = pc.is_in(text, value_set=pa.array(SPELT_MISSING))
+    if not (count := pc.sum(is_spelt, min_count=0).as_py()):
+        return
+    first = pc.index(is_spelt, value=True).as_py()
+    item.findings.append(
+        Finding(
+            expectation="text_not_to_spell_missing",
+            column=name,
+            severity="info",
+            failed_rows=0,
+            detail=f"{count:,} texts of column {name!r} are {text[first].as_py()!r} or alike, the "
+            f"first in row {first + 1}, and were kept as text; leave the field empty where a value "
+            "is missing",
+        )
+    )
+
+
 _DO: dict[ColumnType, str] = {
     "string": "write it as text, or declare another type",
     "integer": "write whole numbers of at most 64 bits as 7, 7.0 or 7e0, or declare another type",
     "number": "write numbers as 1234.5, or declare another type",
     "boolean": "write true and false, or 1 and 0, or declare another type",
-    "timestamp": "write ISO 8601 with a time zone, such as 2013-01-07T05:15:00Z",
+    "timestamp": "must be ISO 8601 with a time zone, such as 2013-01-07T05:15:00Z",
 }
 
 
@@ -477,7 +524,7 @@ def _odd_value(
         value = str(error).splitlines()[0]
     return (
         f"column {name!r} must be {kind}, got {value} in row {start + 1} (the first is 1; "
-        f"{column.type}); {_DO[kind]}"
+        f"{value_type(column.type)}); {_DO[kind]}"
     )
 
 
@@ -500,7 +547,9 @@ _ACCEPTED = {
         pa.types.is_integer(t) or pa.types.is_floating(t) or pa.types.is_decimal(t)
     ),
     "number": lambda t: pa.types.is_integer(t) or pa.types.is_floating(t) or pa.types.is_decimal(t),
-    "boolean": pa.types.is_boolean,
+    "boolean": lambda t: (
+        pa.types.is_boolean(t) or pa.types.is_integer(t) or pa.types.is_floating(t)
+    ),
     "timestamp": pa.types.is_timestamp,
 }
 _TARGET = {
@@ -530,43 +579,44 @@ def _cast(
         return column.cast(_TARGET[kind])
     if _is_text(column.type) and kind in as_text:
         return _FROM_TEXT[kind](_without_missing(column))
-    if kind == "boolean" and (pa.types.is_integer(column.type) or _is_floating(column.type)):
-        return _cast_bits(column)
-    if not _ACCEPTED[kind](column.type):
-        raise ValueError("give it the declared type at the source, or declare the new one")
-    if kind == "timestamp" and column.type.tz is None:
-        raise ValueError("timestamps need a time zone")
-    if _is_floating(column.type):  # a number that is none is a missing one
+    _check_type(column.type, kind)
+    if pa.types.is_floating(column.type):  # a number that is none is a missing one
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     if kind == "string":
-        text = column.cast(pa.string())
-        return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
-    if kind == "timestamp":
-        # drops nanoseconds on purpose; nothing else may be lost
-        return column.cast(_TARGET[kind], safe=column.type.unit != "ns")
-    if kind == "number" and pa.types.is_integer(column.type):
-        return column.cast(_TARGET[kind], safe=False)
-    return column.cast(_TARGET[kind])
+        column = _without(column.cast(pa.string()), ("",))
+    if kind == "boolean":
+        _check_bits(column)
+    # nanoseconds, and digits that a number does not hold, go on purpose; nothing else may
+    is_cut = kind == "timestamp" and column.type.unit == "ns"
+    is_rounded = kind == "number" and pa.types.is_integer(column.type)
+    return column.cast(_TARGET[kind], safe=not (is_cut or is_rounded))
 
 
-_is_floating = pa.types.is_floating
+def _check_type(found: pa.DataType, kind: ColumnType) -> None:
+    if not _ACCEPTED[kind](found):
+        raise ValueError("give it the declared type at the source, or declare the new one")
+    if kind == "timestamp" and found.tz is None:
+        raise ValueError("timestamps need a time zone")
 
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(_ACCEPTED["string"](kind))
 
 
-def _cast_bits(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _check_bits(column: pa.ChunkedArray) -> None:
     """Take 0 and 1 for booleans, as databases without booleans write them."""
-    if not pc.all(pc.is_in(column, pa.array([0, 1, None], column.type)), min_count=0).as_py():
+    bits = pa.array([0, 1, None]).cast(column.type)
+    if not pc.all(pc.is_in(column, bits), min_count=0).as_py():
         raise pa.ArrowInvalid("neither 0 nor 1")
-    return column.cast(pa.bool_())
 
 
 def _without_missing(text: pa.ChunkedArray) -> pa.ChunkedArray:
     """Blanks around a value do not count, and no number or time is spelt NULL."""
-    text = pc.utf8_trim_whitespace(text.cast(pa.string()))
-    is_missing = pc.is_in(text, value_set=pa.array(MISSING))
+    return _without(pc.utf8_trim_whitespace(text.cast(pa.string())), MISSING)
+
+
+def _without(text: pa.ChunkedArray, words: tuple[str, ...]) -> pa.ChunkedArray:
+    is_missing = pc.is_in(text, value_set=pa.array(words))
     return pc.if_else(is_missing, pa.scalar(None, pa.string()), text)
 
 
