@@ -172,10 +172,6 @@ class Source(_Section):
                 )
             if ".." in path.split("/"):
                 raise ValueError(f"{name}: path must stay below the storage root, got {path!r}")
-            try:
-                file_format(path)
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
         if "batch" in self.companions:
             raise ValueError("companions: 'batch' is the name of the batch itself; choose another")
         for column in (*self.key, self.event_time):
@@ -189,7 +185,7 @@ class Source(_Section):
         return self
 
     @model_validator(mode="after")
-    def _several_files_share_a_folder(self) -> Self:
+    def _files_can_be_read(self) -> Self:
         for name, path in {"batch": self.batch, **self.companions}.items():
             folder, _, file = path.rpartition("/")
             if "*" in path and (
@@ -199,6 +195,10 @@ class Source(_Section):
                     f"{name}: several files must be all of one format in a folder of the "
                     f"partition, such as landing/{{partition}}/*.parquet, got {path!r}"
                 )
+            try:
+                file_format(path)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
         return self
 
     @model_validator(mode="after")

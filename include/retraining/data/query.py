@@ -116,6 +116,8 @@ def _array(values: Sequence[Any]) -> pa.ChunkedArray:
     kinds = {type(one) for one in values if one is not None}
     if {date, datetime} <= kinds:
         raise TypeError("Arrow would cut the times off")
+    if len({one.tzinfo is None for one in values if isinstance(one, datetime)}) > 1:
+        raise TypeError("times with and without a zone")
     if Decimal in kinds:
         values = [None if isinstance(one, Decimal) and one.is_nan() else one for one in values]
         if any(isinstance(one, Decimal) and one.is_infinite() for one in values):
@@ -132,15 +134,15 @@ def _joined(name: str, column: str, parts: list[pa.Table]) -> pa.ChunkedArray:
     columns = [part.column(column) for part in parts]
     kinds = list(dict.fromkeys(one.type for one in columns if not pa.types.is_null(one.type)))
     if len(kinds) > 1 and all(pa.types.is_integer(t) or pa.types.is_decimal(t) for t in kinds):
-        scale = max(kind.scale for kind in kinds if pa.types.is_decimal(kind))
+        scale = max(0, *(kind.scale for kind in kinds if pa.types.is_decimal(kind)))
         columns = [one.cast(pa.decimal256(76, scale)) for one in columns]
     try:
         tables = [pa.table({column: one}) for one in columns]
         return pa.concat_tables(tables, promote_options="permissive").column(column)
     except pa.ArrowException as error:
         raise DataError(
-            f"source.queries.{name}: column {column!r} gives {', then '.join(map(str, kinds))}, and "
-            "no column of a file can hold all of them as they are; cast it in the query"
+            f"source.queries.{name}: column {column!r} gives {', then '.join(map(str, kinds))}, "
+            "and no column of a file can hold all of them as they are; cast it in the query"
         ) from error
 
 
