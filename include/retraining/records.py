@@ -19,6 +19,8 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=0)]
 Severity = Literal["critical", "warning", "info"]
 Trigger = Literal["monitor", "schedule", "manual"]
+# it names folders, so nothing else may be in it
+PartitionKey = Annotated[str, Field(pattern=r"\A\d{4}-\d\d-\d\d(T\d\d)?\z")]
 
 
 class Record(BaseModel):
@@ -34,7 +36,7 @@ class BatchRef(Record):
     """One batch of one model: its partition, and its half-open window ``[start, end)`` in UTC."""
 
     model: str
-    partition: str
+    partition: PartitionKey
     start: AwareDatetime
     end: AwareDatetime
 
@@ -401,7 +403,7 @@ class TrainingSet(Record):
 
     incident_id: str
     model: str
-    partition: str = Field(description="the newest batch that was read")
+    partition: PartitionKey = Field(description="the newest batch that was read")
     table_version: Count = Field(description="of the table of joined rows; pinned by its version")
     training_rows: Count
     training_start: AwareDatetime
@@ -462,7 +464,7 @@ class GateDecision(Record):
 
     incident_id: str
     model: str
-    partition: str
+    partition: PartitionKey
     candidate_version: int
     champion_version: int | None
     mode: GateMode = "enabled"
@@ -483,7 +485,7 @@ class Promotion(Record):
 
     incident_id: str
     model: str
-    partition: str
+    partition: PartitionKey
     action: Literal["promotion", "rollback", "by_hand"]
     version: int
     previous_version: int | None

@@ -34,6 +34,8 @@ MAX_BYTES = 1_000_000  # of a model file; one with 10,000 columns has half of it
 SHOWN = 200  # characters of a value that is refused
 MAX_DAYS = 36_500.0
 
+FORMATS = (".parquet", ".csv", ".json", ".jsonl")
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 ColumnType = Literal["string", "integer", "number", "boolean", "timestamp"]
 ModelFormat = Literal["skops", "cloudpickle"]
@@ -116,6 +118,27 @@ class Partitions(_Section):
         return "0 * * * *" if self.every == "hour" else "0 0 * * *"
 
 
+def file_format(path: str) -> tuple[str, str]:
+    """Give the format of a file and how it is compressed, by the end of its name in any case.
+
+    Raises
+    ------
+    ValueError
+        The name ends in nothing that can be read.
+
+    >>> file_format("landing/2013-01-07.CSV.gz")
+    ('.csv', '.gz')
+    """
+    found = re.search(r"(\.\w+?)(\.gz|\.zst)?$", path.lower())
+    kind, packing = (found[1], found[2] or "") if found else ("", "")
+    if kind not in FORMATS or (packing and kind == ".parquet"):
+        raise ValueError(
+            "a file must end in .parquet, .csv, .json or .jsonl, the last three with .gz or .zst "
+            f"behind it if compressed, got {path!r}; deliver it as one of these"
+        )
+    return kind, packing
+
+
 class Source(_Section):
     """Where a batch lands, and what it must look like.
 
@@ -125,8 +148,8 @@ class Source(_Section):
     """
 
     batch: str = Field(
-        description="path of the file, .parquet, .csv, .json or .jsonl; `/*.csv`: of all in a "
-        "folder, complete once `_SUCCESS` is there"
+        description="path of the file, .parquet, .csv, .json or .jsonl, text also .csv.gz or "
+        ".csv.zst; `/*.csv`: of all in a folder, complete once `_SUCCESS` is there"
     )
     companions: dict[str, str] = Field(
         default={}, description="further files of the same partition"
@@ -161,6 +184,8 @@ class Source(_Section):
                 raise ValueError(
                     f"{name}: path must contain {{partition}} and no other braces, got {path!r}"
                 )
+            if ".." in path.split("/"):
+                raise ValueError(f"{name}: path must stay below the storage root, got {path!r}")
         if "batch" in self.companions:
             raise ValueError("companions: 'batch' is the name of the batch itself; choose another")
         for column in (*self.key, self.event_time):
@@ -194,14 +219,20 @@ class Source(_Section):
         return self
 
     @model_validator(mode="after")
-    def _several_files_share_a_folder(self) -> Self:
+    def _files_can_be_read(self) -> Self:
         for name, path in {"batch": self.batch, **self.companions}.items():
             folder, _, file = path.rpartition("/")
-            if "*" in path and ("{partition}" not in folder or not re.fullmatch(r"\*\.\w+", file)):
+            if "*" in path and (
+                "{partition}" not in folder or not re.fullmatch(r"\*(\.\w+)+", file)
+            ):
                 raise ValueError(
                     f"{name}: several files must be all of one format in a folder of the "
                     f"partition, such as landing/{{partition}}/*.parquet, got {path!r}"
                 )
+            try:
+                file_format(path)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
         return self
 
     @model_validator(mode="after")

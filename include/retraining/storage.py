@@ -1,7 +1,7 @@
 """Object storage behind one URL: ``file://`` and ``s3://`` through fsspec, for callers the same.
 
-Keys are relative to the URL. A write is whole or not there: on files through a temporary name and a
-rename, on S3 because a put is atomic.
+Keys are relative to the URL, and one that would leave it is refused, whatever made it. A write is
+whole or not there: on files through a temporary name and a rename, on S3 because a put is atomic.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -68,7 +69,12 @@ class Storage:
         return self.url.startswith(("file://", "/"))
 
     def url_of(self, key: str) -> str:
-        """Give the whole URL of a key."""
+        """Give the whole URL of a key; raises DataError for one that does not stay below it."""
+        if ".." in re.split(r"[/\\]", key) or "\0" in key:
+            raise DataError(
+                f"key: must stay below {self.url}, got {key!r}; mend the partition, path or name "
+                "that it was made of"
+            )
         return f"{self.url}/{key}"
 
     def _path(self, key: str) -> str:

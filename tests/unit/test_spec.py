@@ -589,6 +589,12 @@ def test_partition_keys_and_windows_are_inverse(every, number):
             "must use :start and :end",
             id="no-window",
         ),
+        pytest.param({"batch": "{partition}.xlsx"}, r"must end in \.parquet, \.csv", id="excel"),
+        pytest.param({"batch": "{partition}"}, r"must end in \.parquet, \.csv", id="no-ending"),
+        pytest.param({"batch": "{partition}.parquet.gz"}, "the last three with", id="packed-twice"),
+        pytest.param({"batch": "{partition}.gz"}, "must end in", id="packed-what"),
+        pytest.param({"batch": "{partition}/*.csv.zip"}, "must end in", id="zip"),
+        pytest.param({"batch": "a/../../{partition}.csv"}, "stay below", id="way-up"),
         pytest.param(
             {
                 "batch": "{partition}.csv",
@@ -615,8 +621,17 @@ def test_source_that_cannot_land_is_an_error(flights: ModelSpec, source, says):
         ModelSpec.model_validate(content | {"source": content["source"] | source})
 
 
-@pytest.mark.parametrize("path", ["{partition}/*.parquet", "a/{partition}/b/*.jsonl"])
-def test_source_may_be_all_files_of_a_folder(flights: ModelSpec, path):
+@pytest.mark.parametrize(
+    "path",
+    [
+        "{partition}/*.parquet",
+        "a/{partition}/b/*.jsonl",
+        "{partition}/*.csv.gz",
+        "{partition}.CSV",
+        "a.b/{partition}.json.zst",
+    ],
+)
+def test_source_may_be_a_file_or_a_folder_in_any_case_and_compressed(flights: ModelSpec, path):
     content = flights.model_dump()
     content["source"]["batch"] = path
     assert ModelSpec.model_validate(content).source.batch == path

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime as dt
 import os
 import re
 import threading
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from include.retraining.errors import DataError, RetrainingError
 from include.retraining.records import BatchRef
@@ -171,6 +173,32 @@ def test_storage_knows_whether_it_is_of_this_machine(url, is_local):
 
 def test_url_of_a_key_is_below_the_root(tmp_path: Path):
     assert Storage("s3://b/root/").url_of("a/b") == "s3://b/root/a/b"
+
+
+@pytest.mark.parametrize(
+    "key", ["..", "a/../b", "landing/x/../../../b", "a\\..\\b", "a\0b", "../a"]
+)
+def test_key_that_could_leave_the_root_is_refused_before_anything_is_touched(tmp_path: Path, key):
+    storage = Storage((tmp_path / "root").as_uri())
+    for use in (
+        storage.read, storage.exists, storage.delete, storage.list, storage.read_table,
+        storage.url_of, lambda one: storage.write(one, b""), lambda one: storage.create(one, b""),
+    ):  # fmt: skip
+        with pytest.raises(DataError, match="must stay below"):
+            use(key)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_key_may_have_dots_that_are_no_way_up(storage: Storage):
+    storage.write("a..b/c...", b"1")
+    assert storage.read("a..b/c...") == b"1"
+
+
+@pytest.mark.parametrize("key", ["x/../..", "..", "2020-01-01\n", "2020-01-01/..", "", "2020-1-1"])
+def test_batch_cannot_have_a_partition_that_names_a_path(key):
+    start = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+    with pytest.raises(ValidationError, match="partition"):
+        BatchRef(model="m", partition=key, start=start, end=start)
 
 
 def test_version_of_an_object_changes_whenever_it_is_rewritten(storage: Storage):

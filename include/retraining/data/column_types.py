@@ -40,6 +40,22 @@ def value_type(kind: pa.DataType) -> pa.DataType:
     return value_type(kind.value_type) if pa.types.is_dictionary(kind) else kind
 
 
+def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Give the values of a column without its extension type: a UUID is text, others as stored.
+
+    >>> import uuid
+    >>> plain(pa.chunked_array([pa.array([uuid.UUID(int=7).bytes], pa.uuid())])).to_pylist()
+    ['00000000-0000-0000-0000-000000000007']
+    """
+    kind = column.type
+    if not isinstance(kind, pa.BaseExtensionType):
+        return column
+    if isinstance(kind, pa.UuidType):
+        values = (None if one is None else str(one) for one in column.to_pylist())
+        return pa.chunked_array([pa.array(values, pa.string())])
+    return pa.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type)
+
+
 def kept_type(kind: pa.DataType) -> pa.DataType | None:
     """Give the type that a table keeps values of a type in, or None where Delta has none.
 

@@ -10,6 +10,7 @@ a second time.
 from __future__ import annotations
 
 import posixpath
+import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -81,27 +82,60 @@ def landed(spec: ModelSpec, storage: Storage, partition: str) -> Delivery:
     for name, path in paths.items():
         keys = [path]
         if "*" in path:
-            below = storage.list(posixpath.dirname(path))
-            keys = [
-                key
-                for key in below
-                if fnmatchcase(key, path) and posixpath.dirname(key) == posixpath.dirname(path)
-            ]
-            if not keys:
-                raise DataError(
-                    f"no file at {storage.url_of(path)}; deliver one, and clear this task"
-                )
+            keys = _parts(storage, path)
         try:
             files[name] = {posixpath.basename(key): storage.read(key) for key in keys}
-        except FileNotFoundError as error:
+        except (FileNotFoundError, IsADirectoryError) as error:
             raise _not_there(storage, path) from error
     found = Delivery(partition, files)
     mapping = shelf.find_mapping(storage, spec.model, partition, found.sha256)
     return Delivery(partition, files, mapping)
 
 
+def _parts(storage: Storage, path: str) -> list[str]:
+    """Give the keys of a folder's files, however their ending is spelt.
+
+    Raises
+    ------
+    DataError
+        There is none, or there are some in folders below, which would be left out.
+    """
+    folder, pattern = posixpath.split(path)
+    found = [
+        key
+        for key in storage.list(folder)
+        if fnmatchcase(posixpath.basename(key).lower(), pattern.lower())
+    ]
+    beside = [key for key in found if posixpath.dirname(key) == folder]
+    deeper = [posixpath.relpath(key, folder) for key in found if key not in beside]
+    below = [one for one in deeper if not re.match(r"[_.]|.*/[_.]", one)]  # _temporary, say
+    if below:
+        raise DataError(
+            f"{len(below):,} files lie in folders below {storage.url_of(folder)}, such as "
+            f"{below[0]}, and what the names of folders say is not read; deliver all files of the "
+            "batch side by side in that folder, with those values as columns (in Spark: without "
+            "partitionBy), or name the folder in the model file, then clear this task"
+        )
+    if not beside:
+        raise _not_there(storage, path)
+    return beside
+
+
 def _not_there(storage: Storage, key: str) -> DataError:
-    return DataError(f"no file at {storage.url_of(key)}; deliver it there, then clear this task")
+    """Say that there is no file, and what there is in its place."""
+    folder = posixpath.dirname(key) if "*" in key else key
+    inside = [posixpath.relpath(one, folder) for one in storage.list(folder)]
+    inside = [one for one in inside if posixpath.basename(one) not in {COMPLETE, "."}]
+    if not inside:
+        return DataError(
+            f"no file at {storage.url_of(key)}; deliver it there, then clear this task"
+        )
+    return DataError(
+        f"no file at {storage.url_of(key)}, but a folder with {inside[0]}"
+        + (f" and {len(inside) - 1:,} more" if len(inside) > 1 else "")
+        + "; deliver what the model file names, or mend its path (`folder/*.parquet` takes all "
+        f"files of a folder with {COMPLETE} in it), then clear this task"
+    )
 
 
 def kept(spec: ModelSpec, storage: Storage, partition: str, content_sha256: str) -> Delivery:

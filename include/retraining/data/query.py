@@ -8,13 +8,17 @@ the tables have long changed.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from include.retraining import shelf
+from include.retraining.data.column_types import plain
 from include.retraining.data.delivery import input_paths
 from include.retraining.errors import DataError
 from include.retraining.records import BatchRef, QueryResult
@@ -40,7 +44,7 @@ def land_queries(
     DataError
         A query is wrong, or gives values that no Parquet column takes.
     """
-    from sqlalchemy.exc import ProgrammingError
+    from sqlalchemy import exc
 
     at_once = engine.dialect.name in {"postgresql", "mysql", "mariadb"}
     options = {"isolation_level": "REPEATABLE READ"} if at_once else {}
@@ -50,7 +54,10 @@ def land_queries(
                 name: _run(connection, name, query, batch)
                 for name, query in spec.source.queries.items()
             }
-    except ProgrammingError as error:
+    except exc.StatementError as error:
+        ours = exc.ProgrammingError | exc.DataError | exc.NotSupportedError
+        if isinstance(error, exc.DBAPIError) and not isinstance(error, ours):
+            raise
         raise DataError(
             f"source.queries of {spec.model}: {str(error.orig).strip()}; mend the model file"
         ) from error
@@ -66,10 +73,15 @@ def _run(connection: Connection, name: str, query: str, batch: BatchRef) -> pa.T
     statement = statement.bindparams(*(bindparam(key, value) for key, value in used.items()))
     result = connection.execution_options(yield_per=ROWS_PER_FETCH).execute(statement)
     columns = list(result.keys())
+    if twice := sorted(one for one, count in Counter(columns).items() if count > 1):
+        raise DataError(
+            f"source.queries.{name}: gives {', '.join(map(repr, twice))} more than once; name each "
+            "column once in the query, with `as`"
+        )
     parts = [_table(name, columns, part) for part in result.partitions()]
     if not parts:
         return pa.table({column: pa.nulls(0) for column in columns})
-    table = pa.concat_tables(parts, promote_options="permissive")
+    table = pa.table({column: _joined(name, column, parts) for column in columns})
     # a database gives rows in any order; sorted, equal rows are an equal file
     sortable = [
         (one.name, "ascending")
@@ -83,17 +95,55 @@ def _table(name: str, columns: list[str], rows: Iterable[Any]) -> pa.Table:
     arrays = []
     for column, values in zip(columns, zip(*rows, strict=True), strict=True):
         try:
-            array = pa.array(values)
-            if isinstance(array.type, pa.BaseExtensionType):
-                raise TypeError(array.type)  # noqa: TRY301 - the same answer for both
-            arrays.append(array)
-        except (pa.ArrowException, TypeError) as error:
-            kinds = sorted({type(value).__name__ for value in values})
+            arrays.append(_array(values))
+        except (pa.ArrowException, TypeError, OverflowError) as error:
+            kinds = sorted({type(value).__name__ for value in values if value is not None})
             raise DataError(
                 f"source.queries.{name}: column {column!r} gives {', '.join(kinds)}, which no file "
-                "can hold; cast it in the query"
+                f"can hold ({str(error).splitlines()[0][:200]}); cast it in the query"
             ) from error
     return pa.table(arrays, names=columns)
+
+
+def _array(values: Sequence[Any]) -> pa.ChunkedArray:
+    """Give values as a column: NaN among decimals is a missing one, a UUID is text.
+
+    Raises
+    ------
+    ArrowException, OverflowError, TypeError
+        No one type holds them all as they are.
+    """
+    kinds = {type(one) for one in values if one is not None}
+    if {date, datetime} <= kinds:
+        raise TypeError("Arrow would cut the times off")
+    if len({one.tzinfo is None for one in values if isinstance(one, datetime)}) > 1:
+        raise TypeError("times with and without a zone")
+    if Decimal in kinds:
+        values = [None if isinstance(one, Decimal) and one.is_nan() else one for one in values]
+        if any(isinstance(one, Decimal) and one.is_infinite() for one in values):
+            raise TypeError("no decimal is infinite")
+    if kinds <= {int, Decimal} and (
+        len(kinds) > 1 or any(one is not None and abs(one) >= 2**63 for one in values)
+    ):
+        values = [None if one is None else Decimal(one) for one in values]
+    return plain(pa.chunked_array([pa.array(values)]))
+
+
+def _joined(name: str, column: str, parts: list[pa.Table]) -> pa.ChunkedArray:
+    """Put the parts of a column together; a database may type every row anew (SQLite)."""
+    columns = [part.column(column) for part in parts]
+    kinds = list(dict.fromkeys(one.type for one in columns if not pa.types.is_null(one.type)))
+    if len(kinds) > 1 and all(pa.types.is_integer(t) or pa.types.is_decimal(t) for t in kinds):
+        scale = max(0, *(kind.scale for kind in kinds if pa.types.is_decimal(kind)))
+        columns = [one.cast(pa.decimal256(76, scale)) for one in columns]
+    try:
+        tables = [pa.table({column: one}) for one in columns]
+        return pa.concat_tables(tables, promote_options="permissive").column(column)
+    except pa.ArrowException as error:
+        raise DataError(
+            f"source.queries.{name}: column {column!r} gives {', then '.join(map(str, kinds))}, "
+            "and no column of a file can hold all of them as they are; cast it in the query"
+        ) from error
 
 
 def _land(

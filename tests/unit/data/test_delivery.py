@@ -34,10 +34,48 @@ def test_marker_without_files_is_no_delivery(spec, storage: Storage):
 
 
 def test_files_of_the_folder_itself_and_of_the_format_count_in_order(spec, storage: Storage):
-    for name in ("b.csv", "a.csv", "_SUCCESS", "note.txt", "deeper/c.csv", ".hidden.csv"):
+    for name in (
+        "b.csv",
+        "a.csv",
+        "_SUCCESS",
+        "note.txt",
+        "_temporary/c.csv",
+        ".hidden.csv",
+        "x/.y/c.csv",
+    ):
         storage.write(f"{FOLDER}/{name}", name.encode())
     found = delivery.landed(spec, storage, PARTITION)
     assert found.files == {"batch": {"a.csv": b"a.csv", "b.csv": b"b.csv"}}
+
+
+def test_ending_of_a_file_counts_in_any_case(spec, storage: Storage):
+    for name in ("a.CSV", "b.csv", "_SUCCESS"):
+        storage.write(f"{FOLDER}/{name}", name.encode())
+    assert list(delivery.landed(spec, storage, PARTITION).files["batch"]) == ["a.CSV", "b.csv"]
+
+
+@pytest.mark.parametrize("beside", [(), ("part-1.csv",)], ids=["alone", "beside-others"])
+def test_files_in_folders_below_are_not_silently_left_out(spec, storage: Storage, beside):
+    for name in ("_SUCCESS", "country=DE/part-0.csv", *beside):
+        storage.write(f"{FOLDER}/{name}", name.encode())
+    with pytest.raises(
+        DataError, match=r"1 files lie in .* such as country=DE/part-0\.csv.*side by"
+    ):
+        delivery.landed(spec, storage, PARTITION)
+
+
+def test_folder_in_place_of_a_file_is_told(storage: Storage):
+    for name in ("_SUCCESS", "part-0.csv", "part-1.csv"):
+        storage.write(f"{FOLDER}.csv/{name}", b"")
+    with pytest.raises(DataError, match=r"a folder with part-0\.csv and 1 more; .*folder/\*\.parq"):
+        delivery.landed(spec_of(".csv"), storage, PARTITION)
+
+
+def test_files_of_another_ending_are_told_where_none_of_the_right_one_is(spec, storage: Storage):
+    for name in ("_SUCCESS", "part-0.csv.gz"):
+        storage.write(f"{FOLDER}/{name}", b"")
+    with pytest.raises(DataError, match=r"a folder with part-0\.csv\.gz; deliver what the model"):
+        delivery.landed(spec, storage, PARTITION)
 
 
 def test_content_is_told_by_its_bytes_and_not_by_its_names(spec, storage: Storage):

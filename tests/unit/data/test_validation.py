@@ -596,7 +596,6 @@ def test_text_file_with_infinite_or_missing_numbers_gets_its_verdict(check, suff
             0,
             id="json-number-for-text",
         ),
-        pytest.param(".xlsx", b"PK", "file_to_be_readable", 0, id="unknown-format"),
     ],
 )
 def test_broken_text_file_is_refused(check, suffix, content, expectation, rows):
