@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import csv
 import datetime as dt
 import gzip
 import io
 import json
+import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -216,10 +219,63 @@ def wide(content: Iterable[Row]) -> list[Row]:
     return [row | {f"c{number}": 1 for number in range(5000)} for row in content]
 
 
+def quoted(content: Iterable[Row]) -> bytes:
+    """Write rows as CSV, texts in quotes where they need them, Windows line ends."""
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, list(COLUMNS))
+    writer.writeheader()
+    writer.writerows(content)
+    return buffer.getvalue().encode()
+
+
+def times(form: str) -> list[Row]:
+    """Give rows whose times are written in another form; ``{h}`` is the hour."""
+    return [row | {"at": form.format(h=f"{row['n']:02d}")} for row in rows()]
+
+
+def int96() -> bytes:
+    """Parquet as Spark writes times unless told otherwise."""
+    buffer = io.BytesIO()
+    pq.write_table(as_table(rows()), buffer, use_deprecated_int96_timestamps=True)
+    return buffer.getvalue()
+
+
+def uuids(kind: pa.DataType) -> bytes:
+    """Parquet whose keys are the 16 bytes of UUIDs."""
+    keys = pa.array([uuid.UUID(int=number).bytes for number in range(20)], kind)
+    return as_parquet(as_table(rows()).set_column(0, "id", keys))
+
+
+def compressible() -> bytes:
+    """A small Parquet file with a very long text in it."""
+    buffer = io.BytesIO()
+    table = as_table(rows()).append_column("extra", pa.array(["A" * 70_000_000] + [None] * 19))
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def long_in_every_row() -> bytes:
+    """A small Parquet file that has one long text once, and names it in every row."""
+    text = pa.DictionaryArray.from_arrays(
+        pa.array([0] * 400, pa.int32()), pa.array(["A" * 3_000_000])
+    )
+    table = as_table(rows(400)).append_column("extra", text)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", store_schema=False)
+    return buffer.getvalue()
+
+
+def zstd(content: bytes) -> bytes:
+    """Compress as zstd does."""
+    return bytes(pa.compress(content, "zstd", asbytes=True))
+
+
 LONG = "x" * 1_000_000
 READABLE, EXISTS, TYPE = "file_to_be_readable", "column_to_exist", "column_to_have_type"
 ONCE, ROWS_EXIST, SHARE = "column_to_appear_once", "rows_to_exist", "share_of_good_rows"
 UNIQUE, PRESENT = "column_values_to_be_unique", "column_values_to_not_be_null"
+SPELT, ZONE = "text_not_to_spell_missing", "times_to_have_a_zone"
+EXACT = "numbers_to_be_exact"
 INSIDE, FINITE, NEW = "column_values_to_be_between", "column_values_to_be_finite", "no_new_columns"
 
 
@@ -467,15 +523,78 @@ def _of_any_text(corpus: _Corpus, suffix: str, write: Callable[..., bytes]) -> N
         lambda: write(rows(x__all=None)),
     )
     add("negative-zero", suffix, "negative zero", lambda: write(rows(x=-0.0)))
+    for form, name, what in (
+        ("2020-01-02T{h}:30:00.123456789Z", "times-ns", "times with nanoseconds"),
+        ("2020-01-02 {h}:30:00 UTC", "times-utc", "times that end in UTC"),
+        ("2020-01-02 {h}:30:00.5+00", "times-postgres", "times that end in +00"),
+        ("2020-01-02T{h}:30:00+0000", "times-compact", "times that end in +0000"),
+        ("2020-01-02 {h}:30:00 +0000", "times-blank", "times with a blank before their offset"),
+        ("2020-01-02t{h}:30:00z", "times-lower", "times with a small t and z"),
+    ):  # fmt: skip
+        add(name, suffix, what, lambda form=form: write(times(form)))
+    add(
+        "empty-text",
+        suffix,
+        "a key of no characters",
+        lambda: write(rows(id="")),
+        quarantined=(1, PRESENT),
+    )
+    add(
+        "null-as-text",
+        suffix,
+        "NULL in a text column",
+        lambda: write(rows(id="NULL")),
+        noted=SPELT,
+        says="'NULL' or alike, the first in row 1",
+    )
+    add(
+        "backslash-n-as-text",
+        suffix,
+        "\\N in a text column",
+        lambda: write(rows(id="\\N")),
+        noted=SPELT,
+    )
+    add(
+        "null-as-time",
+        suffix,
+        "NULL for a time",
+        lambda: write(rows(at="NULL")),
+        quarantined=(1, PRESENT),
+    )
+    add(
+        "long-row",
+        suffix,
+        "a row of 3,000,000 characters",
+        lambda: write(rows(id=LONG * 3)),
+    )
+    add(
+        "too-exact",
+        suffix,
+        "a whole number of 17 digits in a number column",
+        lambda: write([row | {"x": 2**53 + 1} for row in rows()]),
+        noted=EXACT,
+        says="20 whole numbers",
+    )
+    add(
+        "ids-of-19-digits",
+        suffix,
+        "integers of 19 digits, one missing, one written as 7.0",
+        lambda: write(
+            [
+                row | {"n": [None, 7.0][row["n"]] if row["n"] < 2 else 2**62 + row["n"]}
+                for row in rows()
+            ]
+        ),
+    )
 
 
 def _of_csv(corpus: _Corpus) -> None:
     add = corpus.add
-    csv = ".csv"
-    add("header-only", csv, "a header and no rows", lambda: as_csv([]), refused=ROWS_EXIST, rows=0)
+    file = ".csv"
+    add("header-only", file, "a header and no rows", lambda: as_csv([]), refused=ROWS_EXIST, rows=0)
     add(
         "no-header",
-        csv,
+        file,
         "no header",
         lambda: as_csv(rows()).split(b"\n", 1)[1],
         refused=EXISTS,
@@ -483,7 +602,7 @@ def _of_csv(corpus: _Corpus) -> None:
     )
     add(
         "row-too-short",
-        csv,
+        file,
         "a row with a field too few",
         lambda: as_csv(rows()).replace(b",true,0\n", b",true\n", 1),
         refused=READABLE,
@@ -491,7 +610,7 @@ def _of_csv(corpus: _Corpus) -> None:
     )
     add(
         "row-too-long",
-        csv,
+        file,
         "a row with a field too many",
         lambda: as_csv(rows()).replace(b",true,0\n", b",true,0,9\n", 1),
         refused=READABLE,
@@ -499,44 +618,44 @@ def _of_csv(corpus: _Corpus) -> None:
     )
     add(
         "semicolons",
-        csv,
+        file,
         "semicolons between the fields",
         lambda: as_csv(rows(), separator=";"),
         refused=EXISTS,
     )
     add(
         "tabs",
-        csv,
+        file,
         "tabs between the fields",
         lambda: as_csv(rows(), separator="\t"),
         refused=EXISTS,
     )
     add(
         "decimal-commas",
-        csv,
+        file,
         "decimal commas, quoted",
         lambda: as_csv(rows(x__all='"1,5"')),
         refused=TYPE,
     )
     add(
         "decimal-commas-unquoted",
-        csv,
+        file,
         "decimal commas, unquoted",
         lambda: as_csv(rows(x__all="1,5")),
         refused=READABLE,
         rows=0,
     )
-    add("thousands", csv, "1.000,50", lambda: as_csv(rows(x='"1.000,50"')), refused=TYPE)
+    add("thousands", file, "1.000,50", lambda: as_csv(rows(x='"1.000,50"')), refused=TYPE)
     add(
         "currency",
-        csv,
+        file,
         "an amount with its currency",
         lambda: as_csv(rows(x="5 EUR")),
         refused=TYPE,
     )
     add(
         "quote-open",
-        csv,
+        file,
         "a quote that is never closed",
         lambda: as_csv(rows(id='"000')),
         refused=READABLE,
@@ -544,13 +663,13 @@ def _of_csv(corpus: _Corpus) -> None:
     )
     add(
         "newline-in-quotes",
-        csv,
+        file,
         "a line break inside of a quoted text",
         lambda: as_csv(rows(id='"0\n0"')),
     )
     add(
         "header-twice",
-        csv,
+        file,
         "the header once more in the middle",
         lambda: as_csv(rows()) + as_csv([]),
         refused=TYPE,
@@ -558,54 +677,183 @@ def _of_csv(corpus: _Corpus) -> None:
     )
     add(
         "column-twice",
-        csv,
+        file,
         "a column name twice",
         lambda: as_csv(rows()).replace(b"id,at,x,n", b"id,at,x,x"),
         refused=ONCE,
     )
     add(
         "column-padded",
-        csv,
+        file,
         "blanks around the column names",
         lambda: as_csv(rows()).replace(b"id,at,x", b"id , at , x"),
         refused=EXISTS,
     )
     add(
         "infinite",
-        csv,
+        file,
         "inf and -inf",
         lambda: as_csv(rows(x="inf")).replace(b",1.5,", b",-inf,"),
         quarantined=(2, FINITE),
     )
-    add("nan", csv, "NaN in a number column", lambda: as_csv(rows(x="NaN")))
+    add("nan", file, "NaN in a number column", lambda: as_csv(rows(x="NaN")))
     add(
         "too-large-for-a-float",
-        csv,
+        file,
         "1e999",
         lambda: as_csv(rows(x="1e999")),
         quarantined=(1, FINITE),
     )
     add(
         "null-words",
-        csv,
+        file,
         "NULL, N/A and NA in a number column",
         lambda: as_csv(rows(x="NULL")).replace(b",1.5,", b",N/A,").replace(b",2.5,", b",NA,"),
     )
     add(
         "yes-and-no",
-        csv,
+        file,
         "yes and no for booleans",
         lambda: as_csv(rows(ok__all="yes")),
         refused=TYPE,
     )
     add(
         "excel-date",
-        csv,
+        file,
         "a day number of a spreadsheet",
         lambda: as_csv(rows(at__all="43832.5")),
         refused=TYPE,
     )
-    add("formula", csv, "a spreadsheet formula as text", lambda: as_csv(rows(id="=1+1")))
+    add("formula", file, "a spreadsheet formula as text", lambda: as_csv(rows(id="=1+1")))
+    add(
+        "backslash-n",
+        file,
+        "\\N and None in columns of numbers and booleans",
+        lambda: as_csv(rows(x="\\N", n="\\N", ok="None")),
+    )
+    add(
+        "many-line-breaks",
+        file,
+        "quoted texts with line breaks, beyond a megabyte",
+        lambda: quoted(row | {"id": f"{row['id']}\r\n{LONG[:60000]}"} for row in rows()),
+    )
+    add(
+        "empty-columns",
+        file,
+        "two more commas in every line, as a spreadsheet leaves them",
+        lambda: as_csv(rows()).replace(b"\n", b",,\n"),
+    )
+    add(
+        "nameless-column",
+        file,
+        "a column with values and no name",
+        lambda: as_csv(rows()).replace(b"\n", b",9\n").replace(b"label,9", b"label,"),
+        noted=NEW,
+        says="one without a name",
+    )
+    add(
+        "empty-lines-of-commas",
+        file,
+        "a line of nothing but commas at the end",
+        lambda: as_csv(rows()) + b",,,,,\n",
+        quarantined=(1, PRESENT),
+        rows=21,
+    )
+    add(
+        "total",
+        file,
+        "a line with the total at the end",
+        lambda: as_csv(rows()) + b"Total,,200.0,190,,10\n",
+        quarantined=(1, PRESENT),
+        rows=21,
+    )
+    add(
+        "separator-line",
+        file,
+        "a first line sep=, as a spreadsheet wants it",
+        lambda: b"sep=,\n" + as_csv(rows()),
+        refused=READABLE,
+        rows=0,
+        says="the first line must name the columns",
+    )
+    add(
+        "comment-line",
+        file,
+        "a comment in the first line",
+        lambda: b"# made by the shop\n" + as_csv(rows()),
+        refused=READABLE,
+        rows=0,
+    )
+    add("old-mac", file, "old Mac line ends", lambda: as_csv(rows()).replace(b"\n", b"\r"))
+    add(
+        "blanks-after-commas",
+        file,
+        "a blank after each comma of the values",
+        lambda: as_csv([]) + as_csv(rows()).split(b"\n", 1)[1].replace(b",", b", "),
+    )
+    add("plus-signs", file, "numbers with a plus sign", lambda: as_csv(rows(x="+1.5", n="+1")))
+    add(
+        "true-in-capitals",
+        file,
+        "TRUE and False",
+        lambda: as_csv(rows()).replace(b"true", b"TRUE").replace(b"false", b"False"),
+    )
+    add("bits", file, "0 and 1 for booleans", lambda: as_csv(rows(ok__all=1)))
+    add(
+        "mixed-case",
+        ".CSV",
+        "a name that ends in capitals",
+        lambda: as_csv(rows()),
+    )
+    for suffix, pack in (
+        (".csv.gz", gzip.compress),
+        (".csv.zst", zstd),
+        (".jsonl.gz", gzip.compress),
+    ):
+        write = as_csv if "csv" in suffix else as_lines
+        add("good", suffix, "compressed", lambda pack=pack, write=write: pack(write(rows())))
+        add(
+            "truncated",
+            suffix,
+            "compressed, and cut off",
+            lambda pack=pack, write=write: pack(write(rows()))[:-9],
+            refused=READABLE,
+            rows=0,
+        )
+        add(
+            "bomb",
+            suffix,
+            "a few kilobytes that unpack to 80 megabytes",
+            lambda pack=pack, write=write: pack(write(rows()) + b" " * 80_000_000),
+            refused=READABLE,
+            rows=0,
+            says="decompression bomb",
+        )
+    add(
+        "two-members",
+        ".csv.gz",
+        "two compressed parts behind each other",
+        lambda: b"".join(
+            gzip.compress(part) for part in (as_csv(rows(9)), as_csv(rows()[9:]).split(b"\n", 1)[1])
+        ),
+    )
+    add(
+        "not-compressed",
+        ".csv.gz",
+        "not compressed, under the name of it",
+        lambda: as_csv(rows()),
+        refused=READABLE,
+        rows=0,
+    )
+    add(
+        "nothing-inside",
+        ".csv.gz",
+        "zero bytes, compressed",
+        lambda: gzip.compress(b""),
+        refused=READABLE,
+        rows=0,
+        says="is empty",
+    )
 
 
 def _of_json(corpus: _Corpus) -> None:
@@ -703,7 +951,14 @@ def _of_json(corpus: _Corpus) -> None:
         lines,
         "0 and 1 for booleans",
         lambda: as_lines(rows(ok__all=1)),
+    )
+    add(
+        "booleans-as-other-numbers",
+        lines,
+        "a 2 for a boolean",
+        lambda: as_lines([row | {"ok": row["n"] % 3} for row in rows()]),
         refused=TYPE,
+        says="got 2 in row 3",
     )
     add(
         "epoch-seconds",
@@ -712,6 +967,23 @@ def _of_json(corpus: _Corpus) -> None:
         lambda: as_lines(rows(at__all=1577934000)),
         refused=READABLE,
         rows=0,
+    )
+    add(
+        "null-word",
+        lines,
+        "NULL in a number column",
+        lambda: as_lines(rows(x="NULL")),
+        refused=READABLE,
+        rows=0,
+        says="column 'x' must be number, got 'NULL' in row 1",
+    )
+    add(
+        "pretty-printed-large",
+        lines,
+        "objects over several lines, beyond a megabyte",
+        lambda: b"\n".join(
+            json.dumps(row | {"id": row["id"] + LONG[:60000]}, indent=1).encode() for row in rows()
+        ),
     )
 
 
@@ -907,7 +1179,7 @@ def _of_parquet(corpus: _Corpus) -> None:
         "times as text",
         lambda: parquet(at=pa.string()),
         refused=TYPE,
-        says="ISO 8601",
+        says="must be timestamp, got string: give it the declared type",
     )
     add(
         "year-1",
@@ -975,6 +1247,90 @@ def _of_parquet(corpus: _Corpus) -> None:
         rows=6,
     )
     add("one-row", file, "one row", lambda: parquet(rows(1)), rows=1)
+    add("upper-case", ".PARQUET", "a name that ends in capitals", parquet)
+    add("uuid", file, "UUIDs in a text column", lambda: uuids(pa.uuid()))
+    add(
+        "uuid-as-bytes",
+        file,
+        "UUIDs as 16 bytes and no more said",
+        lambda: uuids(pa.binary(16)),
+        refused=TYPE,
+    )
+    add("int96", file, "times as INT96, as Spark writes them", int96, noted=ZONE)
+    add(
+        "bits",
+        file,
+        "int8 of 0 and 1 in a boolean column, one missing",
+        lambda: parquet([row | {"ok": [None, 1, 0][row["n"] % 3]} for row in rows()], ok=pa.int8()),
+    )
+    add(
+        "bits-and-more",
+        file,
+        "uint8 with a 3 in a boolean column",
+        lambda: parquet([row | {"ok": 3 if row["n"] == 7 else 1} for row in rows()], ok=pa.uint8()),
+        refused=TYPE,
+        says="must be boolean, got 3 in row 8",
+    )
+    add(
+        "whole-decimals",
+        file,
+        "decimals of 38 digits in an integer column",
+        lambda: parquet(n=pa.decimal128(38, 0)),
+    )
+    add(
+        "decimal-with-a-fraction",
+        file,
+        "a decimal with a fraction in an integer column",
+        lambda: parquet(
+            [row | {"n": Decimal("2.5") if row["n"] == 4 else row["n"]} for row in rows()],
+            n=pa.decimal128(10, 2),
+        ),
+        refused=TYPE,
+        says="got Decimal('2.50') in row 5",
+    )
+    add(
+        "large-decimals",
+        file,
+        "decimals of 256 bits in a number column",
+        lambda: parquet(rows(x__all=Decimal("1.5")), x=pa.decimal256(60, 2)),
+    )
+    add("unsigned", file, "unsigned 64-bit integers that fit", lambda: parquet(n=pa.uint64()))
+    add(
+        "integer-dictionary",
+        file,
+        "integers as a dictionary",
+        lambda: as_parquet(
+            as_table(rows()).set_column(3, "n", as_table(rows()).column("n").dictionary_encode())
+        ),
+    )
+    add(
+        "empty-text",
+        file,
+        "a key of no characters",
+        lambda: parquet(rows(id="")),
+        quarantined=(1, PRESENT),
+    )
+    add(
+        "null-as-text", file, "NULL in a text column", lambda: parquet(rows(id="NULL")), noted=SPELT
+    )
+    add(
+        "bomb",
+        file,
+        "a small file that takes 70 megabytes unpacked",
+        compressible,
+        refused=READABLE,
+        rows=0,
+        says="decompression bomb",
+    )
+    add(
+        "long-text-everywhere",
+        file,
+        "a small file with one long text in every row: 1.1 gigabytes",
+        long_in_every_row,
+        refused=READABLE,
+        rows=0,
+        says="decompression bomb",
+    )
 
 
 def _of_folders(corpus: _Corpus) -> None:
@@ -1048,6 +1404,39 @@ def _of_folders(corpus: _Corpus) -> None:
         ],
         refused=ROWS_EXIST,
         rows=0,
+    )
+    add(
+        "mixed-encodings",
+        "*.parquet",
+        "two files, text in one and a dictionary in the other",
+        lambda: [
+            parquet(some),
+            as_parquet(
+                as_table(others).set_column(
+                    0, "id", as_table(others).column("id").dictionary_encode()
+                )
+            ),
+        ],
+    )
+    add(
+        "other-boolean-types",
+        "*.parquet",
+        "two files, booleans in one and 0 and 1 in the other",
+        lambda: [parquet(some), parquet([r | {"ok": 1} for r in others], ok=pa.int8())],
+    )
+    add(
+        "compressed",
+        "*.csv.gz",
+        "two files, compressed",
+        lambda: [gzip.compress(as_csv(some)), gzip.compress(as_csv(others))],
+    )
+    add(
+        "one-empty",
+        "*.jsonl",
+        "two files, one of zero bytes",
+        lambda: [as_lines(rows()), b""],
+        refused=READABLE,
+        says="part-1.jsonl (0 bytes): the file is empty; deliver it again",
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
@@ -370,6 +371,9 @@ _JSON_TYPES: dict[ColumnType, tuple[type, ...]] = {
 }
 
 
+_BLANKS = re.compile(r"\s*")
+
+
 def _odd_json(content: bytes, columns: dict[str, ColumnType]) -> Iterator[str]:
     """Say what is wrong with JSON that Arrow cannot read: which value, in which row."""
 
@@ -384,7 +388,7 @@ def _odd_json(content: bytes, columns: dict[str, ColumnType]) -> Iterator[str]:
     place, row = 0, 0
     while place < len(text):
         row += 1
-        place += len(text[place:][:1000]) - len(text[place:][:1000].lstrip())
+        place = _BLANKS.match(text, place).end()  # type: ignore[union-attr]
         try:
             value, place = decoder.raw_decode(text, place)
         except ValueError as error:
