@@ -1116,6 +1116,20 @@ def _of_parquet(corpus: _Corpus) -> None:
         refused=TYPE,
     )
     add(
+        "id-as-float",
+        file,
+        "an id of 19 digits that was a float on its way",
+        lambda: parquet(rows(n=float(9_067_651_234_567_890_123)), n=pa.float64()),
+        refused=TYPE,
+        says="a 64-bit float",
+    )
+    add(
+        "last-exact-float",
+        file,
+        "the largest integer that every float below it can tell from its neighbours",
+        lambda: parquet(rows(n=float(2**53 - 1)), n=pa.float64()),
+    )
+    add(
         "unsigned-too-large",
         file,
         "an unsigned integer above 2^63",

@@ -107,7 +107,8 @@ def replay(
         list[str] | None,
         typer.Option(
             "--try", metavar="SETTING=VALUE[,...]", show_default=False,
-            help="one policy more: the model file with these changed, such as retrain.growth=0.3",
+            help="one policy more: the model file with these settings of drift or retrain changed, "
+            "such as retrain.growth=0.3",
         ),
     ] = None,
     starts: Annotated[

@@ -528,8 +528,17 @@ def _odd_value(
         value = str(error).splitlines()[0]
     return (
         f"column {name!r} must be {kind}, got {value} in row {start + 1} (the first is 1; "
-        f"{value_type(column.type)}); {_DO[kind]}"
+        f"{value_type(column.type)}); {_DO[kind]}{_why(column.type, kind)}"
     )
+
+
+def _why(found: pa.DataType, kind: ColumnType) -> str:
+    if kind == "integer" and pa.types.is_floating(found):
+        return (
+            ". From 9007199254740992 on a 64-bit float leaves out integers: write the column as "
+            "int64 or as text where it is made, with a nullable type such as pandas' Int64"
+        )
+    return ""
 
 
 def _shown(value: object) -> str:
@@ -556,6 +565,8 @@ _ACCEPTED = {
     ),
     "timestamp": pa.types.is_timestamp,
 }
+EXACT_BELOW = 2**53  # from here on a 64-bit float leaves out integers
+
 _TARGET = {
     "string": pa.string(),
     "integer": pa.int64(),
@@ -586,6 +597,8 @@ def _cast(
     _check_type(column.type, kind)
     if pa.types.is_floating(column.type):  # a number that is none is a missing one
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+        if kind == "integer":
+            _check_exact(column)
     if kind == "string":
         column = _without(column.cast(pa.string()), ("",))
     if kind == "boolean":
@@ -605,6 +618,13 @@ def _check_type(found: pa.DataType, kind: ColumnType) -> None:
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(_ACCEPTED["string"](kind))
+
+
+def _check_exact(column: pa.ChunkedArray) -> None:
+    """Refuse a float that may have been another integer before it became one."""
+    is_large = pc.greater_equal(pc.abs(column), pa.scalar(EXACT_BELOW, column.type))
+    if pc.any(is_large, min_count=0).as_py():
+        raise pa.ArrowInvalid("a float does not hold integers as large")
 
 
 def _check_bits(column: pa.ChunkedArray) -> None:
@@ -664,9 +684,8 @@ def _rounded(column: pa.ChunkedArray, kind: ColumnType) -> int:
     is_decimal = pa.types.is_decimal(column.type) and column.type.scale == 0
     if not (pa.types.is_integer(column.type) or is_decimal):
         return 0
-    limit = 2**53
     found = pc.min_max(column)
-    if all(one.as_py() is None or abs(one.as_py()) <= limit for one in found.values()):
+    if all(one.as_py() is None or abs(one.as_py()) <= EXACT_BELOW for one in found.values()):
         return 0
     return sum(int(float(one)) != one for one in column.to_pylist() if one is not None)
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import yaml
+from pydantic import ValidationError
 
+from include.retraining import plain_yaml
 from include.retraining.errors import SpecError
 from include.retraining.monitor import verdict as verdicts
 from include.retraining.replay.past import Past
@@ -18,6 +20,7 @@ Family = Literal["bound", "schedule", "growth", "rule", "ours"]
 
 FIXED_SCHEDULES = (2, 3, 4, 5, 6, 8, 10, 13)
 GROWTHS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+TRIED = ("drift", "retrain")  # sections whose settings a policy alone depends on
 
 
 class Policy(NamedTuple):
@@ -137,5 +140,19 @@ def _changed(spec: ModelSpec, changes: dict[str, Any]) -> ModelSpec:
         section, _, setting = name.partition(".")
         if setting not in content.get(section, {}):
             raise SpecError(f"--try: no setting {name!r}; for example retrain.growth=0.3")
-        content[section][setting] = yaml.safe_load(value) if isinstance(value, str) else value
-    return ModelSpec.model_validate(content)
+        if section not in TRIED:
+            raise SpecError(
+                f"--try: {name} says what a model is or how it is trained, and every policy here "
+                f"trains as the model file says; allowed: {', '.join(f'{one}.*' for one in TRIED)}. "
+                "To compare ways of training, replay a copy of the model file that has it"
+            )
+        try:
+            content[section][setting] = plain_yaml.read(value) if isinstance(value, str) else value
+        except yaml.YAMLError as error:
+            raise SpecError(f"--try: {name}: {value!r} is no YAML value: {error}") from error
+    try:
+        return ModelSpec.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise SpecError(f"--try: {name}: {first['msg']}, got {first['input']!r}") from error

@@ -189,6 +189,20 @@ def test_unknown_setting_to_try_is_refused(past, change):
         standard_policies(past.spec, [change])
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("training.window=rolling", "every policy here trains as the model file says"),
+        ("label.column=foo", "allowed: drift.*, retrain.*"),
+        ("retrain.growth=abc", "retrain.growth: Input should be a valid number.*got 'abc'"),
+        ("retrain.growth=[1", "is no YAML value"),
+    ],
+)
+def test_what_replay_cannot_try_is_refused_and_not_passed_over(past, change, says):
+    with pytest.raises(SpecError, match=says):
+        standard_policies(past.spec, [change])
+
+
 def test_the_command_shows_a_table_and_keeps_a_picture(shared, tmp_path, monkeypatch, capsys):
     from include.retraining.__main__ import main
     from include.retraining.cli import study

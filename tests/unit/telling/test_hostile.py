@@ -71,9 +71,9 @@ def validation_of(value: str, **changes: Any) -> ValidationReport:
 def decision_of(value: str) -> GateDecision:
     gain = Gain(rows=9, value=0.1, low=0.0, high=0.2)
     return GateDecision(
-        incident_id="i", model="flights", partition="2013-02-11", candidate_version=2, champion_version=1,
-        passed=True, reasons=(value,), candidate=PERFORMANCE, champion=PERFORMANCE, gain=gain,
-        slices={f"origin={value}": gain},
+        incident_id="i", model="flights", partition="2013-02-11", candidate_version=2,
+        champion_version=1, passed=True, reasons=(value,), candidate=PERFORMANCE,
+        champion=PERFORMANCE, gain=gain, slices={f"origin={value}": gain},
         checks=(GateCheck(name=f"slice origin={value}", passed=True, detail=value),),
     )  # fmt: skip
 
@@ -191,7 +191,8 @@ def card_of(value: str) -> str:
     spec = SPEC.model_copy(update={"description": value, "owner": value, "limitations": (value,)})
     entry = ledger.Entry(
         sequence=1, model="flights", action="rollback", version=2, previous_version=1,
-        incident_id=value, partition="2013-02-11", reason=value, actor=value, at=AT, previous_hash="",
+        incident_id=value, partition="2013-02-11", reason=value, actor=value, at=AT,
+        previous_hash="",
     )  # fmt: skip
     request = RetrainRequest(
         incident_id=value, batch=batch_of("p"), trigger="manual", reason=value, champion_version=1
