@@ -133,8 +133,8 @@ def _not_there(storage: Storage, key: str) -> DataError:
     return DataError(
         f"no file at {storage.url_of(key)}, but a folder with {inside[0]}"
         + (f" and {len(inside) - 1:,} more" if len(inside) > 1 else "")
-        + "; deliver what the model file names, or mend its path (`folder/*.parquet` takes all "
-        f"files of a folder with {COMPLETE} in it), then clear this task"
+        + "; deliver what the model file names, or mend its path (one that ends in /* and an "
+        f"ending takes all such files of a folder with {COMPLETE} in it), then clear this task"
     )
 
 

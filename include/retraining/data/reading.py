@@ -209,8 +209,7 @@ def _int96(name: str) -> Finding:
         severity="info",
         failed_rows=0,
         detail=f"column {name!r} is of the old type INT96, which has no zone, and was read as UTC, "
-        "which Spark writes; to be sure, set spark.sql.parquet.outputTimestampType to "
-        "TIMESTAMP_MICROS",
+        "which Spark writes; to be sure, let Spark's outputTimestampType be TIMESTAMP_MICROS",
     )
 
 
