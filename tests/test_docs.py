@@ -70,8 +70,7 @@ ALLOWED = {
     # a file of the one who asked, on the machine where they asked
     "cli/study.py": {"var/replay/<model>.png", "{}.png"},
     # the formats in which batches land
-    "data/reading.py": {".parquet", ".csv", ".json", ".jsonl", "spark.sql.parquet"},
-    "data/delivery.py": {"folder/*.parquet"},
+    "data/reading.py": {".parquet", ".csv", ".json", ".jsonl"},
     # of the store itself, below every model
     "storage.py": {"_store/one-winner.json"},
     "spec.py": {

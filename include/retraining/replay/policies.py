@@ -143,8 +143,9 @@ def _changed(spec: ModelSpec, changes: dict[str, Any]) -> ModelSpec:
         if section not in TRIED:
             raise SpecError(
                 f"--try: {name} says what a model is or how it is trained, and every policy here "
-                f"trains as the model file says; allowed: {', '.join(f'{one}.*' for one in TRIED)}. "
-                "To compare ways of training, replay a copy of the model file that has it"
+                "trains as the model file says; allowed: "
+                f"{', '.join(f'{one}.*' for one in TRIED)}. To compare ways of training, replay a "
+                "copy of the model file that has it"
             )
         try:
             content[section][setting] = plain_yaml.read(value) if isinstance(value, str) else value
