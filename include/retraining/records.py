@@ -320,6 +320,11 @@ class DriftReport(Record):
     champion_age_days: float | None = Field(
         default=None, description="since its training data ended"
     )
+    in_sample: bool = Field(
+        default=False,
+        description="the batch began before the champion's training data ended: performance is on "
+        "later rows alone, and nothing is decided by it",
+    )
     learned_rows: Count | None = Field(
         default=None,
         description="labelled rows that the last retrain learned from, promoted or not",

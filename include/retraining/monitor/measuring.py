@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from include.retraining import shelf
 from include.retraining.data.publication import batches_of, names_of, rows_in_force
@@ -180,12 +181,18 @@ def hold_against(
     )
     columns = tuple(feature for feature in measured if feature.name != SCORE)
     age = report.batch.end - trained_until if trained_until else None
+    in_sample = trained_until is not None and report.batch.start < trained_until
+    if in_sample:  # a model does well on what it learned from
+        times = rows.column(spec.source.event_time)
+        is_later = pc.greater_equal(times, pa.scalar(trained_until, times.type))
+        known = np.where(is_later.to_numpy(), known, np.nan)
     return report.model_copy(
         update={
             "state": overall_state(columns),
             "features": columns,
             "score": next((feature for feature in measured if feature.name == SCORE), None),
             "performance": scoring.performance(spec, known, scores),
+            "in_sample": in_sample,
             "champion_age_days": age / dt.timedelta(days=1) if age else None,
         }
     )

@@ -1,8 +1,8 @@
 """Makes a `Verdict` out of a `DriftReport`: is this worth a retrain?
 
-In this order: no champion yet; measured harm; an old model; enough new rows to learn from;
-persistent drift in features that matter. What asks for a retrain during a cool-down is `blocked`. A
-batch that is too small is watched, never passed.
+In this order: no champion yet; a batch as old as what the champion learned from; measured harm; an
+old model; enough new rows to learn from; persistent drift in features that matter. What asks for a
+retrain during a cool-down is `blocked`. A batch that is too small is watched, never passed.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ def judge(
     """
     if report.champion_version is None:
         wanted, reasons = _without_champion(spec, report)
+    elif report.in_sample:
+        wanted, reasons = "ignore", _in_sample(report)
     else:
         if realised is None:
             realised = [r.performance for r in earlier if r.performance]
@@ -85,6 +87,16 @@ def _without_champion(spec: ModelSpec, report: DriftReport) -> tuple[Outcome, li
     return "ignore", [
         f"no model is in production yet; collecting: {have:,} of {need:,} labelled rows"
     ]
+
+
+def _in_sample(report: DriftReport) -> list[str]:
+    reasons = [
+        f"measured, not judged: version {report.champion_version} learned from rows as late as "
+        "these, so how it does on them says nothing"
+    ]
+    if drifted := [one for one in report.columns if one.drifted and not one.expected]:
+        reasons.append(f"unlike what it learned from: {_furthest(drifted)}")
+    return reasons
 
 
 def _with_champion(  # noqa: PLR0911 - one return per rule, in the order of the rules

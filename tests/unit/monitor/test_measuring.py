@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from functools import partial
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from include.retraining import shelf
 from include.retraining.monitor import measuring
 from include.retraining.records import DriftReport, Verdict
-from include.retraining.registry import server
+from include.retraining.registry import server, versions
 from include.retraining.retrain import incident
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
@@ -64,3 +65,31 @@ def test_growth_counts_rows_since_the_last_retrain(settings):
 def test_without_growth_nothing_is_counted(settings):
     spec = pipeline.small_spec(retrain={"growth": None})
     assert monitor(spec, settings, FOURTH)[0].new_rows is None
+
+
+def test_a_batch_the_champion_learned_from_is_measured_and_not_judged(settings):
+    report, verdict = monitor(pipeline.small_spec(), settings, pipeline.WEEKS[0])
+    assert report.in_sample
+    assert report.features
+    assert report.labelled_rows > 1000
+    assert report.performance is None
+    assert verdict.outcome == "ignore"
+    assert (
+        "measured, not judged: version 1 learned from rows as late as these" in verdict.reasons[0]
+    )
+
+
+def test_of_a_batch_that_training_ended_in_only_later_rows_show_performance(settings, monkeypatch):
+    spec, batch = pipeline.small_spec(), pipeline.small_spec().batch_ref(THIRD)
+    whole = measuring.measure_drift(spec, settings, batch)
+    champion = versions.champion(spec, settings)
+    until = batch.start + dt.timedelta(days=3)
+    monkeypatch.setattr(versions, "champion", lambda *_: champion._replace(trained_until=until))
+    report, verdict = monitor(spec, settings, batch.partition)
+    assert (whole.in_sample, report.in_sample) == (False, True)
+    assert 0 < report.performance.rows < whole.performance.rows * 0.7
+    assert verdict.outcome == "ignore"
+
+
+def test_the_first_batch_after_training_is_judged(settings):
+    assert not monitor(pipeline.small_spec(), settings, THIRD)[0].in_sample

@@ -95,6 +95,16 @@ def test_first_model_is_asked_for_once_there_are_rows_enough(rows, outcome):
     assert "-none-" in verdict.incident_id
 
 
+def test_no_retrain_follows_from_a_batch_the_champion_learned_from():
+    verdict = judge(SPEC, report(FAR, in_sample=True, champion_age_days=-20.0))
+    assert verdict.outcome == "ignore"
+    assert verdict.reasons == (
+        "measured, not judged: version 3 learned from rows as late as these, so how it does on them "
+        "says nothing",
+        "unlike what it learned from: temp (2.5x its threshold)",
+    )
+
+
 def test_drift_seen_for_the_first_time_is_watched():
     verdict = judge(SPEC, report(DRIFTED, CALM))
     assert verdict.outcome == "watch"
