@@ -7,7 +7,9 @@ Without settings, all state is below ``var/demo`` of the checkout: what ``make d
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,11 @@ from include.retraining.errors import SpecError, did_you_mean
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PREFIX = "RETRAINING_"
+
+
+SERVICE_LINK = re.compile(rf"{PREFIX}(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\w+)?)")
+
+log = logging.getLogger(__name__)
 
 
 class Settings(BaseModel):
@@ -47,6 +54,21 @@ class Settings(BaseModel):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
+
+    @field_validator("storage_url")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        scheme, _, place = value.partition("://")
+        if value and not (place and re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme)):
+            raise ValueError("must be a URL, such as file:///folder or s3://bucket/prefix")
+        if value and scheme not in {"file", "s3"}:
+            from fsspec import available_protocols
+
+            if scheme not in available_protocols():
+                raise ValueError(
+                    f"no storage is known by {scheme}://; use file:///folder or s3://bucket/prefix"
+                )
+        return value
 
     def model_post_init(self, context: Any, /) -> None:  # noqa: ARG002 - pydantic's signature
         """Fill what was left empty with the embedded defaults below `home`."""
@@ -78,6 +100,9 @@ class Settings(BaseModel):
         given: dict[str, Any] = {}
         for variable, value in environ.items():
             if not variable.startswith(PREFIX) or not value:  # Compose passes unset ones as ""
+                continue
+            if SERVICE_LINK.fullmatch(variable):
+                log.warning("%s: left out, Kubernetes says by it where a service is", variable)
                 continue
             name = variable.removeprefix(PREFIX).lower()
             if name not in cls.model_fields:

@@ -48,3 +48,22 @@ def test_value_that_is_none_is_a_spec_error_that_names_the_variable():
 def test_environment_of_the_process_is_the_default(monkeypatch):
     monkeypatch.setenv("RETRAINING_COMMIT", "abc")
     assert Settings.from_env().commit == "abc"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["RETRAINING_SERVICE_HOST", "RETRAINING_PORT", "RETRAINING_PORT_80_TCP_ADDR",
+     "RETRAINING_WEB_SERVICE_PORT_HTTP"],
+)  # fmt: skip
+def test_service_links_of_kubernetes_are_left_out_with_a_warning(name, caplog):
+    assert Settings.from_env({name: "10.0.0.7"}) == Settings.from_env({})
+    assert name in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [("/data/state", "must be a URL"), ("s4://bucket/x", "no storage is known by s4://")],
+)
+def test_storage_that_is_no_url_is_refused_with_what_is(url, says):
+    with pytest.raises(SpecError, match=f"RETRAINING_STORAGE_URL: .*{says}"):
+        Settings.from_env({"RETRAINING_STORAGE_URL": url})

@@ -90,10 +90,8 @@ def _without_champion(spec: ModelSpec, report: DriftReport) -> tuple[Outcome, li
 
 
 def _in_sample(report: DriftReport) -> list[str]:
-    reasons = [
-        f"measured, not judged: version {report.champion_version} learned from rows as late as "
-        "these, so how it does on them says nothing"
-    ]
+    version = report.champion_version
+    reasons = [f"measured, not judged: version {version} learned from rows as late as these are"]
     if drifted := [one for one in report.columns if one.drifted and not one.expected]:
         reasons.append(f"unlike what it learned from: {_furthest(drifted)}")
     return reasons

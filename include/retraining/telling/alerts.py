@@ -15,6 +15,7 @@ from urllib.parse import quote
 from pydantic import Field
 
 from include.retraining import shelf
+from include.retraining.names import dag_id
 from include.retraining.records import (
     GateDecision,
     Promotion,
@@ -253,13 +254,17 @@ def of_validation(report: ValidationReport, *, pages: str = "") -> Alert:
         for f in problems
     )
     where: tuple[str, ...]
-    where = (f"Quarantined rows: {report.quarantine_key}",) if report.quarantine_key else ()
+    model, partition = report.batch.model, report.batch.partition
+    rows = f"{shelf.table_key(model, 'quarantine', 'batch')}, partition {partition}"
+    where = (f"Quarantined rows: {rows}",) if report.quarantine_key else ()
     level: Level = "warning"
     if report.status == "refused":
         level, title = "critical", "Batch refused, the last good data stays in force"
+        reader = dag_id(model, "replay_quarantine")
         where = (
             f"All {report.rows_in:,} rows are kept in {report.quarantine_key}",
-            "Do: deliver a corrected file and clear the ingest run, or say how to read this",
+            f"Do: deliver a corrected file and clear the ingest run, or say in {reader} how this "  # noqa: ISC004
+            "one is to be read",
         )
     elif not problems:
         level, title = "good", f"Batch accepted: all {report.rows_in:,} rows are good"

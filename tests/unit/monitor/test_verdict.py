@@ -99,8 +99,7 @@ def test_no_retrain_follows_from_a_batch_the_champion_learned_from():
     verdict = judge(SPEC, report(FAR, in_sample=True, champion_age_days=-20.0))
     assert verdict.outcome == "ignore"
     assert verdict.reasons == (
-        "measured, not judged: version 3 learned from rows as late as these, so how it does on them "
-        "says nothing",
+        "measured, not judged: version 3 learned from rows as late as these are",
         "unlike what it learned from: temp (2.5x its threshold)",
     )
 

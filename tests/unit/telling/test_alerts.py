@@ -391,7 +391,7 @@ def test_quarantined_rows_are_counted_and_located():
     assert (found.level, found.title) == ("warning", "10 of 1,000 rows quarantined")
     assert found.lines == (
         "critical: distance: not_null: 10 of 1000",
-        "Quarantined rows: flights/q",
+        "Quarantined rows: flights/tables/quarantine/batch, partition 2013-02-11",
     )
 
 
