@@ -27,7 +27,9 @@ WEEK = "2013-04-15"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("case", nargs="*", default=["1m", "5m", "wide", "daily", "weekly"])
+    parser.add_argument(
+        "case", nargs="*", default=["1m", "5m", "wide", "daily", "retained", "weekly"]
+    )
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.inside:
@@ -297,7 +299,11 @@ def wide_spec() -> Any:
 
 
 def state(kind: str) -> dict[str, Any]:
-    """Walk a year; give what is on disk for each byte that landed."""
+    """Walk a year; give what is on disk for each byte that landed.
+
+    ``retained`` keeps 60 days of daily batches and removes superseded files at once, and gives what
+    there is after each quarter.
+    """
     from benchmarks import history, walk
     from include.demo import flights_feed
     from include.retraining.data.validation import SUITES
@@ -317,7 +323,11 @@ def state(kind: str) -> dict[str, Any]:
             spec, count, suites = load_spec(MODELS_DIR / "flights.yaml"), 51, SUITES
         else:
             spec, count = history.spec_of(every="day"), 365
+        if kind == "retained":
+            retention = spec.retention.model_copy(update={"days": 60.0, "superseded_days": 0.0})
+            spec = spec.model_copy(update={"retention": retention})
         outcomes: dict[str, int] = {}
+        quarters: list[dict[str, int]] = []
         for number in range(count):
             start = spec.partitions.first + number * spec.partitions.length
             batch = spec.batch_ref(spec.partition_key(start))
@@ -328,12 +338,11 @@ def state(kind: str) -> dict[str, Any]:
             step = walk.take(spec, settings, batch, suites)
             retrains += step.decision is not None
             outcomes[step.verdict.outcome] = outcomes.get(step.verdict.outcome, 0) + 1
-        sizes: dict[str, int] = {}
-        for path in home.rglob("*"):
-            if path.is_file():
-                parts = path.relative_to(home).parts
-                place = "/".join(parts[:3]) if parts[0] == "storage" else parts[0]
-                sizes[place] = sizes.get(place, 0) + path.stat().st_size
+            if kind == "retained":
+                walk.sweep(spec, settings, batch)
+                if (number + 1) % 90 == 0:
+                    quarters.append(_sizes(home))
+        sizes = _sizes(home)
         landed = sum(size for place, size in sizes.items() if place.startswith("storage/landing"))
         kept = sum(sizes.values()) - landed
         return {
@@ -341,7 +350,24 @@ def state(kind: str) -> dict[str, Any]:
             "state_bytes": kept, "times_landed": round(kept / landed, 1),
             "by_place": dict(sorted(sizes.items(), key=lambda one: -one[1])[:15]),
             "cpu_s": round(time.process_time() - started),
+            "quarters": [_without_landed(one) for one in quarters],
         }  # fmt: skip
+
+
+def _sizes(home: Path) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for path in home.rglob("*"):
+        if path.is_file():
+            parts = path.relative_to(home).parts
+            place = "/".join(parts[:3]) if parts[0] == "storage" else parts[0]
+            sizes[place] = sizes.get(place, 0) + path.stat().st_size
+    return sizes
+
+
+def _without_landed(sizes: dict[str, int]) -> dict[str, int]:
+    storage = {place: size for place, size in sizes.items() if place.startswith("storage/")}
+    batches = sum(size for place, size in storage.items() if "/landing" not in place)
+    return {"storage": batches, "mlflow": sizes["mlflow.db"] + sizes.get("mlflow-artifacts", 0)}
 
 
 CASES = {
@@ -349,6 +375,7 @@ CASES = {
     "5m": lambda: rows_of(5_000_000, champion=True),
     "wide": wide,
     "daily": lambda: state("daily"),
+    "retained": lambda: state("retained"),
     "weekly": lambda: state("weekly"),
 }
 

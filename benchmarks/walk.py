@@ -6,13 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from include.retraining.data import publication, validation
+from include.retraining.data import publication, retention, validation
 from include.retraining.features import feature_sets, skew
+from include.retraining.features.definitions import table_names
 from include.retraining.monitor import measuring
 from include.retraining.records import BatchRef, GateDecision, Verdict
 from include.retraining.registry import succession
 from include.retraining.retrain import candidate, gate, incident
-from include.retraining.retrain.training_set import build_training_set
+from include.retraining.retrain.training_set import build_training_set, pinned_versions
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
@@ -42,6 +43,19 @@ def take(spec: ModelSpec, settings: Settings, batch: BatchRef, suites: Path) -> 
     drift_report.publish_report(spec, settings, drift, verdict)
     decision = retrain(spec, settings, verdict) if verdict.outcome == "retrain" else None
     return Step(verdict, decision)
+
+
+def sweep(spec: ModelSpec, settings: Settings, batch: BatchRef) -> None:
+    """Remove what retention no longer keeps, where a sweep is due."""
+    if retention.is_due(spec, batch):
+        retention.sweep(
+            spec,
+            Storage.of(settings),
+            batch,
+            feature_tables=table_names(spec),
+            reach=feature_sets.reach(spec),
+            pinned=pinned_versions(spec, settings),
+        )
 
 
 def retrain(spec: ModelSpec, settings: Settings, verdict: Verdict) -> GateDecision:
