@@ -45,10 +45,9 @@ BRANCHES = {
 def measure_drift(run: Run) -> DriftReport:
     """Measure the batch against the champion."""
     from include.retraining.monitor.measuring import measure_drift
-    from include.retraining.registry.succession import notice_hand_move
     from include.retraining.retrain.incident import last_training
 
-    notice_hand_move(run.spec, run.settings, at=run.at)
+    run.notice_hand_move()
     learned = last_training(run.spec, run.storage, run.batch)
     anew = run.params["measure_anew"]
     return measure_drift(run.spec, run.settings, run.batch, learned=learned, anew=anew)

@@ -36,10 +36,9 @@ from include.retraining.spec import ModelSpec
 
 def claim_retrain(run: Run) -> RetrainRequest:
     """Open the incident for this run; skipped where a retrain is not due."""
-    from include.retraining.registry.succession import notice_hand_move
     from include.retraining.retrain.incident import NotDue, open_incident
 
-    notice_hand_move(run.spec, run.settings, at=run.at)
+    run.notice_hand_move()
     try:
         cause = retrain_cause(run)
         return open_incident(run.spec, run.settings, run_id=run.run_id, at=run.at, **cause)

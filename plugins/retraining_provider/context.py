@@ -71,6 +71,19 @@ class Run:
         answer = instance.xcom_pull(task_ids=QUESTION_TASK, key=ANSWER_KEY)
         return f"{answer['by']}, who approved" if answer else self.actor
 
+    def notice_hand_move(self) -> None:
+        """Enter a champion that somebody made by hand in the ledger, and tell of it at once."""
+        from include.retraining.registry import succession
+        from include.retraining.telling import alerts
+        from retraining_provider.hooks.retraining import RetrainingHook
+
+        entry = succession.notice_hand_move(self.spec, self.settings, at=self.at)
+        if entry is not None:
+            # kept first: a channel that takes nothing now gets it with the next alert
+            alerts.keep_for_later(alerts.of_hand_move(entry), self.storage)
+            channel = RetrainingHook().channel(self.spec)
+            alerts.deliver_waiting(self.spec.model, self.storage, channel)
+
     @property
     def is_last_try(self) -> bool:
         """Does Airflow give up if this attempt fails?"""

@@ -246,6 +246,9 @@ def test_an_alias_moved_by_hand_is_noticed_by_the_monitor_and_can_be_rolled_back
         ("promotion", 1),
         ("by_hand", 2),
     ]
+    told = [text for text in messages(settings) if "made champion by hand" in text]
+    assert any("Version 2 was made champion by hand, in place of version 1" in one for one in told)
+    assert any("flights__rollback returns to version 1" in one for one in told)
     assert run(bag, "rollback", reason="not by hand").state == "success"
     assert versions.champion(SPEC, settings).number == 1
     assert any("Rolled back: version 1 is in production" in text for text in messages(settings))

@@ -24,6 +24,7 @@ from include.retraining.records import (
     ValidationReport,
     Verdict,
 )
+from include.retraining.registry.ledger import Entry
 from include.retraining.storage import Storage, json_bytes, sha256
 from include.retraining.telling import duel_table
 from include.retraining.telling.escapes import one_line, slack
@@ -411,6 +412,28 @@ def of_promotion(promotion: Promotion) -> Alert:
         ),
         subject="promotion",
         fact=f"ledger entry {promotion.ledger_sequence}",
+    )
+
+
+def of_hand_move(entry: Entry) -> Alert:
+    """Tell that somebody moved the champion alias in MLflow."""
+    before = "nothing" if entry.previous_version is None else f"version {entry.previous_version}"
+    back = (
+        f"{dag_id(entry.model, 'rollback')} returns to {before}"
+        if entry.previous_version is not None
+        else f"move the alias champion of {entry.model} in MLflow again"
+    )
+    return Alert(
+        model=entry.model,
+        thread=entry.partition or "champion",
+        level="warning",
+        title=f"Version {entry.version} was made champion by hand, in place of {before}",
+        lines=(
+            "The alias was moved in MLflow; no gate of this pipeline has passed it as it stands",
+            f"Ledger entry {entry.sequence}. If that was not meant: {back}",
+        ),
+        subject="promotion",
+        fact=f"ledger entry {entry.sequence}",
     )
 
 
