@@ -61,6 +61,7 @@ class Duel(NamedTuple):
     window_trouble: str = ""
     champion: Comparison | None = None
     rolled_back: Comparison | None = None
+    gated: Comparison | None = None
 
 
 def compare(
@@ -69,10 +70,12 @@ def compare(
     """Let all versions that matter score the duel's rows.
 
     The opponents are the champion and, while it stands by a rollback, the version that was rolled
-    back: a candidate no better than that one would only bring it back. Where the gate is disabled
-    the candidate scores the rows alone.
+    back: a candidate no better than that one would only bring it back. While it stands by a hand in
+    MLflow, the last champion that passed a gate is one as well: a hand does not lower the bar.
+    Where the gate is disabled the candidate scores the rows alone.
     """
     storage = Storage.of(settings)
+    last = ledger.last(storage, spec.model)
     rows = duel_rows(spec, storage, candidate.training_set)
     known: metrics.Floats = rows.column(LABEL).to_numpy()
     trouble = _window_trouble(spec, candidate.training_set, known)
@@ -97,7 +100,8 @@ def compare(
         leaked_rows=_leaked_rows(spec, storage, rows, candidate.training_set),
         window_trouble=trouble,
         champion=against(request.champion_version),
-        rolled_back=against(_rolled_back_from(ledger.last(storage, spec.model))),
+        rolled_back=against(_rolled_back_from(last)),
+        gated=against(_gated_before(spec, settings, last)),
     )
 
 
@@ -115,6 +119,17 @@ def _window_trouble(spec: ModelSpec, training_set: TrainingSet, known: metrics.F
 def _rolled_back_from(last: ledger.Entry | None) -> int | None:
     """Give the version that the current champion was rolled back from, if that is why it stands."""
     return last.previous_version if last and last.action == "rollback" else None
+
+
+def _gated_before(spec: ModelSpec, settings: Settings, last: ledger.Entry | None) -> int | None:
+    """Give the champion before one made by hand that passed a gate, unless it was deleted."""
+    if last is None or last.action != "by_hand":
+        return None
+    line = ledger.reign(ledger.read(Storage.of(settings), spec.model))
+    number = next((one.version for one in reversed(line) if one.action != "by_hand"), None)
+    if number in {None, last.version} or server.find_version(spec, settings, number) is None:
+        return None
+    return number
 
 
 def _compare(

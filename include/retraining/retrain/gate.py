@@ -114,6 +114,8 @@ def _checks(gate: Gate, duel: Duel) -> Iterator[GateCheck]:
         yield from _slices(gate, own.metric, duel.champion.slices)
     if duel.rolled_back is not None:
         yield from _comparison(gate, own.metric, duel.rolled_back, "rolled-back version")
+    if duel.gated is not None:
+        yield from _comparison(gate, own.metric, duel.gated, "last champion that passed a gate")
 
 
 def _comparison(gate: Gate, metric: str, comparison: Comparison, who: str) -> Iterator[GateCheck]:

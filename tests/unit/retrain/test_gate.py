@@ -94,7 +94,7 @@ def test_first_model_needs_the_floor_only_and_says_so():
         pytest.param(NAN, False, id="unknown"),
     ],
 )
-@pytest.mark.parametrize("who", ["champion", "rolled_back"])
+@pytest.mark.parametrize("who", ["champion", "rolled_back", "gated"])
 def test_gain_has_to_be_larger_than_asked_for(value, passes, who):
     passed, reasons = against(**{who: opponent((value, 0.005, 0.2))})
     assert passed is passes
@@ -110,7 +110,7 @@ def test_gain_has_to_be_larger_than_asked_for(value, passes, who):
         pytest.param(NAN, False, id="unknown"),
     ],
 )
-@pytest.mark.parametrize("who", ["champion", "rolled_back"])
+@pytest.mark.parametrize("who", ["champion", "rolled_back", "gated"])
 @pytest.mark.parametrize("method", ["gain", "delong"])
 def test_gain_that_could_be_chance_is_rejected(low, passes, who, method):
     passed, reasons = against(**{who: opponent(**{method: gain(0.03, low, 0.1)})})
@@ -140,7 +140,7 @@ def test_slice_that_only_seems_fine_because_it_is_noisy_rejects():
     assert not against(champion=opponent(slices=noisy))[0]
 
 
-@pytest.mark.parametrize("who", ["champion", "rolled_back"])
+@pytest.mark.parametrize("who", ["champion", "rolled_back", "gated"])
 def test_opponent_that_cannot_be_scored_fails_the_gate_closed(who):
     passed, reasons = against(**{who: Comparison(7, trouble="its artifact is gone")})
     assert not passed
@@ -222,6 +222,7 @@ held_duels = st.builds(
     traits=st.just(Traits()),
     champion=st.none() | comparisons,
     rolled_back=st.none() | comparisons,
+    gated=st.none() | comparisons,
 )
 levels = st.tuples(values, st.floats(0, 0.5), st.floats(0, 0.5), st.sampled_from(list(MODES)))
 
@@ -249,7 +250,7 @@ def test_enabled_gate_passes_exactly_what_meets_every_condition(held, floor):
 @given(held=held_duels)
 def test_tie_never_passes(held):
     tied = Comparison(1, gain=gain(0.0, -0.1, 0.1))
-    for who in ("champion", "rolled_back"):
+    for who in ("champion", "rolled_back", "gated"):
         passed = judge(Gate(floor=0.0), held._replace(**{who: tied}))[0]
         assert not passed
 
@@ -710,3 +711,29 @@ def test_rolled_back_version_that_cannot_be_scored_fails_the_gate_closed(trained
     versions._load.cache_clear()
     reasons = duel(trained, 3, 1).reasons
     assert any("the rolled-back version, version 2, cannot be compared" in line for line in reasons)
+
+
+# --- after a hand in MLflow -----------------------------------------------------------------------
+
+
+def test_a_weak_champion_made_by_hand_does_not_lower_the_bar(trained: Settings, monkeypatch):
+    crown(trained, 2, None)
+    server.client(trained).set_registered_model_alias("flights", "champion", "1")
+    succession.notice_hand_move(SPEC, trained, at=AT)
+    real = versions.score
+    labels = window(trained, 3).column(training_set.LABEL).to_numpy()
+    better = {1: 0.0, 2: 0.2, 3: 0.2}
+
+    def scores(spec, settings, number, rows):
+        return real(spec, settings, number, rows) + better[number] * labels
+
+    monkeypatch.setattr(versions, "score", scores)
+    decision = duel(trained, 3, 1)
+    assert check(decision, "gain on the champion").passed
+    assert "gain on the last champion that passed a gate" in broken(decision)
+    better[3] = 0.4
+    assert duel(trained, 3, 1).passed
+    # one that is gone cannot bar the way for ever
+    server.client(trained).delete_model_version("flights", "2")
+    last = ledger.last(Storage.of(trained), "flights")
+    assert duels._gated_before(SPEC, trained, last) is None
