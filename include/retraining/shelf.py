@@ -303,6 +303,8 @@ def claims_in(
     numbers, named, released = set(), {}, set()
     for key in storage.list(_claims_folder(model)):
         number, *about = key.rpartition("/")[2].removesuffix(".json").split("--", 2)
+        if not number.isdecimal():  # nothing of ours
+            continue
         if not about:
             numbers.add(int(number))
         elif about == ["released"]:
@@ -323,6 +325,11 @@ def day_key(at: dt.datetime, number: int) -> str:
     return f"{day_folder(at)}/{number:06d}.json"
 
 
+def number_of(key: str) -> int:
+    """Give the number that a ledger's entry, or a retrain of a day, has in its key."""
+    return int(key.rpartition("/")[2].removesuffix(".json"))
+
+
 # --- ledger, alerts, definitions ------------------------------------------------------------------
 
 
@@ -338,7 +345,7 @@ def ledger_entry_key(model: str, sequence: int) -> str:
 
 def is_ledger_entry(key: str) -> bool:
     """Is this the key of an entry, and of nothing else that a ledger's folder has?"""
-    return re.fullmatch(r"\d{6,}\.json", key.rpartition("/")[2]) is not None
+    return re.fullmatch(r".*/ledger/\d{6,}\.json", key) is not None
 
 
 def ledger_head_key(model: str) -> str:
@@ -346,9 +353,9 @@ def ledger_head_key(model: str) -> str:
     return f"{ledger_folder(model)}/head.json"
 
 
-def ledger_crowned_key(model: str) -> str:
-    """Give the key that says which entry the aliases have followed."""
-    return f"{ledger_folder(model)}/crowned.json"
+def ledger_followed_key(model: str, sequence: int) -> str:
+    """Give the key that says that the aliases have followed an entry."""
+    return f"{ledger_folder(model)}/followed/{sequence:06d}.json"
 
 
 def ledger_intent_key(model: str, incident_id: str, action: str) -> str:

@@ -101,15 +101,16 @@ class Run:
         from include.retraining.errors import RetrainingError
         from include.retraining.registry import versions
         from include.retraining.retrain import claims
+        from include.retraining.retrain.incident import require_own
 
-        claims.renew(self.storage, request, run_id=self.run_id)
+        require_own(claims.renew(self.storage, request, run_id=self.run_id), self.run_id)
         try:
             yield
         except Exception as error:
             is_final = isinstance(error, RetrainingError) or self.is_last_try
             incident = request.incident_id
             if is_final and not versions.version_of_incident(self.spec, self.settings, incident):
-                claims.release(self.storage, request)
+                claims.release(self.storage, request, run_id=self.run_id)
             raise
 
     def emit(self, noun: str, *, partitions: tuple[str, ...] = (), **facts: Any) -> None:

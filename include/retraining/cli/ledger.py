@@ -68,7 +68,8 @@ def verify(model: Model, *, as_json: Json = False) -> int:
     from include.retraining.storage import Storage
 
     spec, storage = model_named(model), Storage.of(state_there_is())
-    count, problems = len(ledger.read(storage, spec.model)), ledger.verify(storage, spec.model)
+    problems = ledger.verify(storage, spec.model)
+    count = ledger.count(storage, spec.model)
     if as_json:
         for_programs({"model": spec.model, "entries": count, "problems": problems})
     else:

@@ -5,8 +5,8 @@ next. Each entry carries the hash of the one before it; changing or removing one
 hash, and ``head.json`` remembers how far the ledger reached, so that the last one cannot go either.
 
 The entry is the move: who makes it says after which entry, and loses to whoever made another one
-meanwhile. Aliases follow the ledger, and ``crowned.json`` says how far they have. An intent per
-entry makes it happen once: whoever finds it looks for its entry from there on, not from the
+meanwhile. Aliases follow the ledger, and a mark beside each entry says that they have. An intent
+per entry makes it happen once: whoever finds it looks for its entry from there on, not from the
 beginning.
 """
 
@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, ValidationError
 
 from include.retraining import shelf
 from include.retraining.errors import LedgerError
@@ -64,7 +64,7 @@ class Intent(Record):
 
 
 class Head(Record):
-    """How far the ledger, or what follows it, reached at least."""
+    """How far the ledger reached at least."""
 
     sequence: int
 
@@ -164,15 +164,14 @@ def _settle(storage: Storage, entry: Entry) -> None:
         storage.write_json(shelf.ledger_head_key(entry.model), Head(sequence=entry.sequence))
 
 
-def follow_up(storage: Storage, model: str) -> int:
-    """Give the number of the entry that the aliases have followed, at least; 0 before the first."""
-    found = storage.read_record(shelf.ledger_crowned_key(model), Head)
-    return found.sequence if found else 0
+def is_followed(storage: Storage, entry: Entry) -> bool:
+    """Have the aliases followed this entry, and is its maker done with them?"""
+    return storage.exists(shelf.ledger_followed_key(entry.model, entry.sequence))
 
 
 def followed(storage: Storage, entry: Entry) -> None:
-    """Say that the aliases are as an entry has them."""
-    storage.write_json(shelf.ledger_crowned_key(entry.model), Head(sequence=entry.sequence))
+    """Say that the aliases are as an entry has them, or as a later one has."""
+    storage.create(shelf.ledger_followed_key(entry.model, entry.sequence), b"{}\n")
 
 
 def last(storage: Storage, model: str) -> Entry | None:
@@ -204,13 +203,29 @@ def _require(storage: Storage, model: str, number: int) -> Entry:
 
 
 def _read(storage: Storage, model: str, number: int) -> Entry | None:
-    return storage.read_record(shelf.ledger_entry_key(model, number), Entry)
+    try:
+        return storage.read_record(shelf.ledger_entry_key(model, number), Entry)
+    except ValidationError as error:
+        raise LedgerError(
+            f"{model}: ledger entry {number} is damaged ({error.errors()[0]['msg']}); restore "
+            f"{shelf.ledger_entry_key(model, number)} from a backup of the storage"
+        ) from error
+
+
+def _numbers(storage: Storage, model: str) -> list[int]:
+    keys = filter(shelf.is_ledger_entry, storage.list(shelf.ledger_folder(model)))
+    return [shelf.number_of(key) for key in keys]
+
+
+def count(storage: Storage, model: str) -> int:
+    """Give how many entries there are, damaged ones among them."""
+    return len(_numbers(storage, model))
 
 
 def read(storage: Storage, model: str) -> list[Entry]:
-    """Give all entries, oldest first."""
-    keys = filter(shelf.is_ledger_entry, storage.list(shelf.ledger_folder(model)))
-    return [Entry.model_validate_json(storage.read(key)) for key in keys]
+    """Give all entries, oldest first; LedgerError if one is damaged."""
+    found = (_read(storage, model, number) for number in _numbers(storage, model))
+    return [entry for entry in found if entry is not None]
 
 
 def verify(storage: Storage, model: str, entries: Sequence[Entry] | None = None) -> list[str]:
@@ -220,7 +235,13 @@ def verify(storage: Storage, model: str, entries: Sequence[Entry] | None = None)
     """
     problems = []
     previous, last_number = GENESIS, 0
-    entries = read(storage, model) if entries is None else entries
+    if entries is None:
+        entries = []
+        for number in _numbers(storage, model):
+            try:
+                entries += filter(None, [_read(storage, model, number)])
+            except LedgerError as error:
+                problems.append(str(error))
     for number, entry in enumerate(entries, start=1):
         if entry.sequence != number:
             problems.append(

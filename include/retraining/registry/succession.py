@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 APPROVER_TAG = "retraining.approver"
 MAX_ATTEMPTS = 20
+STRAGGLERS = 10  # so many of the last entries may have a maker who is not done yet
+STRAGGLER_TIME = dt.timedelta(hours=1)  # a maker that has been at it for longer is dead
 
 
 @server.writing("the promotion")
@@ -75,6 +77,7 @@ def promote(
     return _told(entry)
 
 
+@server.writing("the champion that was made by hand")
 def notice_hand_move(
     spec: ModelSpec, settings: Settings, *, at: dt.datetime
 ) -> ledger.Entry | None:
@@ -92,11 +95,15 @@ def notice_hand_move(
     for _ in range(MAX_ATTEMPTS):
         entry = ledger.last(storage, spec.model)
         alias = server.aliases(spec, settings).get(CHAMPION)
-        if alias == (entry.version if entry else None):
+        if entry is None and alias is None:
             return None
-        if entry is not None and _is_behind(storage, entry, alias):
-            _follow(spec, settings, entry)
-            return None
+        if entry is not None:
+            is_done = ledger.is_followed(storage, entry)
+            if is_done and alias == entry.version:
+                return None
+            if not is_done or _is_a_straggler(spec, storage, alias, at):
+                _follow(spec, settings, entry)
+                return None
         if ledger.last(storage, spec.model) != entry:  # a move came in between the two looks
             continue
         if alias is None:
@@ -127,11 +134,14 @@ def notice_hand_move(
     )
 
 
-def _is_behind(storage: Storage, entry: ledger.Entry, alias: int | None) -> bool:
-    """Is the alias not yet where the last entry has it, because its maker died or is at it?"""
-    reached = ledger.follow_up(storage, entry.model)
-    # what a release before kept has no such mark
-    return reached < entry.sequence if reached else alias is None
+def _is_a_straggler(spec: ModelSpec, storage: Storage, alias: int | None, at: dt.datetime) -> bool:
+    """Was the alias set by the maker of an earlier entry, who is slow, or died at it?"""
+    return any(
+        entry.version == alias
+        and abs(at - entry.at) < STRAGGLER_TIME
+        and not ledger.is_followed(storage, entry)
+        for entry in ledger.read(storage, spec.model)[-STRAGGLERS:]
+    )
 
 
 @server.writing("the rollback")
@@ -344,19 +354,33 @@ def _follow(spec: ModelSpec, settings: Settings, entry: ledger.Entry) -> None:
     ledger.append(storage, entry)  # whose maker may have died before it noted where it is
     while True:
         line = ledger.reign(ledger.read(storage, spec.model))
-        before = line[-2].version if len(line) > 1 else None
+        champion, before = line[-1], _standing_before(spec, settings, line)
         _crown(
             spec,
             settings,
-            version=line[-1].version,
+            version=champion.version,
             previous=before,
-            retired=line[-1].previous_version,
+            retired=champion.previous_version,
         )
         newest = ledger.last(storage, spec.model)
         assert newest is not None
-        if newest.sequence <= max(entry.sequence, line[-1].sequence):
+        if newest.sequence <= max(entry.sequence, champion.sequence):
             ledger.followed(storage, newest)
+            ledger.followed(storage, entry)
             return
+
+
+def _standing_before(spec: ModelSpec, settings: Settings, line: list[ledger.Entry]) -> int | None:
+    """Give the champion before the last one of a line that is still in the registry."""
+    return next(
+        (
+            one.version
+            for one in reversed(line[:-1])
+            if one.version != line[-1].version
+            and server.find_version(spec, settings, one.version) is not None
+        ),
+        None,
+    )
 
 
 def _crown(
@@ -368,7 +392,11 @@ def _crown(
     if server.aliases(spec, settings).get(CHALLENGER) == version:
         server.set_alias(spec, settings, CHALLENGER, None)
     server.set_stage(spec, settings, version, "Production")
-    if retired is not None and retired != version:
+    if (
+        retired is not None
+        and retired != version
+        and server.find_version(spec, settings, retired) is not None
+    ):
         server.set_stage(spec, settings, retired, "Archived")
 
 

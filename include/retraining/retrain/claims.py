@@ -81,17 +81,20 @@ def take(
     )
 
 
-def release(storage: Storage, request: RetrainRequest) -> None:
-    """Say that a claimed retrain trained nothing: it holds back no other."""
+def release(storage: Storage, request: RetrainRequest, *, run_id: str) -> None:
+    """Say that a run's claimed retrain trained nothing: it holds back no other."""
     model = request.batch.model
     number = _number(_look(storage, model)[0], request.incident_id)
-    if number is not None:
+    if number is not None and _read(storage, model, number).run_id == run_id:
         storage.create(shelf.released_key(model, number), json_bytes({}))
 
 
-def renew(storage: Storage, request: RetrainRequest, *, run_id: str) -> None:
-    """Claim an incident again that was released, whatever was claimed since: its run goes on."""
-    take(storage, RetrainClaim(run_id=run_id, request=request), check=lambda _: None)
+def renew(storage: Storage, request: RetrainRequest, *, run_id: str) -> RetrainClaim:
+    """Claim an incident again that was released, whatever was claimed since: its run goes on.
+
+    Gives the claim that stands; it is another run's if that one was first.
+    """
+    return take(storage, RetrainClaim(run_id=run_id, request=request), check=lambda _: None)
 
 
 def _look(storage: Storage, model: str) -> tuple[list[Claimed], int]:

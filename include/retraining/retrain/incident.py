@@ -79,20 +79,33 @@ def open_incident(
     # before the claim: a run killed right after it finds the claim by this
     storage.write_json(shelf.run_key(spec.model, run_id), request)
 
+    counted: list[str] = []
+
     def check(standing: Sequence[Claimed]) -> None:
         if not force and (hold := hold_after(spec, [one.end for one in standing], batch)):
             raise NotDue(hold)
-        if at is not None:
+        if at is not None and not counted:
             limit = None if force else settings.max_retrains_per_hour
-            _count(storage, request, at, limit=limit)
+            counted.append(_count(storage, request, at, limit=limit))
 
-    claim = claims.take(storage, RetrainClaim(run_id=run_id, request=request), check=check)
+    claim = None
+    try:
+        claim = claims.take(storage, RetrainClaim(run_id=run_id, request=request), check=check)
+        require_own(claim, run_id)
+    finally:
+        if claim is None:  # it was counted, and came to nothing
+            for key in counted:
+                storage.delete(key)
+    return claim.request
+
+
+def require_own(claim: RetrainClaim, run_id: str) -> None:
+    """Refuse an incident that another run has claimed; raises NotDue."""
     if claim.run_id != run_id:
         raise NotDue(
-            f"incident {request.incident_id} is handled by run {claim.run_id}; use force for one "
-            "more"
+            f"incident {claim.request.incident_id} is handled by run {claim.run_id}; use force for "
+            "one more"
         )
-    return claim.request
 
 
 def _asked_before(spec: ModelSpec, storage: Storage, run_id: str) -> RetrainRequest | None:
@@ -139,34 +152,35 @@ def _request(
     )
 
 
-def _count(
-    storage: Storage, request: RetrainRequest, at: dt.datetime, *, limit: int | None
-) -> None:
-    """Enter a retrain in the list of all models, by the order they came in.
+def _count(storage: Storage, request: RetrainRequest, at: dt.datetime, *, limit: int | None) -> str:
+    """Enter a retrain in the list of all models, by the order they came in; give its key.
 
     Raises
     ------
     Storm
-        `limit` others came within the hour before `at`.
+        `limit` others came since an hour before `at`.
     """
     hour, mine = dt.timedelta(hours=1), f"{request.batch.model}--{request.incident_id}"
     for _ in range(claims.MAX_ATTEMPTS):
         today = keys = storage.list(shelf.day_folder(at))
         if shelf.day_folder(at - hour) != shelf.day_folder(at):
             keys = storage.list(shelf.day_folder(at - hour)) + today
-        found = [storage.read_json(key) for key in keys[-(limit or 1) * 2 :]]
-        if any(one["retrain"] == mine for one in found):
-            return
-        recent = sum(at - hour < dt.datetime.fromisoformat(one["at"]) <= at for one in found)
+        newest = keys[-(limit or 1) * 2 :]
+        found = [storage.read_json(key) for key in newest]
+        for key, one in zip(newest, found, strict=True):
+            if one["retrain"] == mine:
+                return key
+        # those with a later moment, too: clocks differ, and it is the order that counts
+        recent = sum(dt.datetime.fromisoformat(one["at"]) > at - hour for one in found)
         if limit is not None and recent >= limit:
             raise Storm(
                 f"{recent} retrains of all models within an hour, RETRAINING_MAX_RETRAINS_PER_HOUR "
                 f"is {limit}: one cause, such as a broken feed, is likelier than drift. Look at "
                 "what the models share; then clear this task, or retrain by hand with force"
             )
-        entry = {"at": at.isoformat(), "retrain": mine}
-        if storage.create(shelf.day_key(at, len(today) + 1), json_bytes(entry)):
-            return
+        key = shelf.day_key(at, shelf.number_of(today[-1]) + 1 if today else 1)
+        if storage.create(key, json_bytes({"at": at.isoformat(), "retrain": mine})):
+            return key
     raise Storm("the list of retrains is written to by too many at once; clear this task")
 
 

@@ -195,11 +195,25 @@ def test_an_entry_that_has_to_follow_another_one_loses_to_whoever_came_between(t
     assert [entry.incident_id for entry in ledger.read(storage, "flights")] == ["i1", "i3"]
 
 
-def test_the_mark_of_what_aliases_have_followed_starts_at_none(tmp_path):
+def test_the_mark_of_a_followed_entry_is_its_own_and_stays(tmp_path):
     storage = Storage(tmp_path.as_uri())
-    assert ledger.follow_up(storage, "flights") == 0
-    ledger.followed(storage, ledger.append(storage, draft("i1", 1)))
-    assert ledger.follow_up(storage, "flights") == 1
+    first, second = (ledger.append(storage, draft(f"i{number}", number)) for number in (1, 2))
+    ledger.followed(storage, second)
+    assert [ledger.is_followed(storage, entry) for entry in (first, second)] == [False, True]
+    ledger.followed(storage, first)
+    assert ledger.is_followed(storage, second)
+    assert ledger.read(storage, "flights") == [first, second]
+
+
+def test_damaged_entry_is_named_and_not_raw(tmp_path):
+    storage = Storage(tmp_path.as_uri())
+    for number in (1, 2):
+        ledger.append(storage, draft(f"i{number}", number))
+    storage.write("flights/ledger/000001.json", b'{"sequence": 1')
+    assert "ledger entry 1 is damaged" in ledger.verify(storage, "flights")[0]
+    assert ledger.count(storage, "flights") == 2
+    with pytest.raises(LedgerError, match=r"restore flights/ledger/000001\.json"):
+        ledger.read(storage, "flights")
 
 
 def test_same_entry_by_eight_processes_is_one(storage: Storage, request, processes):

@@ -406,6 +406,51 @@ def test_aliases_follow_the_newest_entry_whichever_step_is_last_to_move_them(
     assert succession.notice_hand_move(SPEC, trained, at=AT) is None
 
 
+def test_a_slow_maker_of_an_older_entry_is_no_hand_and_does_not_win(trained, monkeypatch):
+    promote(trained, 1, None)
+    real = server.set_alias
+
+    def stalls(spec, settings, alias, version):
+        if alias == CHAMPION:  # meanwhile a rollback happens, whole
+            monkeypatch.setattr(server, "set_alias", real)
+            rollback(trained, "r1", to_version=1)
+        real(spec, settings, alias, version)
+        raise Killed
+
+    monkeypatch.setattr(server, "set_alias", stalls)
+    with pytest.raises(Killed):
+        promote(trained, 2, 1)
+    assert server.aliases(SPEC, trained)[CHAMPION] == 2
+    assert succession.notice_hand_move(SPEC, trained, at=AT) is None
+    assert production(trained)[0] == 1
+    assert [one.action for one in entries(trained)] == ["promotion", "promotion", "rollback"]
+    # hours later nobody is slow any more
+    server.client(trained).set_registered_model_alias("flights", CHAMPION, "2")
+    later = AT + dt.timedelta(hours=2)
+    assert succession.notice_hand_move(SPEC, trained, at=later).action == "by_hand"
+
+
+def test_move_that_died_between_alias_and_stage_is_finished_by_the_next_look(trained, monkeypatch):
+    promote(trained, 1, None)
+    promote(trained, 2, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(server, "set_stage", lambda *_: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            rollback(trained, "r1")
+    assert succession.notice_hand_move(SPEC, trained, at=AT) is None
+    stages = {number: versions.version(SPEC, trained, number).stage for number in (1, 2)}
+    assert stages == {1: "Production", 2: "Archived"}
+    server.client(trained).set_registered_model_alias("flights", CHAMPION, "3")
+    assert succession.notice_hand_move(SPEC, trained, at=AT).version == 3
+
+
+def test_rollback_past_a_version_that_was_deleted_is_green(trained: Settings):
+    three_reigns(trained)
+    server.client(trained).delete_model_version("flights", "1")
+    assert rollback(trained, "r1").version == 2
+    assert production(trained)[:2] == (2, None)
+
+
 def test_promotion_beside_a_look_is_no_hand(trained: Settings, monkeypatch):
     promote(trained, 1, None)
     between(monkeypatch, server, "aliases", lambda: promote(trained, 2, 1))

@@ -218,18 +218,22 @@ def test_no_retrain_learns_from_less_than_the_champion_did(trained: Settings):
 def test_a_retrain_that_trained_nothing_holds_back_no_other(empty: Settings):
     spec, storage = small_spec(retrain={"cool_down_days": 14.0}), Storage.of(empty)
     request = claim(spec, empty, week(1), "run 1")
-    claims.release(storage, request)
+    claims.release(storage, request, run_id="run 1")
     assert hold_reason(spec, storage, spec.batch_ref(week(1))) is None
     # another run of the same cause may handle it; the first one, cleared, then finds it taken
     assert claim(spec, empty, week(1), "run 2") == request
     with pytest.raises(NotDue, match="handled by run run 2"):
         claim(spec, empty, week(1), "run 1")
+    # and neither goes on with it, nor gives it away
+    assert claims.renew(storage, request, run_id="run 1").run_id == "run 2"
+    claims.release(storage, request, run_id="run 1")
+    assert claims.find(storage, "flights", request.incident_id).run_id == "run 2"
 
 
 def test_a_released_retrain_that_goes_on_counts_again(empty: Settings):
     spec, storage = small_spec(retrain={"cool_down_days": 14.0}), Storage.of(empty)
     request = claim(spec, empty, week(1), "run 1")
-    claims.release(storage, request)
+    claims.release(storage, request, run_id="run 1")
     for _ in range(2):
         claims.renew(storage, request, run_id="run 1")
     assert "cooling down" in hold_reason(spec, storage, spec.batch_ref(week(2)))
@@ -302,6 +306,29 @@ def test_a_storm_at_one_moment_lets_exactly_as_many_through(empty: Settings):
     )
     assert sum(isinstance(one, RetrainRequest) for one in found) == 5
     assert sum(isinstance(one, incident.Storm) for one in found) == 25
+
+
+def test_what_lost_the_race_for_its_claim_is_no_storm(empty: Settings):
+    spec = small_spec(retrain={"cool_down_days": 99.0})
+    at_once([partial(claim, spec, empty, week(n), f"run {n}", at=NOON) for n in range(6)])
+    assert len(pipeline.claims(spec, Storage.of(empty))) == 1
+    settings = empty.model_copy(update={"max_retrains_per_hour": 2})
+    assert claim(other_model("b"), settings, week(1), "run", at=NOON)
+
+
+def test_storm_counts_by_the_order_in_the_list_whatever_the_clocks_say(empty: Settings):
+    settings = empty.model_copy(update={"max_retrains_per_hour": 2})
+    for number in (3, 2):  # the second has looked at its clock before the first did
+        claim(other_model(f"m{number}"), settings, week(1), "run", at=NOON.replace(second=number))
+    with pytest.raises(incident.Storm):
+        claim(other_model("m1"), settings, week(1), "run", at=NOON.replace(second=1))
+
+
+def test_a_foreign_file_among_the_claims_stops_nothing(empty: Settings):
+    spec, storage = small_spec(), Storage.of(empty)
+    storage.write("flights/retrain/claims/notes.json", b"{}")
+    claim(spec, empty, week(1), "run 1")
+    assert len(claims.claimed(storage, "flights")) == 1
 
 
 def test_storm_of_one_model_by_hand_is_stopped_too(empty: Settings):
