@@ -8,14 +8,18 @@ nearest 64-bit float; whole ones that are rounded to it are told of.
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
+from math import isfinite
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -33,6 +37,7 @@ MAX_EXPANSION = 1000  # times the bytes of its file: equal values take next to n
 LARGE_UNPACKED = 64 * 2**20  # a smaller file may be compressed as it likes
 MAX_COMPRESSION = 100  # times
 BLOCK = 2**20  # bytes that Arrow parses at once
+MAX_DEPTH = 1000  # of brackets within brackets
 MISSING = (
     *("", "NULL", "null", "\\N", "None", "NA", "N/A", "n/a", "#NA", "#N/A", "#N/A N/A"),
     *("NaN", "nan", "-NaN", "-nan", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
@@ -309,10 +314,27 @@ def _read_csv(
             "row have as many fields, between commas, in UTF-8"
         ) from error
     _refuse_many(table.num_rows, max_rows)
+    _refuse_open_quote(content)
     # a spreadsheet leaves commas where columns were
     fields = enumerate(table.schema)
     kept = [place for place, one in fields if one.name or not pa.types.is_null(one.type)]
     return table.select(kept)
+
+
+def _refuse_open_quote(content: bytes) -> None:
+    """Refuse a quote that is never closed: Arrow takes the rest of the file for its field."""
+    if content.count(b'"') % 2 == 0:
+        return
+    text = io.TextIOWrapper(io.BytesIO(content), "utf-8", newline="")
+    limit = csv.field_size_limit(len(content) + 1)
+    try:
+        for _ in csv.reader(text, strict=True):
+            pass
+    except csv.Error as error:
+        if "end of data" in str(error):
+            raise ValueError("a quote is never closed, and what follows it is one field") from error
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _read_json(
@@ -322,6 +344,7 @@ def _read_json(
     max_rows: int,
 ) -> pa.Table:
     """Read texts as text, and whole numbers as such where one is written as 7.0."""
+    _refuse_deep(content)
     first_line = content[: content.find(b"\n")].rstrip()
     is_spread = not first_line.endswith(b"}")  # one object over several lines
 
@@ -361,6 +384,28 @@ def _read_json(
     return table
 
 
+def _refuse_deep(content: bytes) -> None:
+    """Refuse brackets within brackets without end: Arrow's reader calls itself for each."""
+    # those within texts count only at first
+    if _depth(content) > MAX_DEPTH and _depth(_JSON_TEXT.sub(b"", content)) > MAX_DEPTH:
+        raise ValueError(
+            f"values are nested more than {MAX_DEPTH:,} deep; write what is declared as plain "
+            "fields"
+        )
+
+
+def _depth(content: bytes) -> int:
+    """Give how many brackets are open at once, at most."""
+    depth = deepest = 0
+    for start in range(0, len(content), BLOCK):
+        found = np.frombuffer(content, np.uint8, min(BLOCK, len(content) - start), start)
+        opens, closes = np.isin(found, (0x5B, 0x7B)), np.isin(found, (0x5D, 0x7D))
+        steps = opens.astype(np.int32) - closes
+        deepest = max(deepest, depth + int(np.cumsum(steps).max()))
+        depth += int(steps.sum())
+    return deepest
+
+
 _JSON_TYPES: dict[ColumnType, tuple[type, ...]] = {
     "string": (str,),
     "timestamp": (str,),
@@ -370,6 +415,7 @@ _JSON_TYPES: dict[ColumnType, tuple[type, ...]] = {
 }
 
 
+_JSON_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _BLANKS = re.compile(r"\s*")
 
 
@@ -523,7 +569,7 @@ def _odd_value(
             stop = middle
     try:
         value = _shown(column[start].as_py())
-    except (ValueError, OverflowError):  # a time that no calendar has
+    except (ValueError, OverflowError, KeyError):  # a time, or a zone, that no calendar has
         value = str(error).splitlines()[0]
     return (
         f"column {name!r} must be {kind}, got {value} in row {start + 1} (the first is 1; "
@@ -534,8 +580,9 @@ def _odd_value(
 def _why(found: pa.DataType, kind: ColumnType) -> str:
     if kind == "integer" and pa.types.is_floating(found):
         return (
-            ". From 9007199254740992 on a 64-bit float leaves out integers: write the column as "
-            "int64 or as text where it is made, with a nullable type such as pandas' Int64"
+            f". From {_EXACT_BELOW[found.bit_width]} on a {found.bit_width}-bit float leaves out "
+            "integers: write the column as int64 or as text where it is made, with a nullable type "
+            "such as pandas' Int64"
         )
     return ""
 
@@ -564,7 +611,7 @@ _ACCEPTED = {
     ),
     "timestamp": pa.types.is_timestamp,
 }
-EXACT_BELOW = 2**53  # from here on a 64-bit float leaves out integers
+_EXACT_BELOW = {16: 2**11, 32: 2**24, 64: 2**53}  # from here on a float leaves out integers
 
 _TARGET = {
     "string": pa.string(),
@@ -602,6 +649,8 @@ def _cast(
         column = _without(column.cast(pa.string()), ("",))
     if kind == "boolean":
         _check_bits(column)
+    if kind == "number" and pa.types.is_decimal(column.type):
+        column = column.cast(pa.string())  # Arrow's own way from there is not to the nearest float
     # nanoseconds, and digits that a number does not hold, go on purpose; nothing else may
     is_cut = kind == "timestamp" and column.type.unit == "ns"
     is_rounded = kind == "number" and pa.types.is_integer(column.type)
@@ -621,7 +670,9 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _check_exact(column: pa.ChunkedArray) -> None:
     """Refuse a float that may have been another integer before it became one."""
-    is_large = pc.greater_equal(pc.abs(column), pa.scalar(EXACT_BELOW, column.type))
+    is_large = pc.greater_equal(
+        pc.abs(column.cast(pa.float64())), float(_EXACT_BELOW[column.type.bit_width])
+    )
     if pc.any(is_large, min_count=0).as_py():
         raise pa.ArrowInvalid("a float does not hold integers as large")
 
@@ -644,6 +695,8 @@ def _without(text: pa.ChunkedArray, words: tuple[str, ...]) -> pa.ChunkedArray:
 
 
 def _integers_from_text(text: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pc.any(pc.match_substring(text, "x", ignore_case=True), min_count=0).as_py():
+        raise pa.ArrowInvalid("hexadecimal")  # which Arrow would read, and wrap around
     try:
         return text.cast(pa.int64())
     except pa.ArrowInvalid:  # one 7.0, and nothing must pass through a float
@@ -679,12 +732,15 @@ def _rounded(column: pa.ChunkedArray, kind: ColumnType) -> int:
         return 0
     if _is_text(column.type):
         is_long = pc.match_substring_regex(column, r"^\s*[+-]?\d{16,}\s*$")
-        return sum(int(float(one)) != int(one) for one in column.filter(is_long).to_pylist())
+        return sum(
+            not isfinite(float(one)) or Decimal(float(one)) != Decimal(one)
+            for one in column.filter(is_long).to_pylist()
+        )
     is_decimal = pa.types.is_decimal(column.type) and column.type.scale == 0
     if not (pa.types.is_integer(column.type) or is_decimal):
         return 0
     found = pc.min_max(column)
-    if all(one.as_py() is None or abs(one.as_py()) <= EXACT_BELOW for one in found.values()):
+    if all(one.as_py() is None or abs(one.as_py()) <= _EXACT_BELOW[64] for one in found.values()):
         return 0
     return sum(int(float(one)) != one for one in column.to_pylist() if one is not None)
 

@@ -7,6 +7,7 @@ import io
 import json
 import time
 import uuid
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -114,3 +115,72 @@ def test_footer_is_believed_before_anything_is_unpacked(monkeypatch):
     monkeypatch.setattr(pq, "ParquetFile", None)  # whoever opens it would fail
     found = read("a.parquet", buffer.getvalue(), "id")
     assert "looks like a decompression bomb" in found.findings[0].detail
+
+
+def refusal(found: Input) -> str:
+    assert found.is_refused
+    return next(one.detail for one in found.findings if one.severity == "critical")
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64()])
+def test_float_that_may_have_been_another_integer_is_refused_by_its_own_width(kind):
+    first = {32: 2**24, 64: 2**53}[kind.bit_width]
+    for number, is_kept in ((first - 1, True), (first, False), (-first, False)):
+        sink = io.BytesIO()
+        pq.write_table(
+            pa.table({"n": pa.array([1, number], pa.int64()).cast(kind, safe=False)}), sink
+        )
+        found = read("a.parquet", sink.getvalue(), "n")
+        if is_kept:
+            assert values(found, "n") == [1, number]
+        else:
+            assert f"From {first} on a {kind.bit_width}-bit float leaves out" in refusal(found)
+
+
+def test_decimals_become_the_nearest_float():
+    texts = [f"{cents / 100:.2f}" for cents in range(2000)] + ["0.10000000000000000000"]
+    decimals = pa.array([Decimal(text) for text in texts], pa.decimal128(38, 20))
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"x": decimals}), sink)
+    expected = [float(text) for text in texts]
+    assert values(read("a.parquet", sink.getvalue(), "x"), "x") == expected
+    assert values(read("a.csv", ("x\n" + "\n".join(texts)).encode(), "x"), "x") == expected
+
+
+@pytest.mark.parametrize("digits", ["9" * 400, "9" + "0" * 308, "0" * 5000 + "7"])
+def test_number_of_any_length_is_told_and_not_raised(digits):
+    found = read("a.csv", f"x\n1\n{digits}\n".encode(), "x")
+    assert found.table is not None
+    assert values(found, "x")[1] == float(digits)
+
+
+@pytest.mark.parametrize("text", ["0x10", "0xFFFFFFFFFFFFFFFF", "-0X1"])
+def test_integer_in_hexadecimal_is_refused(text):
+    assert f"got '{text}' in row 2" in refusal(read("a.csv", f"n\n1\n{text}\n".encode(), "n"))
+
+
+@pytest.mark.parametrize("header", ["id,note", "note,id"])
+def test_quote_that_is_never_closed_is_refused_wherever_it_is(header):
+    lines = [f"{n},{n}" for n in range(1000)]
+    lines[990] = '990,"n990'
+    found = read("a.csv", "\n".join([header, *lines]).encode(), "id")
+    assert "a quote is never closed" in refusal(found)
+
+
+def test_odd_quote_within_a_field_is_a_character():
+    found = read("a.csv", b'id,note\n1,5" disk\n2,x\n', "id")
+    assert values(found, "id") == ["1", "2"]
+
+
+def test_brackets_without_end_are_refused_and_those_in_texts_are_not():
+    deep = b'{"n":1,"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    assert "nested more than 1,000 deep" in refusal(read("a.jsonl", deep, "n"))
+    many = b'{"n":1,"a":"[[ \\" [{"}\n' * 2000
+    assert len(values(read("a.jsonl", many, "n"), "n")) == 2000
+
+
+def test_time_that_no_calendar_has_in_a_zone_that_is_none_is_refused():
+    kind = pa.timestamp("ms", "Mars/Phobos")
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"at": pa.array([2**60], pa.int64()).cast(kind)}), sink)
+    assert "column 'at'" in refusal(read("a.parquet", sink.getvalue(), "at"))
