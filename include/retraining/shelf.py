@@ -353,9 +353,9 @@ def ledger_head_key(model: str) -> str:
     return f"{ledger_folder(model)}/head.json"
 
 
-def ledger_followed_key(model: str, sequence: int) -> str:
-    """Give the key that says that the aliases have followed an entry."""
-    return f"{ledger_folder(model)}/followed/{sequence:06d}.json"
+def ledger_mark_key(model: str, sequence: int, mark: str) -> str:
+    """Give the key that says that the aliases have followed an entry, or its maker is done."""
+    return f"{ledger_folder(model)}/{mark}/{sequence:06d}.json"
 
 
 def ledger_intent_key(model: str, incident_id: str, action: str) -> str:

@@ -31,6 +31,7 @@ MAX_ATTEMPTS = 200
 
 
 Action = Literal["promotion", "rollback", "by_hand"]
+Mark = Literal["followed", "done"]
 
 
 class Entry(Record):
@@ -164,14 +165,17 @@ def _settle(storage: Storage, entry: Entry) -> None:
         storage.write_json(shelf.ledger_head_key(entry.model), Head(sequence=entry.sequence))
 
 
-def is_followed(storage: Storage, entry: Entry) -> bool:
-    """Have the aliases followed this entry, and is its maker done with them?"""
-    return storage.exists(shelf.ledger_followed_key(entry.model, entry.sequence))
+def is_marked(storage: Storage, entry: Entry, mark: Mark) -> bool:
+    """Have the aliases followed this entry; or is its maker done with them?"""
+    return storage.exists(shelf.ledger_mark_key(entry.model, entry.sequence, mark))
 
 
-def followed(storage: Storage, entry: Entry) -> None:
-    """Say that the aliases are as an entry has them, or as a later one has."""
-    storage.create(shelf.ledger_followed_key(entry.model, entry.sequence), b"{}\n")
+def mark(storage: Storage, entry: Entry, mark: Mark) -> None:
+    """Say that the aliases are as an entry has them, or as a later one has.
+
+    Whoever has moved them says that they `followed`; only the entry's maker, that it is `done`.
+    """
+    storage.create(shelf.ledger_mark_key(entry.model, entry.sequence, mark), b"{}\n")
 
 
 def last(storage: Storage, model: str) -> Entry | None:

@@ -74,6 +74,7 @@ def promote(
             server.set_tags(spec, settings, number, promise)
         entry = _enter(spec, settings, draft, after=last)
     _follow(spec, settings, entry)
+    ledger.mark(storage, entry, "done")
     return _told(entry)
 
 
@@ -98,7 +99,7 @@ def notice_hand_move(
         if entry is None and alias is None:
             return None
         if entry is not None:
-            is_done = ledger.is_followed(storage, entry)
+            is_done = ledger.is_marked(storage, entry, "followed")
             if is_done and alias == entry.version:
                 return None
             if not is_done or _is_a_straggler(spec, storage, alias, at):
@@ -127,7 +128,8 @@ def notice_hand_move(
         made = ledger.append(storage, draft, after=after)
         if made is not None:
             log.warning("%s: somebody made version %s champion by hand", spec.model, alias)
-            ledger.followed(storage, made)
+            ledger.mark(storage, made, "done")
+            ledger.mark(storage, made, "followed")
             return made
     raise RegistryError(
         f"{spec.model}: the champion changed {MAX_ATTEMPTS} times while this step looked; run again"
@@ -139,7 +141,7 @@ def _is_a_straggler(spec: ModelSpec, storage: Storage, alias: int | None, at: dt
     return any(
         entry.version == alias
         and abs(at - entry.at) < STRAGGLER_TIME
-        and not ledger.is_followed(storage, entry)
+        and not ledger.is_marked(storage, entry, "done")
         for entry in ledger.read(storage, spec.model)[-STRAGGLERS:]
     )
 
@@ -196,6 +198,7 @@ def rollback(
         )
         entry = _enter(spec, settings, draft, after=entries[-1] if entries else None)
     _follow(spec, settings, entry)
+    ledger.mark(storage, entry, "done")
     return _told(entry)
 
 
@@ -365,8 +368,7 @@ def _follow(spec: ModelSpec, settings: Settings, entry: ledger.Entry) -> None:
         newest = ledger.last(storage, spec.model)
         assert newest is not None
         if newest.sequence <= max(entry.sequence, champion.sequence):
-            ledger.followed(storage, newest)
-            ledger.followed(storage, entry)
+            ledger.mark(storage, newest, "followed")
             return
 
 

@@ -207,7 +207,7 @@ def test_what_is_due_comes_first_and_one_that_fails_hides_no_other(ask, several)
     rows = said.out.splitlines()[1:]
     assert [row.split()[0] for row in rows] == ["broken", "sick", "new", "flights"]
     assert "error" in rows[0]
-    assert "[red]{[/red]" in rows[0]  # what data says is no markup
+    assert "ledger entry 1 is damaged" in rows[0]
     assert "asked for: incident-9 has not begun: look at sick__retrain" in rows[1]
     assert "include/models/wrong.yaml:3: lable is no setting" in said.err
     assert "…" not in said.out

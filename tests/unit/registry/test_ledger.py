@@ -195,13 +195,14 @@ def test_an_entry_that_has_to_follow_another_one_loses_to_whoever_came_between(t
     assert [entry.incident_id for entry in ledger.read(storage, "flights")] == ["i1", "i3"]
 
 
-def test_the_mark_of_a_followed_entry_is_its_own_and_stays(tmp_path):
+def test_the_marks_of_an_entry_are_its_own_and_stay(tmp_path):
     storage = Storage(tmp_path.as_uri())
     first, second = (ledger.append(storage, draft(f"i{number}", number)) for number in (1, 2))
-    ledger.followed(storage, second)
-    assert [ledger.is_followed(storage, entry) for entry in (first, second)] == [False, True]
-    ledger.followed(storage, first)
-    assert ledger.is_followed(storage, second)
+    ledger.mark(storage, second, "followed")
+    assert [ledger.is_marked(storage, one, "followed") for one in (first, second)] == [False, True]
+    ledger.mark(storage, first, "followed")
+    assert ledger.is_marked(storage, second, "followed")
+    assert not ledger.is_marked(storage, second, "done")
     assert ledger.read(storage, "flights") == [first, second]
 
 
