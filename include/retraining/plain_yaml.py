@@ -13,6 +13,8 @@ from typing import Any
 import yaml
 
 MAX_DEPTH = 50
+# aliases, indents, lists in lists, explicit keys: without them a text is less than MAX_DEPTH deep
+_NOT_PLAIN = re.compile(r"&|- +-|^ {12}|^[ -]*\? ", re.MULTILINE)
 MAX_VALUES = 200_000  # with each alias written out
 
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -79,7 +81,8 @@ def read(text: str) -> Any:
         It is no YAML, a key appears twice, a number begins with a zero, it is nested deeper than
         `MAX_DEPTH`, or holds more than `MAX_VALUES` values.
     """
-    _bound(text)
+    if _NOT_PLAIN.search(text) or text.count("[") + text.count("{") > MAX_DEPTH // 2:
+        _bound(text)
     return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader with more checks
 
 
