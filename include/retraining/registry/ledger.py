@@ -124,8 +124,7 @@ def append(storage: Storage, draft: Entry, *, after: int | None = None) -> Entry
         return entry
     if after is not None and mine.after > after:
         return None
-    start = mine.after
-    previous = _require(storage, draft.model, start) if start else None
+    previous = _require(storage, draft.model, mine.after) if mine.after else None
     lost = 0
     while lost < MAX_ATTEMPTS:
         number = previous.sequence + 1 if previous else 1

@@ -283,7 +283,7 @@ class Run:
 def _compressed_skops() -> Iterator[None]:
     """Let skops compress what MLflow has it write, which MLflow has no setting for.
 
-    Trees take an eighth of the bytes then.
+    A model of trees takes a fifth of the bytes then.
     """
     import skops.io
 

@@ -352,7 +352,7 @@ def _enter(
 
 
 def _follow(spec: ModelSpec, settings: Settings, entry: ledger.Entry) -> None:
-    """Move aliases and stages to where an entry has them, or the newest one that came since."""
+    """Move aliases and stages to where the ledger has them, once an entry is in it."""
     storage = Storage.of(settings)
     ledger.append(storage, entry)  # whose maker may have died before it noted where it is
     while True:
@@ -365,10 +365,8 @@ def _follow(spec: ModelSpec, settings: Settings, entry: ledger.Entry) -> None:
             previous=before,
             retired=champion.previous_version,
         )
-        newest = ledger.last(storage, spec.model)
-        assert newest is not None
-        if newest.sequence <= max(entry.sequence, champion.sequence):
-            ledger.mark(storage, newest, "followed")
+        if ledger.last(storage, spec.model) == champion:
+            ledger.mark(storage, champion, "followed")
             return
 
 

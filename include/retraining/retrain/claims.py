@@ -2,8 +2,8 @@
 
 A claim is one object, created only if its number is free. So whoever claims has seen every claim
 before its own, and of many at once exactly those are let through that one after the other would be.
-Beside each claim lies an empty-handed name that says its batch and its incident: one listing tells
-what there is. A claim whose retrain trained nothing is released, and counts no more.
+Beside each claim lies an empty object whose name says its batch and its incident: one listing
+tells what there is. A claim whose retrain trained nothing is released, and counts no more.
 """
 
 from __future__ import annotations

@@ -419,7 +419,8 @@ def of_hand_move(entry: Entry) -> Alert:
     """Tell that somebody moved the champion alias in MLflow."""
     before = "nothing" if entry.previous_version is None else f"version {entry.previous_version}"
     back = (
-        f"{dag_id(entry.model, 'rollback')} returns to {before}"
+        f"{dag_id(entry.model, 'rollback')} returns to {before}, unless that is deleted or "
+        "quarantined"
         if entry.previous_version is not None
         else f"move the alias champion of {entry.model} in MLflow again"
     )
@@ -429,7 +430,7 @@ def of_hand_move(entry: Entry) -> Alert:
         level="warning",
         title=f"Version {entry.version} was made champion by hand, in place of {before}",
         lines=(
-            "The alias was moved in MLflow; no gate of this pipeline has passed it as it stands",
+            "The alias was moved in MLflow; no gate was asked about that move",
             f"Ledger entry {entry.sequence}. If that was not meant: {back}",
         ),
         subject="promotion",

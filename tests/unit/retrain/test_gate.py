@@ -677,19 +677,26 @@ def test_required_slice_asks_nothing_of_the_first_model_and_holds_when_judged(tr
 # --- after a rollback -----------------------------------------------------------------------------
 
 
-def test_model_like_the_one_rolled_back_is_not_promoted_again(trained: Settings, monkeypatch):
-    """It used to be: it beat the champion of before as the first one had."""
-    crown(trained, 1, None)
-    crown(trained, 2, 1)
-    succession.rollback(SPEC, trained, reason="bad", actor="test", request_id="r", at=AT)
+def score_better(
+    monkeypatch: pytest.MonkeyPatch, trained: Settings, better: dict[int, float]
+) -> None:
+    """Let each version score the duel's rows so much nearer to their labels."""
     real = versions.score
     labels = window(trained, 3).column(training_set.LABEL).to_numpy()
-    better = {1: 0.0, 2: 0.2, 3: 0.2}
 
     def scores(spec, settings, number, rows):
         return real(spec, settings, number, rows) + better[number] * labels
 
     monkeypatch.setattr(versions, "score", scores)
+
+
+def test_model_like_the_one_rolled_back_is_not_promoted_again(trained: Settings, monkeypatch):
+    """It used to be: it beat the champion of before as the first one had."""
+    crown(trained, 1, None)
+    crown(trained, 2, 1)
+    succession.rollback(SPEC, trained, reason="bad", actor="test", request_id="r", at=AT)
+    better = {1: 0.0, 2: 0.2, 3: 0.2}
+    score_better(monkeypatch, trained, better)
     decision = duel(trained, 3, 1)
     assert check(decision, "gain on the champion").passed
     assert broken(decision) == [
@@ -720,14 +727,8 @@ def test_a_weak_champion_made_by_hand_does_not_lower_the_bar(trained: Settings, 
     crown(trained, 2, None)
     server.client(trained).set_registered_model_alias("flights", "champion", "1")
     succession.notice_hand_move(SPEC, trained, at=AT)
-    real = versions.score
-    labels = window(trained, 3).column(training_set.LABEL).to_numpy()
     better = {1: 0.0, 2: 0.2, 3: 0.2}
-
-    def scores(spec, settings, number, rows):
-        return real(spec, settings, number, rows) + better[number] * labels
-
-    monkeypatch.setattr(versions, "score", scores)
+    score_better(monkeypatch, trained, better)
     decision = duel(trained, 3, 1)
     assert check(decision, "gain on the champion").passed
     assert "gain on the last champion that passed a gate" in broken(decision)
