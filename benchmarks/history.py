@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 from include.retraining import shelf
 from include.retraining.data import publication, tables, validation
 from include.retraining.features import feature_sets, feature_tables, skew
-from include.retraining.monitor import measuring
+from include.retraining.monitor import measuring, turn
 from include.retraining.records import BatchRef, DriftReport, Verdict
 from include.retraining.registry import succession
 from include.retraining.retrain import candidate, gate, incident
@@ -146,6 +146,9 @@ class World:
         )
         yield "skew", lambda: skew.check_skew(spec, settings, batch)
         yield "measure", lambda: (
+            turn.waits_for(
+                spec, storage, batch, state_of=lambda *_: "done", is_ingesting=lambda: True
+            ),
             succession.notice_hand_move(spec, settings, at=batch.end),
             keep(
                 "drift",
@@ -232,7 +235,8 @@ class Operations:
         self.task = "landing"
         for owner, name in (
             (Storage, "exists"), (Storage, "read"), (Storage, "write"), (Storage, "create"),
-            (Storage, "delete"), (Storage, "list_versions"), (Storage, "_open"),
+            (Storage, "delete"), (Storage, "delete_all"), (Storage, "list_versions"),
+            (Storage, "_open"),
             (tables.Table, "snapshot"), (tables.Table, "_commit"), (tables.Snapshot, "_read_part"),
         ):  # fmt: skip
             self._count(owner, name)

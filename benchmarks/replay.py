@@ -53,8 +53,10 @@ def past_of(spec: ModelSpec) -> list[Window]:
     for batch in shown(batches, "ingesting weeks", len(batches)):
         if feature_sets.feature_set_or_none(spec, storage, batch) is None:
             LAND[spec.model](storage, batch)
-            report = validation.validate_batch(spec, storage, batch)
-            publication.publish_batch(spec, storage, report)
+            for source in filter(None, [spec, spec.outcomes]):
+                part = source.batch_ref(batch.partition)
+                report = validation.validate_batch(source, storage, part)
+                publication.publish_batch(source, storage, report)
             feature_sets.materialize(spec, settings, batch)
     return published_windows(spec, storage)
 

@@ -8,27 +8,32 @@ against what has landed. Writes var/bench/volume.json.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import datetime as dt
 import importlib
 import io
 import json
+import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from include.retraining.settings import REPOSITORY
 
 WEEK = "2013-04-15"
+POINTS = 4  # at which it is told what there is, so that growth can be read off
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "case", nargs="*", default=["1m", "5m", "wide", "daily", "retained", "weekly"]
+        "case", nargs="*", default=["1m", "5m", "wide", "daily", "retained", "hours", "weekly"]
     )
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -168,6 +173,20 @@ def rows_of(count: int, *, champion: bool) -> dict[str, Any]:
         return {"rows": count, **meter.result()}
 
 
+@contextlib.contextmanager
+def _history_place() -> Iterator[tuple[Path, Path]]:
+    """Give a home and the folder of the suite of `benchmarks.history`, whose views can be found."""
+    from benchmarks import history
+
+    warnings.simplefilter("ignore")
+    sys.modules["feature_repo.history_views"] = importlib.import_module("benchmarks.history_views")
+    with tempfile.TemporaryDirectory() as folder:
+        home, suites = Path(folder, "home"), Path(folder, "suites")
+        suites.mkdir()
+        (suites / "history.json").write_text(json.dumps(history.SUITE))
+        yield home, suites
+
+
 def _suites(folder: str) -> Path:
     """Copy the suites of the flights, with room for more rows than a week has."""
     from include.retraining.data.validation import SUITES
@@ -298,11 +317,12 @@ def wide_spec() -> Any:
     )  # fmt: skip
 
 
-def state(kind: str) -> dict[str, Any]:
+def state(kind: str, days: int = 365) -> dict[str, Any]:
     """Walk a year; give what is on disk for each byte that landed.
 
-    ``retained`` keeps 60 days of daily batches and removes superseded files at once, and gives what
-    there is after each quarter.
+    ``retained`` keeps 60 days of daily batches and the rows of three versions, lets ``mlflow gc``
+    free what was deleted, and gives what there is after each quarter: batches and tables, and apart
+    from them MLflow, which keeps its runs.
     """
     from benchmarks import history, walk
     from include.demo import flights_feed
@@ -311,21 +331,14 @@ def state(kind: str) -> dict[str, Any]:
     from include.retraining.spec import MODELS_DIR, load_spec
     from include.retraining.storage import Storage
 
-    warnings.simplefilter("ignore")
-    sys.modules["feature_repo.history_views"] = importlib.import_module("benchmarks.history_views")
-    with tempfile.TemporaryDirectory() as folder:
-        home, suites = Path(folder, "home"), Path(folder, "suites")
-        suites.mkdir()
-        (suites / "history.json").write_text(json.dumps(history.SUITE))
+    with _history_place() as (home, own):
         settings = Settings(home=home)
         storage, started, retrains = Storage.of(settings), time.process_time(), 0
         if kind == "weekly":
             spec, count, suites = load_spec(MODELS_DIR / "flights.yaml"), 51, SUITES
         else:
-            spec, count = history.spec_of(every="day"), 365
-        if kind == "retained":
-            retention = spec.retention.model_copy(update={"days": 60.0, "superseded_days": 0.0})
-            spec = spec.model_copy(update={"retention": retention})
+            spec, count, suites = history.spec_of(every="day"), days, own
+        clock = _Clock(home, days=count) if kind == "retained" else None
         outcomes: dict[str, int] = {}
         quarters: list[dict[str, int]] = []
         for number in range(count):
@@ -338,10 +351,12 @@ def state(kind: str) -> dict[str, Any]:
             step = walk.take(spec, settings, batch, suites)
             retrains += step.decision is not None
             outcomes[step.verdict.outcome] = outcomes.get(step.verdict.outcome, 0) + 1
-            if kind == "retained":
-                walk.sweep(spec, settings, batch)
-                if (number + 1) % 90 == 0:
-                    quarters.append(_sizes(home))
+            if clock is not None:
+                clock.pass_(dt.timedelta(days=1))
+                walk.sweep(_kept(spec, clock, days=60.0, versions=3), settings, batch)
+                if (number + 1) % (count // POINTS) == 0:
+                    _collect_garbage(settings)
+                    quarters.append(_without_landed(_sizes(home)))
         sizes = _sizes(home)
         landed = sum(size for place, size in sizes.items() if place.startswith("storage/landing"))
         kept = sum(sizes.values()) - landed
@@ -350,8 +365,107 @@ def state(kind: str) -> dict[str, Any]:
             "state_bytes": kept, "times_landed": round(kept / landed, 1),
             "by_place": dict(sorted(sizes.items(), key=lambda one: -one[1])[:15]),
             "cpu_s": round(time.process_time() - started),
-            "quarters": [_without_landed(one) for one in quarters],
+            "quarters": quarters,
         }  # fmt: skip
+
+
+def hours(count: int = 480) -> dict[str, Any]:
+    """Lay 20 days of hourly batches, keep one day of them, and superseded files for another one.
+
+    Tables and records are laid by the writers that tasks use, without judging each batch. A tenth
+    of the batches is delivered a second time a day later. Gives what there is after each five
+    days.
+    """
+    from benchmarks import history, walk
+    from include.retraining import shelf
+    from include.retraining.data import tables
+    from include.retraining.settings import Settings
+
+    with _history_place() as (home, suites):
+        settings, started = Settings(home=home), time.process_time()
+        clock = _Clock(home, days=count / 24 + 1)
+        world = history.World(settings, suites)
+        for _ in range(history.TRAINED_AFTER):
+            world.run()
+        world.train()
+        world.run()  # what it comes to is what is laid
+        rows = tables.Table(world.storage, shelf.table_key("history", "rows", "batch"))
+        points = []
+        while world.done < count:
+            number = world.done
+            world.lay(number + 1)
+            if number % 10 == 0 and number >= 24:
+                before = world.batch(number - 24)
+                again = history.rows_of(before, number).slice(5)
+                rows.replace(before.partition, again, content=f"{number:032x}", order=2)
+            clock.pass_(dt.timedelta(hours=1))
+            kept = _kept(world.spec, clock, days=1.0, versions=3, superseded_days=1.0)
+            walk.sweep(kept, settings, world.batch(number))
+            if (number + 1) % (count // POINTS) == 0:
+                sizes = _without_landed(_sizes(home))
+                log = home.glob("storage/history/tables/**/_delta_log/*")
+                points.append(sizes | {"logs": sum(path.stat().st_size for path in log)})
+        return {
+            "batches": count, "points": points,
+            "cpu_s": round(time.process_time() - started),
+        }  # fmt: skip
+
+
+class _Clock:
+    """A clock that has gone back so many days and is set forward batch by batch.
+
+    It stands for `time` where tables are written, and files are made as old as it says. So what a
+    sweep finds is as old as it would be, at the settings that everybody has.
+    """
+
+    def __init__(self, home: Path, *, days: float) -> None:
+        from include.retraining.data import delta_log, tables
+
+        self.home = home
+        self.now = self.aged = time.time() - days * 86_400
+        for module in (tables, delta_log):
+            module.time = self  # type: ignore[attr-defined]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+    def time_ns(self) -> int:
+        return int(self.now * 1e9)
+
+    @property
+    def days_ahead(self) -> float:
+        """Give by how many days the clock of everybody else is ahead."""
+        return (time.time() - self.now) / 86_400
+
+    def pass_(self, span: dt.timedelta) -> None:
+        """Set it forward; once a day make all files that came since as old as it says."""
+        self.now += span.total_seconds()
+        if self.now < self.aged + 86_400:
+            return
+        self.aged = self.now
+        for path in self.home.glob("storage/*/tables/**/*"):
+            if path.is_file() and path.stat().st_mtime > self.now:
+                os.utime(path, (self.now, self.now))
+
+
+def _kept(
+    spec: Any, clock: _Clock, *, days: float, versions: int, superseded_days: float = 7.0
+) -> Any:
+    """Give a model that keeps so much.
+
+    A sweep goes by the clock of whoever keeps the files, which is ahead of ours.
+    """
+    age = superseded_days + clock.days_ahead
+    kept = {"days": days, "versions": versions, "superseded_days": age}
+    retention = type(spec.retention).model_validate(spec.retention.model_dump() | kept)
+    return spec.model_copy(update={"retention": retention})
+
+
+def _collect_garbage(settings: Any) -> None:
+    uri = settings.mlflow_tracking_uri
+    command = [sys.executable, "-W", "ignore", "-m", "mlflow", "gc", "--backend-store-uri", uri]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": uri}
+    subprocess.run(command, check=True, capture_output=True, env=environment)
 
 
 def _sizes(home: Path) -> dict[str, int]:
@@ -376,6 +490,7 @@ CASES = {
     "wide": wide,
     "daily": lambda: state("daily"),
     "retained": lambda: state("retained"),
+    "hours": hours,
     "weekly": lambda: state("weekly"),
 }
 

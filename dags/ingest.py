@@ -22,18 +22,15 @@ A batch that was published before is recognized and skipped.
 
 from __future__ import annotations
 
-import datetime as dt
-
 from airflow.sdk import DAG
 from retraining_provider import forms
 from retraining_provider.context import Run
-from retraining_provider.defaults import DATA
+from retraining_provider.defaults import ROWS, open_runs
 from retraining_provider.generation import generate, stage_dag
 from retraining_provider.links import DataDocsLink
 from retraining_provider.operators.record import step
-from retraining_provider.operators.snapshot import SnapshotOperator
 from retraining_provider.publishing import publish_validated
-from retraining_provider.sensors.landing import LandingSensor
+from retraining_provider.sensors.landing import wait_for_landing
 from retraining_provider.timetables import LONG_AGO, partition_timetable
 
 from include.retraining.records import ValidationReport
@@ -57,23 +54,12 @@ def ingest(spec: ModelSpec) -> DAG:
         schedule=partition_timetable(spec),
         start_date=LONG_AGO,
         catchup=spec.partitions.catch_up,
-        max_active_runs=4,
+        max_active_runs=open_runs(spec),
         form=forms.of_partition(spec),
     ) as dag:
-        wait_for_landing = LandingSensor(
-            task_id="wait_for_landing",
-            spec=spec,
-            # a file that lands within moments can resume the task before the executor has reported
-            # that it was deferred; Airflow takes that for a failure, and one more look mends it
-            retries=10,
-            retry_delay=dt.timedelta(seconds=1),
-            retry_exponential_backoff=0,
-        )
-        report = step(spec, validate_batch, links=[DataDocsLink()], execution_timeout=DATA)
+        report = step(spec, validate_batch, links=[DataDocsLink()], **ROWS)
 
-        if spec.source.queries:
-            SnapshotOperator(task_id="snapshot_source", spec=spec) >> wait_for_landing
-        wait_for_landing >> report
+        wait_for_landing(spec) >> report
         publish_validated(spec, report)
     return dag
 

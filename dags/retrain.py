@@ -38,7 +38,7 @@ def claim_retrain(run: Run) -> RetrainRequest:
     """Open the incident for this run; skipped where a retrain is not due."""
     from include.retraining.retrain.incident import NotDue, open_incident
 
-    run.notice_hand_move()
+    run.notice_hand_move(replaces_lost=run.params["force"])
     try:
         cause = retrain_cause(run)
         return open_incident(run.spec, run.settings, run_id=run.run_id, at=run.at, **cause)

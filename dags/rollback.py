@@ -27,7 +27,7 @@ from include.retraining.spec import ModelSpec
 
 def rollback_champion(run: Run) -> Promotion:
     """Return to the champion before, or to the version that the form names."""
-    from include.retraining.features.definitions import is_service
+    from include.retraining.features.own_features import why_not
     from include.retraining.registry.succession import rollback
 
     promotion = rollback(
@@ -38,7 +38,7 @@ def rollback_champion(run: Run) -> Promotion:
         actor=run.actor,
         request_id=run.run_id,
         at=run.at,
-        is_service=lambda name: is_service(run.spec, name),
+        why_not=lambda learned: why_not(run.spec, learned),
     )
     run.emit("champion", version=promotion.version, incident_id=promotion.incident_id)
     return promotion

@@ -1,7 +1,9 @@
 """The feature tables of `flights`: what is known before a flight leaves, and since when.
 
-`build` is called once for each published batch. Every row says from which moment on it was known
-(`event_timestamp`), so that the point-in-time join can never look into the future.
+`build` is called once for each published batch. Every row says from which moment on it was there
+online (`event_timestamp`), so that the point-in-time join can never look into the future. The
+weather is pushed online every hour, by a feed that needs no batch: what comes with a batch is the
+archive of that feed. Delay rates come with a batch, so they are there when it has ended.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 LATE_MINUTES = 15
 TRAILING_DAYS = 7
+OBSERVED_WITHIN = dt.timedelta(hours=1)  # an observation is of an hour, and there when it has ended
 SETTLED_AFTER = dt.timedelta(days=1)  # by then every flight of a day is late or is not
 
 
@@ -40,13 +43,18 @@ def build(
     """
     import pandas as pd
 
-    weather = inputs["weather"].rename(columns={"observed_at": "event_timestamp"})
     flights = pd.concat([previous["batch"], inputs["batch"]], ignore_index=True)
     return {
-        "weather": weather,
+        "weather": weather_rows(inputs["weather"]),
         "carrier_delays": _trailing_delay_rate(flights, "carrier", batch),
         "origin_delays": _trailing_delay_rate(flights, "origin", batch),
     }
+
+
+def weather_rows(observed: pd.DataFrame) -> pd.DataFrame:
+    """Give observations as feature rows, the same for the archive and for what is pushed online."""
+    rows = observed.rename(columns={"observed_at": "event_timestamp"})
+    return rows.assign(event_timestamp=rows["event_timestamp"] + OBSERVED_WITHIN)
 
 
 def _trailing_delay_rate(flights: pd.DataFrame, key: str, batch: BatchRef) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Feast's view of `flights`: two entities, three tables, two facts on request, one service.
 
-Paths are below the storage root; the tables are made by `flights_tables.build`.
+Paths are below the storage root; the tables are made by `flights_tables.build`. The weather is
+pushed online every hour; in the demo, by `include/demo/flights_feed.py`.
 """
 
 from __future__ import annotations
@@ -8,7 +9,16 @@ from __future__ import annotations
 import datetime as dt
 
 import pandas as pd
-from feast import Entity, FeatureService, FeatureView, Field, FileSource, RequestSource, ValueType
+from feast import (
+    Entity,
+    FeatureService,
+    FeatureView,
+    Field,
+    FileSource,
+    PushSource,
+    RequestSource,
+    ValueType,
+)
 from feast.data_format import ParquetFormat
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64, Int64, String
@@ -26,11 +36,12 @@ def _source(table: str) -> FileSource:
     )
 
 
+weather_feed = PushSource(name="flights_weather_feed", batch_source=_source("weather"))
 weather = FeatureView(
     name="flights_weather",
     entities=[origin],
     ttl=dt.timedelta(hours=3),  # observations are hourly; a gap longer than this is no weather
-    source=_source("weather"),
+    source=weather_feed,  # hourly, in between of batches: no batch loads it online
     schema=[
         Field(name="origin", dtype=String),
         Field(name="temp", dtype=Float64),

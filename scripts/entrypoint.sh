@@ -4,7 +4,7 @@
 #   init                   once, before the others: the tables of Airflow, and the bucket (`bucket` alone, too)
 #   api-server, scheduler, dag-processor, triggerer
 #   mlflow                 the tracking server; its options are MLFLOW_* variables
-#   land [WEEKS]           deliver the first weeks of the example's flights (default: 12)
+#   land [WEEKS]           deliver the first weeks of the example's flights, with their weather (default: 12)
 #   retraining ARGUMENTS   the command line of include/retraining, with what the connections know
 #
 # Anything else is run as it is.
@@ -51,15 +51,17 @@ land)
     PYTHONPATH=plugins exec python -W ignore - "${2:-12}" <<'PY'
 import sys
 from retraining_provider.hooks.retraining import RetrainingHook
-from include.demo.flights_feed import land
+from include.demo.flights_feed import land, push_weather
 from include.retraining.spec import load_specs
 from include.retraining.storage import Storage
 
-storage = Storage.of(RetrainingHook().settings())
+settings = RetrainingHook().settings()
+storage = Storage.of(settings)
 (spec,) = (spec for spec in load_specs().specs if spec.model == "flights")
 start = spec.partitions.first
 for _ in range(int(sys.argv[1])):
     batch = spec.batch_ref(spec.partition_key(start))
+    push_weather(spec, settings, batch)
     land(storage, batch)
     print(f"landed {batch.partition} in {storage.url}", flush=True)
     start = batch.end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from include.demo.stack import Stack, StackError
@@ -17,12 +18,15 @@ def main(arguments: list[str] | None = None) -> int:
         "run", help="replay real flights through a real Airflow, print the scoreboard"
     )
     run.add_argument("--partitions", type=int, default=None, help="how many weeks (default: 10)")
-    commands.add_parser("up", help="start the Airflow and MLflow pages on the demo's state")
+    up_ = commands.add_parser("up", help="start the Airflow and MLflow pages on the demo's state")
+    up_.add_argument("--port", type=_port, help="of Airflow (default: a free one from 8080 on)")
+    up_.add_argument("--mlflow-port", type=_port, help="of MLflow (default: from 5000 on)")
     commands.add_parser("down", help="stop them")
     land = commands.add_parser("land", help="deliver the first partitions of an example model")
     land.add_argument("model", choices=["churn", "flights"])
     land.add_argument("partitions", type=int, help="how many weeks")
     options = parser.parse_args(arguments)
+    os.umask(0o077)  # what is written here is its owner's alone
     settings = Settings.from_env()
     try:
         if options.command == "run":
@@ -31,7 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
             return replay(settings, partitions=options.partitions)
         if options.command == "land":
             return deliver(settings, options.model, options.partitions)
-        return up(settings) if options.command == "up" else down(settings)
+        if options.command == "up":
+            return up(settings, port=options.port, mlflow_port=options.mlflow_port)
+        return down(settings)
     except StackError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -40,9 +46,15 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def up(settings: Settings) -> int:
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 1024 <= int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"must be a number from 1024 to 65535, got {text!r}")
+    return int(text)
+
+
+def up(settings: Settings, *, port: int | None = None, mlflow_port: int | None = None) -> int:
     """Start the pages; leaves them running."""
-    stack = Stack(settings)
+    stack = Stack(settings, port=port, mlflow_port=mlflow_port)
     running = stack.note()
     if running is None:
         print("starting Airflow and MLflow ...", flush=True)
@@ -50,7 +62,7 @@ def up(settings: Settings) -> int:
         stack.start(mlflow_ui=True)
         running = stack.note() or {}
     print(f"Airflow  {running.get('airflow')}   login: admin / {stack.password}")
-    print(f"MLflow   {running.get('mlflow')}")
+    print(f"MLflow   {running.get('mlflow')}   with the same login")
     print("stop both with `make down`")
     return 0
 
@@ -65,7 +77,10 @@ def deliver(settings: Settings, model: str, partitions: int) -> int:
     feed = churn_feed if model == "churn" else flights_feed
     for number in range(partitions):
         start = spec.partitions.first + number * spec.partitions.length
-        feed.land(Storage.of(settings), spec.batch_ref(spec.partition_key(start)))
+        batch = spec.batch_ref(spec.partition_key(start))
+        feed.land(Storage.of(settings), batch)
+        if feed is flights_feed:
+            flights_feed.push_weather(spec, settings, batch)
     print(f"{partitions} weeks of {model} landed below {settings.storage_url}/landing")
     return 0
 

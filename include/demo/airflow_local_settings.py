@@ -1,6 +1,6 @@
-"""Loads the heavy libraries once, in the scheduler, from which the executor's workers are forked.
+"""Loads the heavy libraries once, in the process from which the executor's workers are forked.
 
-For single-node set-ups with the LocalExecutor; copied to ``$AIRFLOW_HOME/config/``. It imports
+For the LocalExecutor and Celery's workers; copied to ``$AIRFLOW_HOME/config/``. It imports
 nothing of the bundle, so that a change of the bundle needs no restart.
 """
 
@@ -47,7 +47,26 @@ LIBRARIES = (
     "s3fs",
 )
 
-if "scheduler" in sys.argv and os.environ.get("RETRAINING_PRELOAD", "1") == "1":
+# where the option sql_alchemy_connect_args names it: the seconds that SQLite waits for locks; no
+# other database knows the word
+_database = os.environ.get("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "sqlite:")
+_sqlite = _database.startswith("sqlite")
+connect_args = {"timeout": 120} if _sqlite else {}
+
+if _sqlite and "scheduler" in sys.argv:
+    from sqlalchemy.ext.compiler import compiles
+    from sqlalchemy.sql.functions import now
+
+    @compiles(now, "sqlite")
+    def _with_fractions(*_: object, **__: object) -> str:
+        """SQLite's own knows whole seconds: what is to run now would begin with the next one."""
+        return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+
+
+# the LocalExecutor forks its workers from the scheduler, Celery's from the process `celery worker`
+FORKS = {"scheduler", "worker"}
+
+if FORKS & set(sys.argv) and os.environ.get("RETRAINING_PRELOAD", "1") == "1":
     for library in LIBRARIES:
         with contextlib.suppress(ImportError):
             importlib.import_module(library)

@@ -1,7 +1,7 @@
-"""Lands real orders of 1997-98 as weekly files, out of the installed `lifetimes` package.
+"""Lands real orders of 1997-98 as weekly files, and beside them who ordered again.
 
-The file `CDNOW_master.txt` in it holds 69,659 orders of 23,570 customers whose first order was in
-the first quarter of 1997 (Fader and Hardie, 2001).
+The file `CDNOW_master.txt` of the installed package `lifetimes` holds 69,659 orders of 23,570
+customers whose first order was in the first quarter of 1997 (Fader and Hardie, 2001).
 """
 
 from __future__ import annotations
@@ -16,25 +16,37 @@ from include.retraining.records import BatchRef
 from include.retraining.storage import Storage
 
 BATCH_KEY = "landing/orders/{partition}.parquet"
+REORDERS_KEY = "landing/reorders/{partition}.parquet"
 REORDER_DAYS = 30
 
 
 def land(storage: Storage, batch: BatchRef, orders: pd.DataFrame | None = None) -> None:
-    """Write the file of a partition; `orders` stands in for the real ones where given."""
+    """Write both files of a partition; `orders` stands in for the real ones where given."""
+    rows = orders_of(batch) if orders is None else orders
+    _write(storage, BATCH_KEY.format(partition=batch.partition), rows)
+    _write(storage, REORDERS_KEY.format(partition=batch.partition), reorders_of(batch))
+
+
+def _write(storage: Storage, key: str, rows: pd.DataFrame) -> None:
     buffer = io.BytesIO()
-    (orders_of(batch) if orders is None else orders).to_parquet(buffer, index=False)
-    storage.write(BATCH_KEY.format(partition=batch.partition), buffer.getvalue())
+    rows.to_parquet(buffer, index=False)
+    storage.write(key, buffer.getvalue())
 
 
 def orders_of(batch: BatchRef) -> pd.DataFrame:
-    """Give the orders of a window, one row per customer and day, with what was known of them.
-
-    `reordered` is what came of it within 30 days, as far as the file reaches. It is there from the
-    start, as in any export of the past; `label.maturity_days` keeps it from being used too early.
-    """
+    """Give the orders of a window, one row per customer and day, with what was known of them."""
     orders = _orders()
     inside = (orders["ordered_at"] >= batch.start) & (orders["ordered_at"] < batch.end)
-    return orders[inside].reset_index(drop=True)
+    return orders[inside].drop(columns=["reordered", "reordered_at"]).reset_index(drop=True)
+
+
+def reorders_of(batch: BatchRef) -> pd.DataFrame:
+    """Give the orders, of any window, that were followed by another within 30 days in this one."""
+    orders = _orders()
+    at = orders["reordered_at"]
+    inside = (orders["reordered"] == 1) & (at >= batch.start) & (at < batch.end)
+    names = ["customer_id", "ordered_at", "reordered", "reordered_at"]
+    return orders.loc[inside, names].reset_index(drop=True)
 
 
 @cache
@@ -59,4 +71,5 @@ def _orders() -> pd.DataFrame:
     soon = following < times + pd.Timedelta(days=REORDER_DAYS)
     is_known = soon | (times + pd.Timedelta(days=REORDER_DAYS) <= times.max())
     orders["reordered"] = soon.astype("Int64").where(is_known)
+    orders["reordered_at"] = following
     return orders.sort_values(["ordered_at", "customer_id"], ignore_index=True)

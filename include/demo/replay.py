@@ -1,7 +1,8 @@
 """Replays weeks of real flights through a running Airflow, with mishaps, and shows what came of it.
 
-The replay only does what the outside world does: it lets files land, delivers one twice, and at the
-end presses the rollback button. Everything else is Airflow's own doing.
+The replay only does what the outside world does: it pushes the weather online, lets files land,
+delivers one twice, and at the end presses the rollback button. Everything else is Airflow's own
+doing.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from include.demo import flights_feed
 from include.demo.scoreboard import Timeline, build_scoreboard, render
 from include.demo.stack import Stack, StackError
 from include.retraining import shelf
-from include.retraining.names import dag_id
+from include.retraining.names import Stage, dag_id
 from include.retraining.records import BatchRef, GateDecision, Record, ValidationReport, Verdict
 from include.retraining.settings import Settings
 from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec
@@ -122,10 +123,13 @@ def _mishaps(batches: list[BatchRef]) -> dict[str, Mishap]:
     return {mishap.partition: mishap for mishap in found}
 
 
+STAGES: tuple[Stage, ...] = ("ingest", "monitor", "retrain", "guard", "rollback")
+
+
 def _switch_on(run: Replay) -> None:
     """Unpause the DAGs, once Airflow has read them, and start the backfill of the weeks."""
     model = run.spec.model
-    wanted = {dag_id(model, stage) for stage in ("ingest", "monitor", "retrain", "rollback")}
+    wanted = {dag_id(model, stage) for stage in STAGES}
     until = time.monotonic() + STEP_SECONDS
     while True:
         there = {dag["dag_id"] for dag in run.stack.get("dags", tags=model)["dags"]}
@@ -135,24 +139,14 @@ def _switch_on(run: Replay) -> None:
         if errors or time.monotonic() > until:
             raise StackError(f"DAGs missing: {sorted(wanted - there)}; import errors: {errors}")
         time.sleep(0.5)
-    for name in sorted(wanted):
-        run.stack.patch(f"dags/{name}", {"is_paused": False})
-    run.stack.post(
-        "backfills",
-        {
-            "dag_id": dag_id(model, "ingest"),
-            "from_date": run.batches[0].start.isoformat(),
-            "to_date": run.batches[-1].start.isoformat(),
-            "max_active_runs": 1,
-            "reprocess_behavior": "none",
-        },
-    )
+    run.stack.backfill(model, STAGES, run.batches)
 
 
 def _one_week(run: Replay, batch: BatchRef, started: float) -> None:
     """Let one week land, and wait until everything that follows from it is done."""
     mishap = run.mishaps.get(batch.partition)
     _say(started, f"{batch.partition}: the file lands" + (f", {mishap.said}" if mishap else ""))
+    flights_feed.push_weather(run.spec, run.settings, batch)
     flights_feed.land(run.storage, batch, mishap.flights if mishap else None)
     run.landed_at[batch.partition] = time.time()
     report = _await_record(run, batch, ValidationReport)

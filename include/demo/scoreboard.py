@@ -6,15 +6,11 @@ import datetime as dt
 import statistics
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from include.retraining import shelf
-from include.retraining.features import feature_sets
-from include.retraining.learning import metrics
-from include.retraining.learning.rows import labels
 from include.retraining.names import dag_id
 from include.retraining.records import BatchRef, GateDecision, ValidationReport, Verdict
-from include.retraining.registry import ledger, versions
+from include.retraining.registry import ledger
+from include.retraining.replay.rehearse import value_of
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
@@ -114,23 +110,9 @@ def _row(
         "retrained": gate is not None,
         "gate": None if gate is None else "passed" if gate.passed else "rejected",
         "champion_version": champion,
-        "auc_champion": _auc(spec, settings, storage, batch, champion),
-        "auc_frozen": _auc(spec, settings, storage, batch, frozen if champion else None),
+        "auc_champion": _rounded(value_of(spec, settings, batch, champion)),
+        "auc_frozen": _rounded(value_of(spec, settings, batch, frozen if champion else None)),
     }
-
-
-def _auc(
-    spec: ModelSpec, settings: Settings, storage: Storage, batch: BatchRef, version: int | None
-) -> float | None:
-    """Give the AUC of a version on a batch, all its labels being in by now."""
-    if version is None:
-        return None
-    found = feature_sets.feature_set(spec, storage, batch)
-    rows = feature_sets.rows_of(spec, storage, found)
-    known = labels(spec, rows)
-    labelled = ~np.isnan(known)
-    scores = versions.score(spec, settings, version, rows)
-    return round(metrics.value("roc_auc", known[labelled], scores[labelled]), 4)
 
 
 def render(board: dict[str, Any], settings: Settings) -> str:

@@ -8,7 +8,9 @@
     │   ├── BatchRefused     a batch broke a critical expectation
     │   ├── NotPublished     a partition that is not there (yet)
     │   ├── Superseded       a newer delivery of a partition, or another one, is in force
+    │   ├── DamagedRecord    what was kept is no record, or none of this release
     │   └── ScoringError     a model version cannot score rows
+    │       └── FeaturesGone no row can be given the features it learned from any more
     ├── RegistryError        the model registry is in a state no step may act on
     └── LedgerError          the ledger is broken, or two writers disagree
 
@@ -56,6 +58,10 @@ class BatchRefused(DataError):
     """A whole batch was refused; nothing of it was published."""
 
 
+class DamagedRecord(DataError, ValueError):
+    """A stored object is not what it was: cut off, written by a hand, or of another release."""
+
+
 class NotPublished(DataError):
     """A partition has no published data."""
 
@@ -66,6 +72,10 @@ class Superseded(DataError):
 
 class ScoringError(DataError):
     """A model version cannot score the rows it was given."""
+
+
+class FeaturesGone(ScoringError):
+    """The features that a model version learned from are not defined any more."""
 
 
 class RegistryError(RetrainingError):

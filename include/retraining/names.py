@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Literal
 
-Stage = Literal["ingest", "monitor", "retrain", "rollback", "replay_quarantine"]
-EventStage = Literal["watch_landing"]  # only of models that name a queue
+Stage = Literal["ingest", "monitor", "retrain", "guard", "rollback", "replay_quarantine"]
+EventStage = Literal["watch_landing", "outcomes"]  # only of models that name a queue, or a feed
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -32,6 +32,25 @@ def asset_name(model: str, noun: str) -> str:
     'flights.features'
     """
     return f"{model}.{noun}"
+
+
+def outcome_feed(model: str) -> str:
+    """Give the name of a model's feed of outcomes, below which its state lies.
+
+    >>> outcome_feed("car_loans")
+    'car_loans/outcomes'
+    """
+    return f"{model}/outcomes"
+
+
+def model_of_feed(name: str) -> str | None:
+    """Give the model whose outcomes a feed brings; None where the name is that of a model itself.
+
+    >>> model_of_feed("car_loans/outcomes"), model_of_feed("car_loans")
+    ('car_loans', None)
+    """
+    model, below, _ = name.partition("/")
+    return model if below else None
 
 
 def experiment_name(model: str) -> str:

@@ -19,6 +19,8 @@ MAX_VALUES = 200_000  # with each alias written out
 
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _LEADING_ZERO = "!leading-zero"
+_TEXT = "tag:yaml.org,2002:str"
+_MERGE = "tag:yaml.org,2002:merge"
 _FLOAT = "tag:yaml.org,2002:float"
 _RULES = (
     ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -42,6 +44,10 @@ class _Loader(_Base):
     yaml_implicit_resolvers = _OTHER_RULES
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        if node.tag == _TEXT and isinstance(
+            node, yaml.ScalarNode
+        ):  # most of a model file, and there is nothing to build
+            return node.value
         try:
             return super().construct_object(node, deep)
         except ValueError as error:
@@ -55,8 +61,19 @@ class _Loader(_Base):
             if key.value in seen:
                 raise _error(f"key {key.value!r} appears twice", key.start_mark)
             seen.add(key.value)
-        found: dict[Any, Any] = super().construct_mapping(node, deep)
-        return found
+        if any(key.tag == _MERGE for key, _ in node.value):
+            found: dict[Any, Any] = super().construct_mapping(node, deep)
+            return found
+        build = self.construct_object
+        return {build(key, deep): build(value, deep) for key, value in node.value}
+
+    def construct_whole_mapping(self, node: yaml.MappingNode) -> dict[Any, Any]:
+        """Build it at once: PyYAML puts what is inside off, for structures that hold themselves."""
+        return self.construct_mapping(node, deep=True)
+
+    def construct_whole_list(self, node: yaml.SequenceNode) -> list[Any]:
+        """Build it at once."""
+        return [self.construct_object(item, deep=True) for item in node.value]
 
     def construct_leading_zero(self, node: yaml.ScalarNode) -> Any:
         """Refuse it."""
@@ -70,6 +87,8 @@ class _Loader(_Base):
 for _tag, _rule, _first in _RULES:
     _Loader.add_implicit_resolver(_tag, re.compile(f"(?:{_rule})$"), list(_first))
 _Loader.add_constructor(_LEADING_ZERO, _Loader.construct_leading_zero)
+_Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_whole_mapping)
+_Loader.add_constructor("tag:yaml.org,2002:seq", _Loader.construct_whole_list)
 
 
 def read(text: str) -> Any:

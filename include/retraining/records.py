@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from typing import Annotated, Literal, NamedTuple, Self
+from collections.abc import Iterable
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=0)]
+GuardMode = Literal["rollback", "ask", "tell", "off"]
 Severity = Literal["critical", "warning", "info"]
 Trigger = Literal["monitor", "schedule", "manual"]
 # it names folders, so nothing else may be in it
@@ -39,6 +41,17 @@ class BatchRef(Record):
     partition: PartitionKey
     start: AwareDatetime
     end: AwareDatetime
+
+
+class PipelineRun(Record):
+    """Which run of Airflow a batch hangs on: one that waits its turn, or that has failed."""
+
+    batch: BatchRef
+    stage: Literal["ingest", "monitor"]
+    run_id: str
+    uncertain_since: AwareDatetime | None = Field(
+        default=None, description="it waits for what no active run is known of, since then"
+    )
 
 
 class QueryResult(Record):
@@ -135,7 +148,7 @@ class FeatureSet(Record):
 
 
 class FeatureSkew(Record):
-    """One feature: what the online store serves, against what training would have seen."""
+    """One feature: what is served online, against what training sees."""
 
     view: str
     name: str
@@ -145,6 +158,11 @@ class FeatureSkew(Record):
     age_hours: float | None = Field(description="of the youngest online row; None: not stored")
     ttl_hours: float | None = Field(description="None: for ever")
     example: str = ""
+    ahead: Count = Field(
+        default=0,
+        description="rows joined with a value that was not there online when they were predicted",
+    )
+    ahead_example: str = ""
 
     @property
     def is_stale(self) -> bool:
@@ -154,16 +172,22 @@ class FeatureSkew(Record):
 
 
 class SkewReport(Record):
-    """Offline against online values of every feature, for the keys of one batch."""
+    """Online against offline values of every feature, for the keys and rows of one batch.
+
+    Asked twice: what does the online store serve `at` a moment, and what was there online when each
+    row was predicted, of the values that it was joined with?
+    """
 
     batch: BatchRef
     at: AwareDatetime = Field(description="the moment that both stores were asked about")
     keys: Count
+    rows: Count = Field(default=0, description="whose prediction times were looked at")
     features: tuple[FeatureSkew, ...]
+    nothing: str = Field(default="", description="why nothing was compared; empty: something was")
 
     @property
-    def problems(self) -> tuple[str, ...]:
-        """What is wrong, one line a feature; empty if online is as offline, and young enough."""
+    def differences(self) -> tuple[str, ...]:
+        """What the online store serves otherwise than it should, one line a feature."""
         return tuple(
             f"{one.view}: {one.name}: {one.differing} of {one.compared} keys differ ({one.example})"
             for one in self.features
@@ -175,12 +199,28 @@ class SkewReport(Record):
             if one.is_stale
         )
 
+    @property
+    def ahead(self) -> tuple[str, ...]:
+        """What rows were joined with before it was there online, one line a feature."""
+        return tuple(
+            f"{one.view}: {one.name}: of {self.rows:,} rows, {one.ahead:,} were joined with a "
+            f"value that was not there yet when they were predicted ({one.ahead_example})"
+            for one in self.features
+            if one.ahead
+        )
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong; empty if online is as offline, young enough, and was there in time."""
+        return self.differences + self.ahead
+
 
 class Sweep(Record):
     """What retention removed: whole batches, and data files that nothing in force needed."""
 
     batch: BatchRef = Field(description="the one whose end says what is old")
     partitions: tuple[str, ...]
+    outcomes: tuple[str, ...] = Field(default=(), description="partitions of outcomes")
     files: Count
 
 
@@ -189,10 +229,15 @@ class Sweep(Record):
 Calibration = Literal["calibrated", "uncalibrated", "insufficient"]
 
 
+Measured = Literal[
+    "distance", "shift", "missing share", "location", "spread", "pile-up", "outside", "never seen"
+]
+
+
 class Measurement(NamedTuple):
     """One thing measured of a column, and what it has to exceed to be drift."""
 
-    name: Literal["distance", "shift", "missing share"]
+    name: Measured
     value: float | None
     threshold: float | None
 
@@ -202,6 +247,26 @@ class Measurement(NamedTuple):
         if self.value is None or self.threshold is None:
             return 0.0
         return self.value / (self.threshold or 1.0)
+
+
+BreakKind = Literal["unit", "fill value", "constant", "cut off", "lost", "spelling"]
+
+
+class Break(Record):
+    """How the feed of a column broke: not the world has moved, but what is delivered.
+
+    `proven` where values themselves say so; what only looks like it blocks nothing.
+    """
+
+    kind: BreakKind
+    cause: str
+    share: Share = Field(description="of the rows, concerned")
+    proven: bool
+
+    @property
+    def identity(self) -> str:
+        """Which unit it is: another one is another break. Empty of other kinds."""
+        return self.cause.split(";", 1)[0] if self.kind == "unit" else ""
 
 
 class FeatureDrift(Record):
@@ -242,6 +307,19 @@ class FeatureDrift(Record):
         default=None, description="of a numeric column: how far its share of missing values moved"
     )
     missing_threshold: Share | None = None
+    outline: tuple[Measurement, ...] = Field(
+        default=(),
+        description="of a numeric column, against the windows of its history: location (in units "
+        "of a window's usual spread) and spread (in logarithms), neither with a ceiling; shares of "
+        "rows piled up at an end, outside of all windows, and with a value none has shown",
+    )
+    was_constant: bool = Field(
+        default=False,
+        description="one value all along the reference: what it is worth is not known",
+    )
+    broken: Break | None = Field(
+        default=None, description="its feed broke, or looks like it, and how; None: nothing says so"
+    )
     psi: float | None = Field(
         default=None,
         description="population stability index; of a numeric column over the tenths of its "
@@ -263,6 +341,7 @@ class FeatureDrift(Record):
             Measurement("distance", self.distance, self.threshold),
             Measurement("shift", shift, self.shift_threshold),
             Measurement("missing share", self.missing_change, self.missing_threshold),
+            *self.outline,
         )
 
     @property
@@ -282,6 +361,23 @@ class FeatureDrift(Record):
         return measured and self.state != "insufficient"
 
 
+def unjudged(columns: Iterable[FeatureDrift]) -> tuple[FeatureDrift, ...]:
+    """Give the columns that could not be judged, the most important first."""
+    left = (column for column in columns if not column.is_judged)
+    return tuple(sorted(left, key=lambda column: -(column.importance or 0.0)))
+
+
+class ProperScore(Record):
+    """Minus the mean loss by a proper scoring rule: the best forecast is the true probability.
+
+    Each row tells on it, so it shows a loss sooner than a ranking of the rows does.
+    """
+
+    metric: str
+    value: float
+    error: float = Field(ge=0, description="standard error")
+
+
 class Performance(Record):
     """A metric of one model version on rows whose labels can no longer change."""
 
@@ -290,6 +386,133 @@ class Performance(Record):
     value: float
     low: float = Field(description="lower end of the confidence interval")
     high: float = Field(description="upper end of the confidence interval")
+    proper: ProperScore | None = Field(default=None, description="of the same rows; None: not kept")
+
+
+class RealisedWindow(Performance):
+    """What a champion realised in the window of one batch."""
+
+    partition: PartitionKey | None = Field(
+        default=None, description="of the batch that it was measured with; None: not kept"
+    )
+    champion: str | None = Field(
+        default=None, description="incident that made the champion, or its version; None: not kept"
+    )
+
+
+class Harm(Record):
+    """Does a champion do worse than it did and promised? By all of its windows so far."""
+
+    state: Literal["below", "within", "not known"]
+    metric: str
+    windows: Count = Field(description="with outcomes, since it is champion")
+    times: float = Field(
+        default=1.0, description="a fall for good is so many times likelier than no change"
+    )
+    needed: float = Field(description="times from which it is harm")
+    since: PartitionKey | None = Field(
+        default=None, description="the batch that a fall began with, if there was one"
+    )
+    before: float | None = Field(default=None, description="the metric before a fall")
+    after: float | None = Field(default=None, description="and since")
+    proper: str = Field(default="", description="the proper score that was weighed beside it")
+
+    SAYS_NOTHING: ClassVar[float] = 1.05  # times; less is no hint of a fall
+
+    @property
+    def in_words(self) -> str:  # noqa: PLR0911 - one return per state
+        """What is known, in one sentence."""
+        times = f"{self.times:,.0f}" if self.times >= 10 else f"{self.times:.1f}"
+        beside = f", {self.proper} weighed as well" if self.proper else ""
+        windows = f"{self.windows} window{'' if self.windows == 1 else 's'}{beside}"
+        if self.before is None or self.after is None:
+            return f"not known yet whether {self.metric} has fallen: {windows}, and no promise"
+        if self.state == "below":
+            return (
+                f"{self.metric} has fallen since {self.since}: {self.after:.3f}, before that "
+                f"{self.before:.3f}; {times} times likelier than no change ({windows})"
+            )
+        if self.state == "within":
+            return f"{self.metric} has not fallen, as far as {windows} can tell"
+        if self.times > self.needed and self.before > self.after:
+            return (
+                f"{self.metric} has fallen by {self.before - self.after:.3f} since {self.since}, "
+                f"no more than is allowed ({windows})"
+            )
+        if self.times > self.needed:
+            return f"{self.metric} has not fallen, {self.proper} has ({windows})"
+        if self.times < self.SAYS_NOTHING:
+            return f"not known yet whether {self.metric} has fallen ({windows})"
+        return (
+            f"not known yet whether {self.metric} has fallen: {times} times likelier than no "
+            f"change, {self.needed:.0f} are asked for ({windows})"
+        )
+
+
+class GuardWindow(Record):
+    """A champion minus the version before it, on the rows of one window."""
+
+    partition: PartitionKey = Field(description="of the batch that it was measured with")
+    rows: Count = Field(description="with labels that can no longer change")
+    gain: float
+    error: float = Field(ge=0, description="standard error of the gain")
+
+
+class Probation(Record):
+    """What is known of a new champion against the version before it, since its promotion.
+
+    Both are asked about the same rows, all of them later than those that decided the promotion.
+    """
+
+    version: int
+    incident_id: str = Field(description="that made the version")
+    against: int
+    against_incident: str
+    state: Literal["running", "worse", "kept"]
+    metric: str | None = Field(
+        default=None, description="of gain and margin; None: that of the model file, not kept"
+    )
+    windows: tuple[GuardWindow, ...] = Field(
+        default=(), description="oldest first; none any more where it has ended"
+    )
+    looked_at: Count = Field(default=0, description="windows so far")
+    ended_with: PartitionKey | None = Field(
+        default=None, description="the batch whose window ended it; None while it runs"
+    )
+    gain: float | None = Field(default=None, description="mean of the windows, by precision")
+    times_worse: float | None = Field(
+        default=None, description="so many times likelier is what was seen if it is worse"
+    )
+    times_not_worse: float | None = Field(
+        default=None, description="and if it is not worse, rather than worse by the margin"
+    )
+    margin: float | None = Field(default=None, description="of the metric")
+    trouble: str = Field(default="", description="why the last window could not be looked at")
+
+    CLEARLY: ClassVar[float] = 20.0  # so many times likelier that it is not worse, and it ends
+
+    @property
+    def in_words(self) -> str:  # noqa: PLR0911 - one return per state
+        """What is known, in one sentence."""
+        pair = f"version {self.version} against version {self.against}, the one before it"
+        windows = f"{self.looked_at} window{'s' if self.looked_at > 1 else ''}"
+        if self.gain is None:
+            if self.state == "kept" and not self.looked_at:
+                return f"version {self.version} came back by a rollback: it is on no probation"
+            if self.state == "kept":
+                return f"{pair}: {windows}, in all of which both said the same"
+            why = self.trouble or "no window has told them apart since its promotion"
+            return f"{pair}: not known yet, {why}"
+        gain = f"{self.gain:+.4f} over {windows}"
+        if self.state == "worse":
+            return (
+                f"{pair}: worse, {gain}; {self.times_worse:,.0f} times likelier than if it were not"
+            )
+        if self.state == "kept" and (self.times_not_worse or 0) > self.CLEARLY:
+            return f"{pair}: not worse by more than {self.margin:.4f} ({gain})"
+        if self.state == "kept":
+            return f"{pair}: not shown to be worse, {gain}; nobody looks any more"
+        return f"{pair}: not known yet, {gain}" + (f"; {self.trouble}" if self.trouble else "")
 
 
 class DriftReport(Record):
@@ -298,6 +521,9 @@ class DriftReport(Record):
     batch: BatchRef
     content_sha256: str = Field(description="of the feature set that was measured")
     champion_version: int | None = Field(description="None: no model is in production yet")
+    champion_incident: str | None = Field(
+        default=None, description="that made the champion: a number comes back; None: not kept"
+    )
     state: Calibration
     rows: Count
     labelled_rows: Count = Field(description="of this batch, with labels that can no longer change")
@@ -312,7 +538,11 @@ class DriftReport(Record):
         default=None, description="on rows whose labels have matured, of this batch or before it"
     )
     promise: Performance | None = Field(default=None, description="of the champion, from its duel")
-    history: tuple[Performance, ...] = Field(
+    promised_before: Performance | None = Field(
+        default=None,
+        description="the promise, where it is of another metric than the one that is measured now",
+    )
+    history: tuple[RealisedWindow, ...] = Field(
         default=(),
         description="realised in the windows before it, oldest first, whoever was champion; at "
         "most drift.max_history_windows",
@@ -325,6 +555,25 @@ class DriftReport(Record):
         description="the batch began before the champion's training data ended: performance is on "
         "later rows alone, and nothing is decided by it",
     )
+    is_of_earlier_rows: bool = Field(
+        default=False, description="performance is on rows before the batch, matured meanwhile"
+    )
+    any_left_out: bool | None = Field(
+        default=None,
+        description="was a batch up to it left out because its feed broke? None: nobody looked",
+    )
+    left_out: bool = Field(
+        default=False,
+        description="its feed broke, and nobody has said that it is right: what was realised on it "
+        "says nothing of the champion",
+    )
+    outcomes_until: AwareDatetime | None = Field(
+        default=None,
+        description="where outcomes come apart from the rows: none that was due by then is missing",
+    )
+    probation: Probation | None = Field(
+        default=None, description="of the champion; None: no version before it, or not asked for"
+    )
     learned_rows: Count | None = Field(
         default=None,
         description="labelled rows that the last retrain learned from, promoted or not",
@@ -334,6 +583,25 @@ class DriftReport(Record):
     )
 
     @property
+    def champion(self) -> str | None:
+        """Who was measured: the incident that made it; where that was not kept, its version."""
+        number = self.champion_version
+        return self.champion_incident or (None if number is None else f"version {number}")
+
+    @property
+    def realised(self) -> RealisedWindow | None:
+        """What the champion realised in this window."""
+        if self.performance is None or (self.left_out and not self.is_of_earlier_rows):
+            return None
+        found = self.performance.model_dump()
+        return RealisedWindow(**found, partition=self.batch.partition, champion=self.champion)
+
+    @property
+    def awaits_outcomes(self) -> bool:
+        """Are outcomes missing that were due by the batch's end?"""
+        return self.outcomes_until is not None and self.outcomes_until < self.batch.end
+
+    @property
     def columns(self) -> tuple[FeatureDrift, ...]:
         """All that was measured: the features, and the champion's predictions."""
         return (*self.features, *filter(None, [self.score]))
@@ -341,8 +609,7 @@ class DriftReport(Record):
     @property
     def unjudged(self) -> tuple[FeatureDrift, ...]:
         """The columns that could not be judged, the most important first."""
-        left = (column for column in self.columns if not column.is_judged)
-        return tuple(sorted(left, key=lambda column: -(column.importance or 0.0)))
+        return unjudged(self.columns)
 
     @property
     def worst(self) -> FeatureDrift | None:
@@ -352,7 +619,7 @@ class DriftReport(Record):
         return max(judged or measured, key=lambda f: (f.excess, f.distance or 0.0), default=None)
 
 
-Outcome = Literal["ignore", "watch", "retrain", "blocked"]
+Outcome = Literal["ignore", "watch", "retrain", "blocked", "rollback", "broken_feed"]
 
 
 class Verdict(Record):
@@ -363,11 +630,64 @@ class Verdict(Record):
     reasons: tuple[str, ...]
     content_sha256: str
     champion_version: int | None
+    champion_incident: str | None = Field(
+        default=None, description="that made the champion: a number comes back; None: not kept"
+    )
     incident_id: str
+    harm: Harm | None = Field(default=None, description="None: no outcome says anything")
     worst_feature: str | None = None
     ks_distance: Share | None = Field(
         default=None, description="of the worst feature if it is numeric"
     )
+    awaits_outcomes: bool = Field(
+        default=False,
+        description="outcomes are missing that were due: it is judged again when they are there, "
+        "and nothing that needs them is decided before",
+    )
+
+
+class BrokenFeed(Record):
+    """A batch whose feed broke: its rows are in no training set and in no duel."""
+
+    batch: BatchRef
+    content_sha256: str = Field(description="of the feature set that was measured")
+    columns: dict[str, Break]
+
+
+class FeedAcceptance(Record):
+    """A person says that what looks like a broken feed is right, from a partition on."""
+
+    model: str
+    column: str
+    kind: BreakKind
+    cause: str = Field(default="", description="of a unit: which one; any other is not accepted")
+    since: PartitionKey
+    reason: str
+    actor: str
+    at: AwareDatetime
+
+
+class GuardAnswer(Record):
+    """What a person said to a rollback that a verdict asked for; no answer in time is a no."""
+
+    batch: BatchRef
+    incident_id: str = Field(description="of the verdict")
+    approved: bool
+    by: str
+
+    NOBODY: ClassVar[str] = "nobody"
+
+    @classmethod
+    def to(cls, verdict: Verdict, *, approved: bool, by: str) -> GuardAnswer:
+        """Give the answer to what a verdict asks for."""
+        return cls(batch=verdict.batch, incident_id=verdict.incident_id, approved=approved, by=by)
+
+    @property
+    def in_words(self) -> str:
+        """Who said what."""
+        if self.by == self.NOBODY:
+            return "nobody answered in time"
+        return f"{self.by} said {'yes' if self.approved else 'no'}"
 
 
 class PublishedReport(Record):
@@ -419,7 +739,37 @@ class TrainingSet(Record):
     unlabelled_rows: Count = Field(
         description="left out: the label is unknown or could still change"
     )
+    left_out: tuple[PartitionKey, ...] = Field(
+        default=(), description="batches whose feed broke: none of their rows is among these"
+    )
+    outcomes_version: Count | None = Field(
+        default=None, description="of the table of outcomes, where they come apart from the rows"
+    )
     sha256: str = Field(description="of all that makes these rows what they are")
+
+
+class LearnedFeatures(Record):
+    """The features that a version learned from, and where each came from; kept with the version.
+
+    A feature that no view gives is a column of the rows.
+    """
+
+    service: str | None = Field(description="of the model file then; None: all were columns")
+    tables: str | None = Field(description="function of the model file then")
+    numeric: tuple[str, ...]
+    categorical: tuple[str, ...]
+    views: dict[str, tuple[str, ...]] | None = Field(
+        description="feature view -> the features it gave; None: not kept"
+    )
+    expected: tuple[str, ...] = Field(default=(), description="`drift.expected` then")
+    definitions_sha256: str = Field(
+        default="", description="of the file that defined the views; empty: none, or not kept"
+    )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All features, in the order the model saw them."""
+        return (*self.numeric, *self.categorical)
 
 
 class Candidate(Record):
@@ -472,6 +822,11 @@ class GateDecision(Record):
     partition: PartitionKey
     candidate_version: int
     champion_version: int | None
+    champion_incident: str | None = Field(
+        default=None,
+        description="that made the champion of the duel: a number comes back when a registered "
+        "model is made anew; None: there was no duel, or nobody looked",
+    )
     mode: GateMode = "enabled"
     passed: bool = Field(description="may be promoted")
     reasons: tuple[str, ...]
@@ -490,7 +845,9 @@ class Promotion(Record):
 
     incident_id: str
     model: str
-    partition: PartitionKey
+    partition: PartitionKey | Literal[""] = Field(
+        description="empty: of no batch, where only hands have moved it so far"
+    )
     action: Literal["promotion", "rollback", "by_hand"]
     version: int
     previous_version: int | None
@@ -498,3 +855,4 @@ class Promotion(Record):
     actor: str
     at: dt.datetime
     ledger_sequence: Count
+    ledger_hash: str = Field(default="", description="of that entry; empty: not kept")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import re
+from collections.abc import Iterable
 from typing import Literal, TypeVar
 
 from include.retraining.records import (
@@ -19,17 +20,21 @@ from include.retraining.records import (
     DeliveryMapping,
     DriftReport,
     FeatureSet,
+    FeedAcceptance,
     GateDecision,
+    GuardAnswer,
+    PipelineRun,
     QueryResult,
     Record,
     RetrainClaim,
     SkewReport,
+    Sweep,
     TrainingSet,
     ValidationReport,
     Verdict,
 )
 from include.retraining.spec import ModelFormat
-from include.retraining.storage import Storage, json_bytes
+from include.retraining.storage import Storage, at_once, json_bytes
 
 R = TypeVar("R", bound=Record)
 
@@ -39,6 +44,7 @@ _OF_BATCH: dict[type[Record], str] = {
     SkewReport: "skew",
     DriftReport: "drift",
     Verdict: "verdict",
+    GuardAnswer: "guard_answer",
 }
 _OF_INCIDENT: dict[type[Record], str] = {
     RetrainClaim: "request",
@@ -77,6 +83,33 @@ def find(storage: Storage, kind: type[R], model: str, of: str) -> R | None:
     return storage.read_record(key_of(kind, model, of), kind)
 
 
+def find_all(storage: Storage, kind: type[R], model: str, of: Iterable[str]) -> list[R | None]:
+    """Give kept records as `find` does, in the order of `of`; they are read side by side."""
+    return at_once(lambda one: find(storage, kind, model, one), of)
+
+
+def find_readable(
+    storage: Storage, kind: type[R], model: str, names: Iterable[str]
+) -> tuple[list[R | None], tuple[str, ...]]:
+    """Read records side by side; give them in the order of `names`, and the names of damaged ones.
+
+    A damaged record is one that is there and is none of its kind, such as a half-written one. What
+    else goes wrong, such as storage that does not answer, is raised.
+    """
+
+    def look(name: str) -> R | str | None:
+        try:
+            return find(storage, kind, model, name)
+        except ValueError:  # pydantic's ValidationError, and bytes that are no text
+            return name
+
+    found = at_once(look, names)
+    return (
+        [None if isinstance(one, str) else one for one in found],
+        tuple(one for one in found if isinstance(one, str)),
+    )
+
+
 def keep(storage: Storage, record: Record) -> str:
     """Write a record in place of the one before it; give its key."""
     key = key_of(type(record), *_subject(record))
@@ -108,7 +141,9 @@ def _subject(record: Record) -> tuple[str, str]:
             return record.model, record.incident_id
         case Candidate() | GateDecision():
             return record.model, record.incident_id
-        case ValidationReport() | FeatureSet() | SkewReport() | DriftReport() | Verdict():
+        case ValidationReport() | FeatureSet() | SkewReport() | DriftReport():
+            return record.batch.model, record.batch.partition
+        case Verdict() | GuardAnswer():
             return record.batch.model, record.batch.partition
     raise TypeError(f"no place is known for a {type(record).__name__}")
 
@@ -201,6 +236,21 @@ def delivery_copy_key(folder: str, name: str, file: str) -> str:
     return f"{folder}/{name}/{file}"
 
 
+def _run_of_batch_key(model: str, partition: str, stage: str) -> str:
+    return f"{report_folder(model, partition)}/{stage}_run.json"
+
+
+def keep_run(storage: Storage, run: PipelineRun) -> None:
+    """Say which run a batch hangs on."""
+    key = _run_of_batch_key(run.batch.model, run.batch.partition, run.stage)
+    storage.write_json(key, run)
+
+
+def find_run(storage: Storage, model: str, partition: str, stage: str) -> PipelineRun | None:
+    """Give the run a batch hangs on; None where none has waited or failed."""
+    return storage.read_record(_run_of_batch_key(model, partition, stage), PipelineRun)
+
+
 def find_mapping(
     storage: Storage, model: str, partition: str, content_sha256: str
 ) -> DeliveryMapping | None:
@@ -210,11 +260,18 @@ def find_mapping(
 
 
 def keep_mapping(
-    storage: Storage, model: str, partition: str, content_sha256: str, mapping: DeliveryMapping
+    storage: Storage,
+    model: str,
+    partition: str,
+    content_sha256: str,
+    mapping: DeliveryMapping | None,
 ) -> None:
-    """Say how a delivery is to be read from now on."""
-    folder = delivery_folder(model, partition, content_sha256)
-    storage.write_json(f"{folder}/mapping.json", mapping)
+    """Say how a delivery is to be read from now on; None: as it is."""
+    key = f"{delivery_folder(model, partition, content_sha256)}/mapping.json"
+    if mapping is not None:
+        storage.write_json(key, mapping)
+    elif storage.exists(key):
+        storage.delete(key)
 
 
 def partition_folders(model: str, partition: str) -> tuple[str, ...]:
@@ -224,6 +281,7 @@ def partition_folders(model: str, partition: str) -> tuple[str, ...]:
         query_folder(model, partition),
         quarantine_folder(model, partition),
         f"{model}/staged/partition={partition}",
+        f"{_left_out_folder(model)}/partition={partition}",
     )
 
 
@@ -232,6 +290,47 @@ def partitions_told_of(storage: Storage, model: str) -> set[str]:
     roots = {folder.rsplit("/", 1)[0] for folder in partition_folders(model, "any")}
     found = (key.split("/partition=", 1) for root in roots for key in storage.list(root))
     return {names[1].split("/", 1)[0] for names in found if len(names) > 1}
+
+
+def _left_out_folder(model: str) -> str:
+    return f"{model}/left_out"
+
+
+def broken_key(model: str, partition: str) -> str:
+    """Give the key that says how the feed of a batch broke, so that it is left out of training."""
+    return f"{_left_out_folder(model)}/partition={partition}/broken_feed.json"
+
+
+def broken_partitions(storage: Storage, model: str) -> tuple[str, ...]:
+    """Give the partitions that are left out of training, oldest first."""
+    keys = storage.list(_left_out_folder(model))
+    return tuple(sorted(key.split("/partition=", 1)[1].split("/", 1)[0] for key in keys))
+
+
+def acceptance_folder(model: str) -> str:
+    """Give the folder of what people said of broken feeds."""
+    return f"{model}/feed/accepted"
+
+
+def acceptance_key(said: FeedAcceptance) -> str:
+    """Give the key of what a person said; a column's name may be any text."""
+    column = hashlib.sha256(said.column.encode()).hexdigest()[:12]
+    kind = said.kind.replace(" ", "-")
+    return f"{acceptance_folder(said.model)}/{said.since}-{kind}-{column}.json"
+
+
+def _sweep_key(model: str) -> str:
+    return f"{model}/sweep.json"
+
+
+def find_sweep(storage: Storage, model: str) -> Sweep | None:
+    """Give the last sweep of a model, or None."""
+    return storage.read_record(_sweep_key(model), Sweep)
+
+
+def keep_sweep(storage: Storage, done: Sweep) -> None:
+    """Say that a sweep was done."""
+    storage.write_json(_sweep_key(done.batch.model), done)
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -323,6 +422,11 @@ def day_folder(at: dt.datetime) -> str:
 def day_key(at: dt.datetime, number: int) -> str:
     """Give the key of the retrain of a number within a day."""
     return f"{day_folder(at)}/{number:06d}.json"
+
+
+def is_numbered(key: str) -> bool:
+    """Say whether a key ends in a number, as those of `number_of` do."""
+    return key.rpartition("/")[2].removesuffix(".json").isdecimal()
 
 
 def number_of(key: str) -> int:

@@ -7,8 +7,10 @@ yaml, so that DAG files can import it.
 
 from __future__ import annotations
 
+import calendar
 import datetime as dt
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -26,8 +28,8 @@ from pydantic import (
 
 from include.retraining import plain_yaml
 from include.retraining.errors import SpecError, did_you_mean
-from include.retraining.names import OWN, SCORE
-from include.retraining.records import BatchRef, GateMode
+from include.retraining.names import OWN, SCORE, outcome_feed
+from include.retraining.records import BatchRef, GateMode, GuardMode
 
 MODELS_DIR = Path(__file__).resolve().parents[1] / "models"
 MAX_BYTES = 1_000_000  # of a model file; one with 10,000 columns has half of it
@@ -51,6 +53,13 @@ Metric = Literal[
     "neg_root_mean_squared_error",
     "r2",
 ]
+Every = Literal["hour", "2h", "3h", "4h", "6h", "8h", "12h", "day", "week", "month", "quarter"]
+HOURS = {"hour": 1, "2h": 2, "3h": 3, "4h": 4, "6h": 6, "8h": 8, "12h": 12}  # each divides a day
+MONTHS = {"month": 1, "quarter": 3}
+_PLURAL = {
+    **{name: f"{number} hours" for name, number in HOURS.items()},
+    "hour": "hours", "day": "days", "week": "weeks", "month": "months", "quarter": "quarters",
+}  # fmt: skip
 METRICS: dict[Task, tuple[Metric, ...]] = {
     "binary": ("roc_auc", "average_precision", "neg_log_loss", "neg_brier_score"),
     "multiclass": ("roc_auc", "neg_log_loss", "accuracy", "balanced_accuracy"),
@@ -65,7 +74,10 @@ class _Section(BaseModel):
 class Partitions(_Section):
     """How the past is cut into batches. `first` and `last` are the starts of partitions, in UTC."""
 
-    every: Literal["hour", "day", "week"] = Field(default="day", description="hour, day or week")
+    every: Every = Field(
+        default="day",
+        description="hour, 2h, 3h, 4h, 6h, 8h, 12h, day, week, month or quarter",
+    )
     first: dt.datetime = Field(description="start of the first partition")
     last: dt.datetime | None = Field(
         default=None, description="no batch is expected after this one"
@@ -92,30 +104,83 @@ class Partitions(_Section):
         for name, moment in (("first", self.first), ("last", self.last)):
             if moment and moment != moment.replace(minute=0, second=0, microsecond=0):
                 raise ValueError(f"{name} must be a full hour, got {moment.isoformat()}")
-            if moment and self.every != "hour" and moment.hour:
+            if moment and self.every not in HOURS and moment.hour:
                 raise ValueError(f"{name} must be midnight UTC, got {moment.isoformat()}")
-        if self.last and (self.last - self.first) % self.length:
-            raise ValueError(f"last must be a whole number of {self.every}s after first")
+            if moment and self.every in MONTHS and moment.day != 1:
+                raise ValueError(
+                    f"{name} must be the first of a month, got {moment:%Y-%m-%d}: that is when a "
+                    f"{self.every} begins"
+                )
+        if self.last and not self.is_start(self.last):
+            raise ValueError(f"last must be a whole number of {_PLURAL[self.every]} after first")
         if self.last and self.last < self.first:
             raise ValueError(f"last must not be before first, got {self.last:%Y-%m-%d}")
         return self
 
     @property
     def length(self) -> dt.timedelta:
-        """The length of one window."""
-        return dt.timedelta(hours={"hour": 1, "day": 24, "week": 168}[self.every])
+        """The length of a window; of months and quarters, that of the longest."""
+        days = {"month": 31, "quarter": 92, "day": 1, "week": 7}.get(self.every, 0)
+        return dt.timedelta(days=days, hours=HOURS.get(self.every, 0))
+
+    @property
+    def shortest(self) -> dt.timedelta:
+        """The length of the shortest window."""
+        days = {"month": 28, "quarter": 89}.get(self.every)
+        return self.length if days is None else dt.timedelta(days=days)
+
+    def step(self, moment: dt.datetime, count: int = 1) -> dt.datetime:
+        """Give the moment so many windows later, or earlier; of a start, a start.
+
+        >>> months = Partitions(every="month", first=dt.datetime(2024, 1, 1))
+        >>> months.step(dt.datetime(2024, 3, 31), -1)
+        datetime.datetime(2024, 2, 29, 0, 0)
+        """
+        months = MONTHS.get(self.every)
+        if months is None:
+            return moment + count * self.length
+        years, month = divmod(moment.month - 1 + count * months, 12)
+        year = moment.year + years
+        day = min(moment.day, calendar.monthrange(year, month + 1)[1])
+        return moment.replace(year=year, month=month + 1, day=day)
+
+    def count(self, since: dt.datetime, until: dt.datetime) -> int:
+        """Give how many whole windows lie between two moments; below 0 if the second is earlier.
+
+        As ``//`` does: of -0.5 windows there are -1.
+        """
+        months = MONTHS.get(self.every)
+        if months is None:
+            return (until - since) // self.length
+        found = 12 * (until.year - since.year) + until.month - since.month
+        within = (until.day, until.time()) < (since.day, since.time())
+        return (found - within) // months
+
+    def start_of(self, moment: dt.datetime) -> dt.datetime:
+        """Give the start of the window that a moment lies in, also before the first one."""
+        return self.step(self.first, self.count(self.first, moment))
+
+    def is_start(self, moment: dt.datetime) -> bool:
+        """Say whether a window starts at a moment."""
+        return self.start_of(moment) == moment
 
     @property
     def key_format(self) -> str:
         """The strftime format of a partition key."""
-        return "%Y-%m-%dT%H" if self.every == "hour" else "%Y-%m-%d"
+        return "%Y-%m-%dT%H" if self.every in HOURS else "%Y-%m-%d"
 
     @property
     def cron(self) -> str:
         """The schedule whose ticks are the starts of partitions."""
         if self.every == "week":
             return f"0 0 * * {self.first.isoweekday() % 7}"
-        return "0 * * * *" if self.every == "hour" else "0 0 * * *"
+        if (months := MONTHS.get(self.every)) is not None:
+            first = (self.first.month - 1) % months + 1
+            each = "*" if months == 1 else ",".join(map(str, range(first, 13, months)))
+            return f"0 0 1 {each} *"
+        if (hours := HOURS.get(self.every, 24)) > 1:
+            return f"0 {','.join(map(str, range(self.first.hour % hours, 24, hours)))} * * *"
+        return "0 * * * *"
 
 
 def file_format(path: str) -> tuple[str, str]:
@@ -180,12 +245,7 @@ class Source(_Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for name, path in {"batch": self.batch, **self.companions}.items():
-            if set(re.findall(r"{.*?}|[{}]", path)) != {"{partition}"}:
-                raise ValueError(
-                    f"{name}: path must contain {{partition}} and no other braces, got {path!r}"
-                )
-            if ".." in path.split("/"):
-                raise ValueError(f"{name}: path must stay below the storage root, got {path!r}")
+            _check_path(name, path)
         if "batch" in self.companions:
             raise ValueError("companions: 'batch' is the name of the batch itself; choose another")
         for column in (*self.key, self.event_time):
@@ -205,34 +265,9 @@ class Source(_Section):
 
     @model_validator(mode="after")
     def _names_are_free(self) -> Self:
-        declared = {"columns": self.columns} | {
-            f"companion_columns.{name}": columns for name, columns in self.companion_columns.items()
-        }
-        for where, columns in declared.items():
-            for column in columns:
-                if column.startswith(OWN) or not column.strip():
-                    raise ValueError(
-                        f"{where}.{column}: no name for a column: those that begin with {OWN} are "
-                        "the bundle's own, and an empty one names nothing; give it another name at "
-                        "the source"
-                    )
-        return self
-
-    @model_validator(mode="after")
-    def _files_can_be_read(self) -> Self:
-        for name, path in {"batch": self.batch, **self.companions}.items():
-            folder, _, file = path.rpartition("/")
-            if "*" in path and (
-                "{partition}" not in folder or not re.fullmatch(r"\*(\.\w+)+", file)
-            ):
-                raise ValueError(
-                    f"{name}: several files must be all of one format in a folder of the "
-                    f"partition, such as landing/{{partition}}/*.parquet, got {path!r}"
-                )
-            try:
-                file_format(path)
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
+        _check_free("columns", self.columns)
+        for name, columns in self.companion_columns.items():
+            _check_free(f"companion_columns.{name}", columns)
         return self
 
     @model_validator(mode="after")
@@ -243,12 +278,108 @@ class Source(_Section):
             path = {"batch": self.batch, **self.companions}.get(name, "")
             if not path:
                 raise ValueError(f"queries: {name!r} is neither batch nor a companion")
-            if "*" in path or not path.endswith(".parquet"):
-                raise ValueError(
-                    f"{name}: the result of a query lands as one .parquet, got {path!r}"
-                )
-            if name == "batch" and not {":start", ":end"} <= set(re.findall(r":\w+", query)):
+            _check_query(name, path)
+            if name == "batch" and not _has_window(query):
                 raise ValueError("queries: that of batch must use :start and :end, its window")
+        return self
+
+
+def _check_path(name: str, path: str) -> None:
+    if set(re.findall(r"{.*?}|[{}]", path)) != {"{partition}"}:
+        raise ValueError(
+            f"{name}: path must contain {{partition}} and no other braces, got {path!r}"
+        )
+    if ".." in path.split("/"):
+        raise ValueError(f"{name}: path must stay below the storage root, got {path!r}")
+    folder, _, file = path.rpartition("/")
+    if "*" in path and ("{partition}" not in folder or not re.fullmatch(r"\*(\.\w+)+", file)):
+        raise ValueError(
+            f"{name}: several files must be all of one format in a folder of the partition, such "
+            f"as landing/{{partition}}/*.parquet, got {path!r}"
+        )
+    try:
+        file_format(path)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _meet(one: str, other: str) -> bool:
+    """May one file be of both paths?"""
+    (folder, _, file), (there, _, name) = one.rpartition("/"), other.rpartition("/")
+    if folder != there:
+        return False
+    return file == name or any(
+        mine.startswith("*") and yours.endswith(mine.removeprefix("*"))
+        for mine, yours in ((file, name), (name, file))
+    )
+
+
+def _check_free(where: str, columns: Iterable[str]) -> None:
+    for column in columns:
+        if column.startswith(OWN) or not column.strip():
+            raise ValueError(
+                f"{where}.{column}: no name for a column: those that begin with {OWN} are the "
+                "bundle's own, and an empty one names nothing; give it another name at the source"
+            )
+
+
+def _check_query(name: str, path: str) -> None:
+    if "*" in path or not path.endswith(".parquet"):
+        raise ValueError(f"{name}: the result of a query lands as one .parquet, got {path!r}")
+
+
+def _has_window(query: str) -> bool:
+    return {":start", ":end"} <= set(re.findall(r":\w+", query))
+
+
+class OutcomeSource(_Section):
+    """A feed of its own with what became of rows: days or months later, late, twice, corrected.
+
+    What is delivered in a partition was known by its end. Of several outcomes of one row the one
+    that was known last counts.
+    """
+
+    path: str = Field(
+        description="path of the file of a partition of outcomes, as `source.batch` has it"
+    )
+    connection: str | None = Field(
+        default=None, description="Airflow connection of the database that `query` reads"
+    )
+    query: str | None = Field(
+        default=None, description="SQL whose result lands at `path`; :start and :end are the window"
+    )
+    columns: dict[str, ColumnType] = Field(
+        min_length=1, description="name: type, as in `source.columns`; key and outcome among them"
+    )
+    key: tuple[str, ...] = Field(
+        default=(), description="columns that say which row it is; empty: named as `source.key`"
+    )
+    known_at: str | None = Field(
+        default=None,
+        description="column: when the outcome was known, in UTC; without, by the partition's end",
+    )
+    partitions: Partitions | None = Field(
+        default=None, description="when outcomes come; without, as the batches do"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _check_path("path", self.path)
+        _check_free("columns", self.columns)
+        for column in (*self.key, *filter(None, [self.known_at])):
+            if column not in self.columns:
+                near = did_you_mean(column, self.columns)
+                raise ValueError(f"column {column!r} is not in label.source.columns{near}")
+        if len(set(self.key)) < len(self.key):
+            raise ValueError(f"key must name different columns, got {list(self.key)}")
+        if self.known_at and self.columns[self.known_at] != "timestamp":
+            raise ValueError(f"known_at column {self.known_at!r} must be a timestamp")
+        if (self.query is None) != (self.connection is None):
+            raise ValueError("query and connection go together; give both, or none")
+        if self.query is not None:
+            _check_query("path", self.path)
+            if not _has_window(self.query):
+                raise ValueError("query must use :start and :end, the window of the partition")
         return self
 
 
@@ -269,6 +400,14 @@ class Label(_Section):
     maturity_days: float = Field(
         ge=0, le=MAX_DAYS, description="after this the label can no longer change"
     )
+    never: float | str | None = Field(
+        default=None,
+        description="with `source`: the label of a row that has no outcome by then, `0` say; "
+        "without, it has none",
+    )
+    source: OutcomeSource | None = Field(
+        default=None, description="where outcomes come from if not with their rows"
+    )
 
     @model_validator(mode="after")
     def _fits_the_task(self) -> Self:
@@ -280,19 +419,52 @@ class Label(_Section):
             raise ValueError(f"classes must differ, got {list(self.classes)}")
         if self.classes and self.task != "multiclass":
             raise ValueError(f"classes are for multiclass; leave them out for {self.task}")
+        allowed: list[Any] = [str(one) for one in self.classes]
+        if self.task == "binary" and self.at_least is None:
+            allowed = [0.0, 1.0]
+        if self.never is not None and self.source is None:
+            raise ValueError("never is for outcomes from label.source; name it, or leave never out")
+        never = self.never_as_told
+        if never is not None and allowed and never not in allowed:
+            told = ", ".join(f"{one:g}" if isinstance(one, float) else one for one in allowed)
+            raise ValueError(f"never must be one of {told}, got {self.never!r}")
+        if isinstance(never, str) and self.task != "multiclass":
+            raise ValueError(f"never must be a number for {self.task}, got {self.never!r}")
         return self
+
+    @property
+    def never_as_told(self) -> float | str | None:
+        """`never` as the column tells it: a class by its name, whatever YAML took it for."""
+        if self.never is None or self.task != "multiclass":
+            return self.never
+        return f"{self.never:g}" if isinstance(self.never, float) else self.never
 
 
 class Features(_Section):
-    """Which features the model sees, and where they come from."""
+    """Which features the model sees, and where they come from.
 
-    service: str = Field(description="Feast feature service in feature_repo/")
-    tables: str = Field(description="module:function that makes the feature tables of a batch")
+    Without `service` they are columns of the batch itself, as they are.
+    """
+
+    service: str | None = Field(
+        default=None,
+        description="Feast feature service in feature_repo/; none: the features are columns of "
+        "the batch",
+    )
+    tables: str | None = Field(
+        default=None,
+        description="module:function that makes the feature tables of a batch; with `service`",
+    )
     numeric: tuple[str, ...] = Field(default=(), description="numeric features")
     categorical: tuple[str, ...] = Field(default=(), description="categorical features")
 
     @model_validator(mode="after")
     def _some(self) -> Self:
+        if (self.service is None) != (self.tables is None):
+            raise ValueError(
+                "service and tables go together; give both, or none where all features are columns "
+                "of the batch"
+            )
         if not self.names:
             raise ValueError("needs at least one numeric or categorical feature")
         twice = {name for name in self.names if self.names.count(name) > 1}
@@ -311,6 +483,25 @@ class Features(_Section):
     def names(self) -> tuple[str, ...]:
         """All features, in the order the model sees them."""
         return (*self.numeric, *self.categorical)
+
+    @property
+    def is_inline(self) -> bool:
+        """Are all features columns of the batch, with no Feast?"""
+        return self.service is None
+
+
+class Predictions(_Section):
+    """What the model said of each row, where it is trained and served elsewhere: monitor only.
+
+    Nothing is trained, no duel is held, and nobody is asked. What comes in, what the model says and
+    how well it does are held against a reference: the rows of before, once `training.min_rows` of
+    them have a label.
+    """
+
+    column: str = Field(
+        description="column of the batch with the model's prediction: the probability of 1, or the "
+        "value"
+    )
 
 
 class Validation(_Section):
@@ -509,7 +700,13 @@ class Retrain(_Section):
         "learned from; drift lowers the bar",
     )
     min_performance_drop: float = Field(
-        default=0.0, ge=0, description="realised metric below the promise by more than this is harm"
+        default=0.0, ge=0, description="a fall of the realised metric by no more is no harm"
+    )
+    harm_error: float = Field(
+        default=0.05,
+        gt=0,
+        lt=0.5,
+        description="how likely a champion that has not fallen may be said to have, at any time",
     )
     cool_down_days: float = Field(
         default=0.0, ge=0, le=MAX_DAYS, description="between two retrains, in data time"
@@ -526,8 +723,34 @@ class Retrain(_Section):
     )
 
 
+class Guard(_Section):
+    """What a new champion is held against after its promotion: the one before it, on later rows."""
+
+    mode: GuardMode | None = Field(
+        default=None,
+        description="rollback: a champion that is clearly worse is rolled back at once; ask: a "
+        "person decides; tell: only told; off. Without it, as retrain.autonomy says: 3 rollback, "
+        "2 ask, 1 tell",
+    )
+    error: float = Field(
+        default=0.01,
+        gt=0,
+        lt=0.5,
+        description="how likely a champion that is not worse may be called worse, at any time",
+    )
+    margin: float | None = Field(
+        default=None,
+        gt=0,
+        description="of gate.metric: its probation ends when it is clearly not worse by more. "
+        "Without it: what one window of rows can see, its standard error",
+    )
+    max_windows: int = Field(
+        default=52, ge=1, le=520, description="with so many the probation ends, whatever is known"
+    )
+
+
 class Retention(_Section):
-    """How long data is kept. What a registered version learned from stays, whatever its age."""
+    """How long data is kept. What a registered version learned from stays, unless `versions`."""
 
     days: float | None = Field(
         default=None,
@@ -543,10 +766,33 @@ class Retention(_Section):
         description="data files of replaced deliveries are removed after this; older versions of "
         "the tables cannot be read then",
     )
+    versions: int | None = Field(
+        default=None,
+        ge=1,
+        description="the newest so many versions of the model keep the rows they learned from, and "
+        "so do the champion and the one before it; without it every version that MLflow has does",
+    )
+
+
+# what is not ours to do where a model is served elsewhere; section: setting, its only value
+_ELSEWHERE = {
+    "gate": ("mode", "disabled"),
+    "retrain": ("autonomy", 3),
+    "guard": ("mode", "off"),
+}
+
+
+def _training_may_be_none(schema: dict[str, Any]) -> None:
+    found = schema.get("properties", {}).get("training")
+    if found is not None:
+        about = {name: found.pop(name) for name in ("default", "description") if name in found}
+        schema["properties"]["training"] = {"anyOf": [found, {"const": "none"}], **about}
 
 
 class ModelSpec(_Section):
     """Everything the bundle has to know about one model."""
+
+    model_config = ConfigDict(json_schema_extra=_training_may_be_none)
 
     model: str = Field(
         pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$",
@@ -563,23 +809,62 @@ class ModelSpec(_Section):
     source: Source
     label: Label
     features: Features
+    predictions: Predictions | None = Field(
+        default=None, description="where the model is served elsewhere: nothing is trained"
+    )
     validation: Validation = Validation()
     drift: Drift = Drift()
-    training: Training = Training()
+    training: Training = Field(
+        default=Training(),
+        description="`none`: the model is trained and served elsewhere, see `predictions`",
+    )
     gate: Gate = Gate()
     policies: GateRules = GateRules()
     retrain: Retrain = Retrain()
+    guard: Guard = Guard()
     retention: Retention = Retention()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _served_elsewhere(cls, content: Any) -> Any:
+        """Let nothing be trained, duelled for, asked or rolled back that happens elsewhere."""
+        if not isinstance(content, dict):
+            return content
+        content = dict(content)
+        if content.get("training") == "none":
+            if content.get("predictions") is None:
+                raise ValueError(
+                    "training: none is for a model that is served elsewhere; name the column with "
+                    "what it said of each row as predictions.column"
+                )
+            content["training"] = {}
+        if content.get("predictions") is not None:
+            for section, (name, value) in _ELSEWHERE.items():
+                given = content.get(section, {})
+                if isinstance(given, dict):
+                    if given.get(name, value) not in {value, None}:
+                        raise ValueError(
+                            f"{section}.{name}: must be {value} or left out where the model is "
+                            f"served elsewhere (predictions.column), got {given[name]!r}"
+                        )
+                    content[section] = {**given, name: value}
+        return content
 
     @model_validator(mode="after")
     def _references(self) -> Self:
-        if self.label.column not in self.source.columns:
-            near = did_you_mean(self.label.column, self.source.columns)
-            raise ValueError(f"label.column {self.label.column!r} is not in source.columns{near}")
+        where, columns = "source.columns", self.source.columns
+        if self.label.source is not None:
+            where, columns = "label.source.columns", self.label.source.columns
+            self._check_outcomes(self.label.source)
+        if self.label.column not in columns:
+            near = did_you_mean(self.label.column, columns)
+            raise ValueError(f"label.column {self.label.column!r} is not in {where}{near}")
         if self.label.column in self.features.names:
             raise ValueError(
                 f"label.column {self.label.column!r} must not be a feature: it is the answer"
             )
+        self._check_inline()
+        self._check_predictions()
         self._check_task()
         self._check_kinds()
         for place, names in (
@@ -600,11 +885,140 @@ class ModelSpec(_Section):
                 )
         return self
 
+    @property
+    def is_served_elsewhere(self) -> bool:
+        """Is it trained and served by others, and only watched here?"""
+        return self.predictions is not None
+
+    @property
+    def guard_mode(self) -> GuardMode:
+        """What happens to a new champion that is worse than the one before it."""
+        by_autonomy: dict[int, GuardMode] = {1: "tell", 2: "ask", 3: "rollback"}
+        return self.guard.mode or by_autonomy[self.retrain.autonomy]
+
+    @property
+    def label_type(self) -> ColumnType:
+        """The declared type of the label's column, in the batch or in the feed of outcomes."""
+        source = self.label.source
+        return (source.columns if source else self.source.columns)[self.label.column]
+
+    @property
+    def outcomes(self) -> OutcomeFeed | None:
+        """The feed of outcomes, as a source of its own; None where labels come with the rows."""
+        source = self.label.source
+        if source is None:
+            return None
+        parts = {name: getattr(self, name) for name in type(self).model_fields}
+        parts["model"] = outcome_feed(self.model)
+        parts["partitions"] = source.partitions or self.partitions
+        parts["source"] = Source.model_construct(
+            batch=source.path,
+            companions={},
+            connection=source.connection,
+            queries={"batch": source.query} if source.query else {},
+            landing_queue=None,
+            key=source.key or self.source.key,
+            event_time=source.known_at or "",
+            columns=source.columns,
+            companion_columns={},
+        )
+        return OutcomeFeed.model_construct(**parts)
+
+    def _check_outcomes(self, source: OutcomeSource) -> None:
+        key = source.key or self.source.key
+        if len(key) != len(self.source.key):
+            raise ValueError(
+                f"label.source.key must have {len(self.source.key)} columns as source.key has, got "
+                f"{list(key)}"
+            )
+        if self.label.column in key:
+            raise ValueError(
+                f"label.source.key: {self.label.column!r} is label.column, what a file of outcomes "
+                "tells; a key says which row it tells that of"
+            )
+        self._check_place(source)
+        self._check_end(source)
+        if self.label.column in self.source.columns and self.label.column in source.columns:
+            raise ValueError(
+                f"label.column {self.label.column!r} is in source.columns and in "
+                "label.source.columns; leave it out of one: a label comes with its row or later"
+            )
+        for column in key:
+            if column not in source.columns:
+                near = did_you_mean(column, source.columns)
+                raise ValueError(f"label.source.key: {column!r} is not in its columns{near}")
+        for ours, theirs in zip(self.source.key, key, strict=True):
+            if source.columns[theirs] != self.source.columns[ours]:
+                raise ValueError(
+                    f"label.source.columns.{theirs} is {source.columns[theirs]}, but "
+                    f"source.columns.{ours} is {self.source.columns[ours]}: the types of a key "
+                    "must be the same"
+                )
+        if source.known_at in key:
+            raise ValueError(
+                f"label.source.known_at: {source.known_at!r} is a column of the key, so it is "
+                "known before the outcome; name the column that says when that was known, or leave "
+                "known_at out"
+            )
+
+    def _check_place(self, source: OutcomeSource) -> None:
+        for name, path in {"batch": self.source.batch, **self.source.companions}.items():
+            if _meet(path, source.path):
+                raise ValueError(
+                    f"label.source.path: {source.path!r} would be read as the source's {name} "
+                    f"({path!r}), too; let outcomes land elsewhere"
+                )
+
+    def _check_end(self, source: OutcomeSource) -> None:
+        """Refuse a feed that ends before the batches do: what ended later would wait for ever."""
+        theirs, ours = source.partitions, self.partitions
+        if theirs is None or theirs.last is None:
+            return
+        end = theirs.step(theirs.last)
+        if ours.last is None or end < ours.step(ours.last):
+            until = f"{ours.step(ours.last):%Y-%m-%d %H:%M}" if ours.last else "no date"
+            raise ValueError(
+                f"label.source.partitions.last: outcomes end at {end:%Y-%m-%d %H:%M}, batches at "
+                f"{until}: those after it would wait for outcomes for ever. Leave it out, or let "
+                "partitions.last end the batches, too"
+            )
+
+    def _check_inline(self) -> None:
+        for kind in ("numeric", "categorical") if self.features.is_inline else ():
+            for name in getattr(self.features, kind):
+                if name not in self.source.columns:
+                    raise ValueError(
+                        f"features.{kind}: {name!r} is not in source.columns, and there is no "
+                        f"features.service that gives it{did_you_mean(name, self.source.columns)}"
+                    )
+
+    def _check_predictions(self) -> None:
+        if self.predictions is None:
+            return
+        name, columns = self.predictions.column, self.source.columns
+        if name not in columns:
+            raise ValueError(
+                f"predictions.column {name!r} is not in source.columns{did_you_mean(name, columns)}"
+            )
+        if columns[name] not in {"number", "integer"}:
+            raise ValueError(
+                f"predictions.column {name!r} must be a number, in source.columns it is "
+                f"{columns[name]}"
+            )
+        if name in self.features.names or name == self.label.column:
+            what = "label.column" if name == self.label.column else "a feature"
+            raise ValueError(f"predictions.column {name!r} must not be {what}, too")
+        if self.label.task == "multiclass":
+            raise ValueError(
+                "predictions.column: label.task must be binary or regression, got multiclass: one "
+                "column holds no probability of each class"
+            )
+
     def _check_task(self) -> None:
         task, metric, kind = (
             self.label.task,
             self.gate.metric,
-            self.source.columns[self.label.column],
+            self.label_type,
         )
         if metric not in METRICS[task]:
             raise ValueError(
@@ -673,7 +1087,7 @@ class ModelSpec(_Section):
                 f"partition: must look like {parts.first.strftime(parts.key_format)!r}, got "
                 f"{partition!r}"
             ) from error
-        if (start - parts.first) % parts.length or start < parts.first:
+        if not parts.is_start(start) or start < parts.first:
             raise SpecError(
                 f"partition: {self.model} has one every {parts.every} from "
                 f"{parts.first.strftime(parts.key_format)} on, got {partition!r}"
@@ -683,13 +1097,27 @@ class ModelSpec(_Section):
                 f"partition: the last one of {self.model} is "
                 f"{parts.last.strftime(parts.key_format)}, got {partition!r}"
             )
-        return BatchRef(
-            model=self.model, partition=partition, start=start, end=start + parts.length
-        )
+        return BatchRef(model=self.model, partition=partition, start=start, end=parts.step(start))
+
+    def is_before_first(self, partition: str) -> bool:
+        """Say whether this key names a moment before the model's first partition."""
+        parts = self.partitions
+        try:
+            start = dt.datetime.strptime(partition, parts.key_format).replace(tzinfo=dt.UTC)
+        except ValueError:
+            return False
+        return start < parts.first and self.partition_key(start) == partition
 
     def partition_key(self, start: dt.datetime) -> str:
         """Give the partition key of a window's start."""
         return start.strftime(self.partitions.key_format)
+
+
+class OutcomeFeed(ModelSpec):
+    """The outcomes of a model as a source of its own: validated and published as batches are.
+
+    It is made by `ModelSpec.outcomes` alone. Its `model` names the folder of its state.
+    """
 
 
 class SpecFiles(NamedTuple):

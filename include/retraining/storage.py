@@ -7,6 +7,7 @@ whole or not there: on files through a temporary name and a rename, on S3 becaus
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import hashlib
 import io
 import json
@@ -14,9 +15,10 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import fsspec
@@ -24,17 +26,37 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
-from include.retraining.errors import DataError, RetrainingError
+from include.retraining.errors import DamagedRecord, DataError, RetrainingError
 from include.retraining.records import Record
 from include.retraining.settings import Settings
 
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
+A = TypeVar("A")
+
+READERS = 16  # of objects that are asked for side by side
 
 ROWS_PER_RECORD_BATCH = 128 * 1024
 CONFLICTS = 5  # with other writers of one key, before one gives up
 PROBE_WRITERS = 16
 PROBED_KEY = "_store/one-winner.json"
+_HALF_WRITTEN = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 WHOLE_BYTES = 8 * 2**20  # a smaller object is fetched in one request
+
+
+def at_once(look: Callable[[T], A], items: Iterable[T]) -> list[A]:
+    """Give what `look` gives of each item, in their order; asked side by side.
+
+    For objects that do not depend on one another: on S3 each is a round trip.
+    """
+    wanted = list(items)
+    if len(wanted) < 2:
+        return [look(one) for one in wanted]
+    with ThreadPoolExecutor(min(READERS, len(wanted))) as threads:
+        return list(threads.map(look, wanted))
+
+
+_CURE = "Restore it; or delete it, and clear the run that made it"
 
 
 class Storage:
@@ -87,9 +109,7 @@ class Storage:
 
     def read(self, key: str) -> bytes:
         """Give the bytes of an object; raises FileNotFoundError."""
-        # one request: s3fs would ask for the size first, to fetch parts side by side
-        options = {} if self.is_local else {"max_concurrency": 1}
-        return bytes(self.filesystem.cat_file(self._path(key), **options))
+        return self._whole(self._path(key))
 
     def write(self, key: str, content: bytes) -> None:
         """Write an object whole, replacing one that is there."""
@@ -180,9 +200,54 @@ class Storage:
         with contextlib.suppress(FileNotFoundError):
             self.filesystem.rm_file(self._path(key))
 
+    def delete_all(self, keys: Collection[str]) -> None:
+        """Remove objects, on S3 1,000 in one request; those that are not there are no error."""
+        paths = [self._path(key) for key in keys]
+        if paths and "s3" in self.filesystem.protocol:
+            self.filesystem.rm(paths)
+            return
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                self.filesystem.rm_file(path)
+
+    def remove_leftovers(self, prefix: str, *, older_than: dt.timedelta) -> int:
+        """Remove what writers that were killed left half-written below a folder; give how many.
+
+        On S3 there is nothing of that kind.
+
+        Parameters
+        ----------
+        older_than : timedelta
+            By the clock of whoever keeps the files; longer than a write can take.
+        """
+        if not self.is_local:
+            return 0
+        removed = 0
+        for path, _, names in os.walk(self._path(prefix)):
+            for name in filter(_HALF_WRITTEN.fullmatch, names):
+                with contextlib.suppress(FileNotFoundError):
+                    file = f"{path}/{name}"
+                    if time.time() - os.stat(file).st_mtime > older_than.total_seconds():  # noqa: PTH116
+                        os.unlink(file)
+                        removed += 1
+        return removed
+
     def list(self, prefix: str) -> list[str]:
         """Give all keys below a folder, sorted, temporary files left out."""
         return sorted(self.list_versions(prefix))
+
+    def has_any(self, prefix: str) -> bool:
+        """Is there an object below a folder? On S3 one request, however many there are."""
+        path = self._path(prefix)
+        if self.is_local:
+            return Path(path).is_dir() and bool(self.list(prefix))
+        if "s3" not in self.filesystem.protocol:
+            return bool(self.list(prefix))
+        bucket, key, _ = self.filesystem.split_path(path)
+        found = self.filesystem.call_s3(
+            "list_objects_v2", Bucket=bucket, Prefix=f"{key}/", MaxKeys=1
+        )
+        return bool(found.get("KeyCount"))
 
     def list_versions(self, prefix: str) -> dict[str, str]:
         """Give all keys below a folder, each with what changes whenever its object is rewritten."""
@@ -217,19 +282,30 @@ class Storage:
         return versions
 
     def read_json(self, key: str) -> Any:
-        """Give the content of a JSON object; raises FileNotFoundError."""
-        return json.loads(self.read(key))
+        """Give the content of a JSON object; raises FileNotFoundError or DamagedRecord."""
+        content = self.read(key)
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            raise DamagedRecord(f"{self.url_of(key)} holds no JSON: {error}. {_CURE}") from error
 
     def write_json(self, key: str, content: Any) -> None:
         """Write a JSON object."""
         self.write(key, json_bytes(content))
 
     def read_record(self, key: str, kind: type[R]) -> R | None:
-        """Give a stored record, or None where none is."""
+        """Give a stored record, or None where none is; raises DamagedRecord."""
         try:
-            return kind.model_validate_json(self.read(key))
+            content = self.read(key)
         except FileNotFoundError:
             return None
+        try:
+            return kind.model_validate_json(content)
+        except ValueError as error:  # pydantic's ValidationError, and bytes that are no text
+            raise DamagedRecord(
+                f"{self.url_of(key)} is damaged or of another release: it holds no "
+                f"{kind.__name__}. {_CURE}"
+            ) from error
 
     def read_table(self, key: str, columns: Iterable[str] | None = None) -> pa.Table:
         """Read a Parquet object; of a large one, only what its columns need."""
@@ -246,14 +322,31 @@ class Storage:
             )
 
     def _open(self, key: str) -> Any:
-        path = self._path(key)
+        return self.open_path(self._path(key))
+
+    def open_path(self, path: str, size: int | None = None) -> Any:
+        """Open a file by its absolute path, or its URL; raises FileNotFoundError.
+
+        Parameters
+        ----------
+        size : int, optional
+            In bytes, where it is known; asking for it would be another request.
+        """
         if self.is_local:
             return pa.OSFile(path)
-        # one request for a small object: asking for its size first would be another
-        start = self.filesystem.cat_file(path, start=0, end=WHOLE_BYTES)
-        if len(start) < WHOLE_BYTES:
-            return pa.BufferReader(start)
-        return self.filesystem.open(path, "rb", cache_type="none")
+        if size is None:
+            start = self.filesystem.cat_file(path, start=0, end=WHOLE_BYTES)
+            if len(start) < WHOLE_BYTES:
+                return pa.BufferReader(start)
+        elif size < WHOLE_BYTES:
+            return pa.BufferReader(self._whole(path))
+        known = {} if size is None else {"size": size}
+        return self.filesystem.open(path, "rb", cache_type="none", **known)
+
+    def _whole(self, path: str) -> bytes:
+        # one request: s3fs would ask for the size first, to fetch parts side by side
+        options = {} if self.is_local else {"max_concurrency": 1}
+        return bytes(self.filesystem.cat_file(path, **options))
 
     def write_table(self, key: str, table: pa.Table) -> str:
         """Write a Parquet object with microsecond timestamps; give its SHA-256."""

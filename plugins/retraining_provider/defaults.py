@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryDecision, RetryRule
@@ -24,9 +25,11 @@ TRAINING = dt.timedelta(hours=24)  # fits models
 # a retrain that has begun ends before more batches come in
 PRIORITY: dict[Stage | EventStage, int] = {
     "rollback": 50,
+    "guard": 50,
     "retrain": 40,
     "monitor": 30,
     "watch_landing": 20,
+    "outcomes": 20,
     "replay_quarantine": 20,
     "ingest": 10,
 }
@@ -35,6 +38,15 @@ PRIORITY: dict[Stage | EventStage, int] = {
 # so that a backfill's pages never take the slots its verdicts need. Not a pool: a pool has to be
 # made on each Airflow, and tasks of one that is missing wait for ever.
 BACKGROUND: dict[str, Any] = {"priority_weight": 1, "max_active_tis_per_dag": 1}
+
+# For what works on the rows of a batch: bounds the memory and the writers of one model, however
+# many of its runs are open.
+ROWS: dict[str, Any] = {"execution_timeout": DATA, "max_active_tis_per_dag": 4}
+
+GUARDED = ("rollback", "ask")  # modes of the guard that move the champion
+
+FEWEST_OPEN_RUNS = 32
+MOST_OPEN_RUNS = 512  # a triggerer holds 1,000 waits
 
 LONGEST_RETRY_DELAY = dt.timedelta(hours=6)
 
@@ -51,7 +63,10 @@ class _Retries(ExceptionRetryPolicy):
     ) -> RetryDecision:
         """Decide whether and when a task is retried."""
         from include.retraining.errors import Busy
+        from include.retraining.registry.server import is_refusal
 
+        if is_refusal(exception):
+            return RetryDecision.fail(f"MLflow would answer the same again: {exception}")
         if not isinstance(exception, Busy):
             return super().evaluate(exception, try_number, max_tries, context)
         delay = min(dt.timedelta(seconds=exception.seconds), LONGEST_RETRY_DELAY)
@@ -67,6 +82,18 @@ _RETRIES = _Retries(
         )
     ]
 )
+
+
+def open_runs(spec: ModelSpec) -> int:
+    """Give how many runs of a model may be open at once where they wait for files.
+
+    A run that waits is an active one for Airflow, though it holds no slot. So there is room for
+    each partition that can be missing before the wait for the first one is given up, and for four
+    that have landed.
+    """
+    parts = spec.partitions
+    waiting = math.ceil(dt.timedelta(hours=parts.landing_timeout_hours) / parts.length)
+    return min(max(waiting + 4, FEWEST_OPEN_RUNS), MOST_OPEN_RUNS)
 
 
 def task_defaults(spec: ModelSpec, stage: Stage | EventStage) -> dict[str, Any]:

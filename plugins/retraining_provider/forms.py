@@ -25,6 +25,12 @@ def of_partition(spec: ModelSpec) -> dict[str, Param]:
     }
 
 
+def _reason(description: str) -> Param:
+    return Param(
+        None, type=["null", "string"], title="Reason", description=description, maxLength=2000
+    )
+
+
 def of_monitor(spec: ModelSpec) -> dict[str, Param]:
     """Give the form of the monitor."""
     return of_partition(spec) | {
@@ -34,6 +40,15 @@ def of_monitor(spec: ModelSpec) -> dict[str, Param]:
             title="Measure anew",
             description="Judge the batch again, although it has its verdict.",
         ),
+        "right_columns": Param(
+            None,
+            type=["null", "array"],
+            items={"type": "string"},
+            title="Columns that are right",
+            description="Where their feed is said to have broken, one a line: from this batch on "
+            "they are right as they are. Its rows train again, and it is judged anew.",
+        ),
+        "reason": _reason("Why they are right, for the record."),
     }
 
 
@@ -46,19 +61,13 @@ def of_retrain() -> dict[str, Param]:
             title="Partition",
             description="The newest batch the retrain may read; empty: the newest published one.",
         ),
-        "reason": Param(
-            None,
-            type=["null", "string"],
-            title="Reason",
-            description="Why, for the ledger. A run by hand needs one.",
-            maxLength=2000,
-        ),
+        "reason": _reason("Why, for the ledger. A run by hand needs one."),
         "force": Param(
             False,
             type="boolean",
             title="Force",
-            description="Retrain in spite of cool-down, budget, or an earlier retrain of the same "
-            "cause.",
+            description="Retrain in spite of cool-down, budget, an earlier retrain of the same "
+            "cause, or a champion that was deleted in MLflow.",
         ),
     }
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from airflow.providers.standard.operators.python import BranchPythonOperator
-from airflow.sdk import Asset, XComArg
+from airflow.sdk import Asset, BaseOperator, XComArg
 
 from include.retraining.names import asset_name
 from include.retraining.records import GateDecision, Promotion
 from retraining_provider.context import Run
-from retraining_provider.operators.alert import QUESTION_TASK, AlertOperator
+from retraining_provider.operators.alert import QUESTION_TASK, AlertOperator, Subject
 from retraining_provider.operators.card import ModelCardOperator
 from retraining_provider.operators.record import step
 
@@ -70,21 +70,41 @@ def tell_promotion(spec: ModelSpec, promotion: XComArg, *, alert: str, card: str
     ModelCardOperator(task_id=card, spec=spec, record=promotion)
 
 
+def tell_question(
+    spec: ModelSpec,
+    record: XComArg,
+    asked: Subject,
+    answered: Subject,
+    *,
+    question: BaseOperator,
+    go: XComArg,
+) -> AlertOperator:
+    """Add to the DAG at hand: the alerts of a question before a step, and of its answer.
+
+    :param spec: the model.
+    :param record: what the question is about, as JSON, from XCom.
+    :param asked: subject of the alert that asks; its task is given back.
+    :param answered: subject of the alert that tells the answer.
+    :param question: the task that waits for a person.
+    :param go: the step that a yes lets through.
+    """
+    alert = AlertOperator(task_id="alert_question", spec=spec, subject=asked, record=record)
+    # after the step: what follows the question directly is skipped by a no
+    alert_answer = AlertOperator(
+        task_id="alert_answer",
+        spec=spec,
+        subject=answered,
+        record=record,
+        trigger_rule="none_failed",
+    )
+    question >> go >> alert_answer
+    return alert
+
+
 def _ask(spec: ModelSpec, decision: XComArg, decide: BranchPythonOperator, go: XComArg) -> None:
     # here, since only models with a person in between need what it imports
     from retraining_provider.operators.approval import PromotionApprovalOperator
 
     question = PromotionApprovalOperator(task_id=QUESTION_TASK, spec=spec, record=decision)
-    alert_question = AlertOperator(
-        task_id="alert_question", spec=spec, subject="question", record=decision
-    )
-    # after the promotion: what follows the question directly is skipped by a no
-    alert_answer = AlertOperator(
-        task_id="alert_answer",
-        spec=spec,
-        subject="answer",
-        record=decision,
-        trigger_rule="none_failed",
-    )
+    alert_question = tell_question(spec, decision, "question", "answer", question=question, go=go)
     decide >> [question, alert_question]
-    question >> go >> alert_answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow.sdk import Asset, XComArg
@@ -10,7 +11,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from include.retraining.names import asset_name
 from include.retraining.records import FeatureSet, SkewReport, Sweep, ValidationReport
 from retraining_provider.context import Run
-from retraining_provider.defaults import BACKGROUND, DATA
+from retraining_provider.defaults import BACKGROUND, DATA, ROWS
 from retraining_provider.operators.alert import AlertOperator
 from retraining_provider.operators.record import step
 
@@ -56,13 +57,14 @@ def check_skew(run: Run) -> SkewReport:
 
 
 def sweep_tables(run: Run) -> Sweep:
-    """Remove what retention no longer keeps; once a day, or a week of daily batches."""
+    """Remove what retention no longer keeps; once a day of hourly batches, or a week of others."""
     from include.retraining.data import retention
     from include.retraining.features.definitions import table_names
     from include.retraining.features.feature_sets import reach
-    from include.retraining.retrain.training_set import pinned_versions
+    from include.retraining.retrain.training_set import pinned
+    from include.retraining.telling.drift_report import remove_reports
 
-    if not retention.is_due(run.spec, run.batch):
+    if not retention.is_due(run.spec, run.storage, run.batch):
         raise AirflowSkipException("not due with this batch")
     return retention.sweep(
         run.spec,
@@ -70,7 +72,8 @@ def sweep_tables(run: Run) -> Sweep:
         run.batch,
         feature_tables=table_names(run.spec),
         reach=reach(run.spec),
-        pinned=pinned_versions(run.spec, run.settings),
+        pinned=pinned(run.spec, run.settings),
+        forget=partial(remove_reports, run.spec, run.settings),
     )
 
 
@@ -83,8 +86,8 @@ def publish_validated(spec: ModelSpec, report: XComArg) -> None:
     validated_batch = Asset(asset_name(spec.model, "validated_batch"))
     features = Asset(asset_name(spec.model, "features"))
 
-    published = step(spec, publish_batch, report, outlets=[validated_batch], execution_timeout=DATA)
-    joined = step(spec, materialize_features, outlets=[features], execution_timeout=DATA)
+    published = step(spec, publish_batch, report, outlets=[validated_batch], **ROWS)
+    joined = step(spec, materialize_features, outlets=[features], **ROWS)
     skew = step(spec, check_skew, **BACKGROUND)
     sweep = step(spec, sweep_tables, execution_timeout=DATA, **BACKGROUND)
     published >> joined >> [skew, sweep]

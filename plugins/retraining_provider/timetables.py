@@ -35,8 +35,8 @@ class _Bounded:
         """Give this timetable for a model: from the end of its first partition to its last's."""
         parts = spec.partitions
         found = copy(self)
-        found.first = parts.first + parts.length
-        found.last = parts.last + parts.length if parts.last else None
+        found.first = parts.step(parts.first)
+        found.last = parts.step(parts.last) if parts.last else None
         return found
 
     def serialize(self) -> dict[str, Any]:

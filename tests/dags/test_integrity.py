@@ -83,9 +83,8 @@ def test_every_dag_file_loads_without_errors(parsed):
 def test_every_model_has_one_dag_per_stage(parsed):
     models = sorted(path.stem for path in (ROOT / "include" / "models").glob("*.yaml"))
     assert models == ["churn", "flights"]
-    assert parsed["dags"] == sorted(
-        f"{model}__{stage}" for model in models for stage in get_args(Stage)
-    )
+    stages = [f"{model}__{stage}" for model in models for stage in get_args(Stage)]
+    assert parsed["dags"] == sorted([*stages, "churn__outcomes"])
 
 
 def test_every_dag_belongs_to_the_file_of_its_stage(parsed):
@@ -144,7 +143,8 @@ def test_a_model_that_airflow_can_make_no_dags_of_takes_no_other_with_it(bundle)
 
     stages = set(get_args(Stage))
     loaded = {model: set() for model in ("churn", "flights", "weekly")}
-    for name in found["dags"]:
+    outcomes = {name for name in found["dags"] if name.endswith("__outcomes")}
+    for name in set(found["dags"]) - outcomes:
         model, _, stage = name.partition("__")
         loaded[model].add(stage)
     # what cannot be made is there as a DAG that says why
@@ -162,7 +162,7 @@ from airflow.sdk.definitions._internal.dag_parsing_context import _airflow_parsi
 with _airflow_parsing_context_manager(dag_id="churn__ingest", task_id="validate_batch"):
     bag = BundleDagBag("""
     answer = parse(bundle, PARSE.replace("bag = BundleDagBag(", own.lstrip()))
-    assert answer["dags"] == sorted(f"churn__{stage}" for stage in get_args(Stage))
+    assert answer["dags"] == sorted(f"churn__{stage}" for stage in (*get_args(Stage), "outcomes"))
 
 
 def test_the_bundle_ignores_everything_but_its_dag_files():
@@ -175,3 +175,15 @@ def test_the_bundle_ignores_everything_but_its_dag_files():
 def test_the_bundle_of_these_tests_is_this_repository():
     bundles = json.loads(os.environ["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"])
     assert bundles[0]["name"] == BUNDLE
+
+
+def test_a_python_file_at_the_root_is_no_dag_file(tmp_path):
+    """A git bundle has the whole repository as its folder."""
+    from airflow.utils.file import list_py_file_paths
+
+    shutil.copy(ROOT / ".airflowignore", tmp_path)
+    for name in ("setup.py", "conftest.py", "dags/ingest.py", "include/a.py", "tests/dags/b.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("from airflow.sdk import DAG  # a dag\n")
+    found = [os.path.relpath(path, tmp_path) for path in list_py_file_paths(tmp_path)]
+    assert found == ["dags/ingest.py"]

@@ -9,18 +9,24 @@ import shutil
 from pathlib import Path
 
 import pytest
+from retraining_provider import generation
+from retraining_provider.context import Run
 
 from include.demo import flights_feed
 from include.retraining import shelf
+from include.retraining.data import broken_feeds
 from include.retraining.data.publication import rows_in_force
-from include.retraining.records import ValidationReport, Verdict
+from include.retraining.names import CHAMPION
+from include.retraining.records import DriftReport, GateDecision, ValidationReport, Verdict
 from include.retraining.registry import ledger, server, versions
 from include.retraining.retrain import claims
 from include.retraining.settings import Settings
-from include.retraining.spec import MODELS_DIR, load_spec
+from include.retraining.spec import MODELS_DIR, load_spec, load_specs
 from include.retraining.storage import Storage
 from tests.airflow_home import BUNDLE, ROOT
 from tests.dags.test_structure import EDGES
+from tests.unit import pipeline
+from tests.unit.features.redefined import redefine
 
 pytestmark = pytest.mark.slow
 SPEC = load_spec(MODELS_DIR / "flights.yaml")
@@ -49,15 +55,47 @@ def home(tmp_path_factory, bag):
     os.environ["RETRAINING_HOME"] = str(path)
     settings = Settings.from_env()
     for week in WEEKS[:4]:
+        flights_feed.push_weather(SPEC, settings, SPEC.batch_ref(week))
         flights_feed.land(Storage.of(settings), SPEC.batch_ref(week))
         assert run(bag, "ingest", partition=week).state == "success"
         assert run(bag, "monitor", partition=week).state == "success"
     verdict = shelf.find(Storage.of(settings), Verdict, SPEC.model, WEEKS[3])
     assert verdict.outcome == "retrain"
-    first = run(bag, "retrain", partition=WEEKS[3], reason="no model yet")
+    nobody_will_run("flights__retrain", verdict.incident_id)
+    # with a date: of the runs without one, `dag.test` keeps the newest only
+    first = run(
+        bag,
+        "retrain",
+        logical_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+        partition=WEEKS[3],
+        reason="no model yet",
+    )
     assert first.state == "success", states(first)
     yield path
     del os.environ["RETRAINING_HOME"]
+
+
+def nobody_will_run(dag: str, run_id: str) -> None:
+    """End a run that was triggered: there is no scheduler, and later batches wait for it."""
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        asked = select(DagRun).where(DagRun.dag_id == dag, DagRun.run_id == run_id)
+        session.scalars(asked).one().set_state("failed")
+
+
+def newest_event(asset: str) -> dict[str, object]:
+    """Give what the newest event of an asset carries."""
+    from airflow.models.asset import AssetEvent, AssetModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        of_asset = select(AssetEvent).join(AssetModel, AssetModel.id == AssetEvent.asset_id)
+        newest = of_asset.where(AssetModel.name == asset).order_by(AssetEvent.id.desc())
+        return dict(session.scalars(newest).first().extra)
 
 
 @pytest.fixture
@@ -111,7 +149,25 @@ def messages(settings) -> list[str]:
     return [folder.read_json(key)["text"] for key in folder.list("")]
 
 
+def test_a_person_says_in_the_form_that_a_broken_feed_is_right(bag, settings):
+    storage, batch = Storage.of(settings), SPEC.batch_ref(WEEKS[4])
+    flights = flights_feed.flights_of(batch)
+    flights["distance"] = flights["distance"] * 1.609344
+    flights_feed.push_weather(SPEC, settings, batch)
+    flights_feed.land(storage, batch, flights)
+    assert run(bag, "ingest", partition=WEEKS[4]).state == "success"
+    assert run(bag, "monitor", partition=WEEKS[4]).state == "success"
+    assert broken_feeds.left_out(storage, SPEC.model) == (WEEKS[4],)
+    right = {"right_columns": ["distance"], "reason": "kilometres for good"}
+    assert run(bag, "monitor", partition=WEEKS[4], **right).state == "success"
+    verdict = shelf.find(storage, Verdict, SPEC.model, WEEKS[4])
+    assert verdict.outcome != "broken_feed"
+    assert any("says that this is right: kilometres" in reason for reason in verdict.reasons)
+    assert broken_feeds.left_out(storage, SPEC.model) == ()
+
+
 def test_a_clean_week_is_published_and_materialized_without_an_alert(bag, settings):
+    flights_feed.push_weather(SPEC, settings, SPEC.batch_ref(WEEKS[4]))
     flights_feed.land(Storage.of(settings), SPEC.batch_ref(WEEKS[4]))
     before = len(messages(settings))
     done = states(run(bag, "ingest", partition=WEEKS[4]))
@@ -137,6 +193,7 @@ def test_the_same_week_again_is_recognized_and_nothing_is_published_twice(bag, s
 def test_bad_rows_are_quarantined_and_told_once(bag, settings):
     flights = flights_feed.flights_of(SPEC.batch_ref(WEEKS[4]))
     flights.loc[:9, "distance"] = -1
+    flights_feed.push_weather(SPEC, settings, SPEC.batch_ref(WEEKS[4]))
     flights_feed.land(Storage.of(settings), SPEC.batch_ref(WEEKS[4]), flights)
     run(bag, "ingest", partition=WEEKS[4])
     told = messages(settings)
@@ -254,6 +311,28 @@ def test_an_alias_moved_by_hand_is_noticed_by_the_monitor_and_can_be_rolled_back
     assert any("Rolled back: version 1 is in production" in text for text in messages(settings))
 
 
+def test_a_model_whose_registry_was_deleted_gets_a_champion_by_a_forced_retrain(bag, settings):
+    server.client(settings).delete_registered_model("flights")
+    assert states(run(bag, "monitor", partition=WEEKS[3]))["measure_drift"] == "failed"
+    told = [text for text in messages(settings) if "MLflow has no version 1 of flights" in text]
+    assert any("with force trains a new one" in one for one in told)
+    assert run(bag, "rollback", reason="as it was").state == "failed"
+    assert (
+        states(run(bag, "retrain", partition=WEEKS[3], reason="new"))["claim_retrain"] == "failed"
+    )
+    assert versions.champion(SPEC, settings) is None
+
+    forced = run(bag, "retrain", partition=WEEKS[3], reason="the registry is gone", force=True)
+    assert states(forced)["promote_candidate"] == "success"
+    champion = versions.champion(SPEC, settings)
+    assert champion.number == 1
+    entries = ledger.read(Storage.of(settings), "flights")
+    assert [entry.version for entry in entries] == [1, 1]
+    assert entries[-1].made_by == champion.incident_id != entries[0].made_by
+    assert ledger.verify(Storage.of(settings), "flights") == []
+    assert states(run(bag, "monitor", partition=WEEKS[3]))["measure_drift"] == "success"
+
+
 @pytest.mark.parametrize("stage", ["ingest", "monitor", "retrain", "replay_quarantine"])
 def test_a_run_from_the_form_long_after_the_last_partition_runs_its_tasks(bag, settings, stage):
     # the form sends the date of today; the flights ended in 2013
@@ -301,3 +380,151 @@ def test_the_status_answers_the_three_questions(settings, capsys):
     text = capsys.readouterr().out
     assert "What is in production?\n  version 1" in text
     assert "Is it well?\n  not judged yet" in text
+
+
+# --- which features a model has changed ----------------------------------------------------------
+
+V1 = "features=[weather, carrier_delays, origin_delays, flights_facts]"
+LATE_START = '''
+
+departure = RequestSource(name="flights_departure", schema=[Field(name="dep_delay", dtype=Float64)])
+
+
+@on_demand_feature_view(
+    sources=[departure], schema=[Field(name="late_start", dtype=Float64)], mode="pandas"
+)
+def flights_late_start(departure: pd.DataFrame) -> pd.DataFrame:
+    """Give by how many minutes a flight left late, as if it were predicted once in the air."""
+    return pd.DataFrame({"late_start": departure["dep_delay"]})
+
+
+flights_v2 = FeatureService(
+    name="flights_v2",
+    features=[weather, carrier_delays, origin_delays, flights_facts, flights_late_start],
+)
+'''
+WEATHER = ("temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib")
+
+
+def change_model_file(monkeypatch, folder, *edits: tuple[str, str]) -> None:
+    """Edit the model file, as a person does; each text is there exactly once."""
+    text = (MODELS_DIR / "flights.yaml").read_text()
+    for old, new in edits:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    # runs of the scheduler are waited for, and there is no scheduler here
+    monkeypatch.setattr(Run, "wait_for_turn", lambda self: None)
+    folder.mkdir()
+    (folder / "flights.yaml").write_text(text)
+    specs = load_specs(folder)
+    assert not specs.errors
+    monkeypatch.setattr(generation, "load_specs", lambda: specs)
+
+
+def decision_on(settings, version: int) -> GateDecision:
+    made_by = versions.version(SPEC, settings, version).incident_id
+    return shelf.find(Storage.of(settings), GateDecision, SPEC.model, made_by)
+
+
+def test_a_forced_retrain_with_a_feature_more_wins_by_the_gate(
+    bag, settings, monkeypatch, tmp_path
+):
+    redefine(monkeypatch, tmp_path, added=LATE_START)
+    change_model_file(
+        monkeypatch, tmp_path / "models",
+        ("service: flights_v1", "service: flights_v2"),
+        ("    - minute_of_day\n", "    - minute_of_day\n    - late_start\n"),
+    )  # fmt: skip
+    flights_feed.push_weather(SPEC, settings, SPEC.batch_ref(WEEKS[4]))
+    flights_feed.land(Storage.of(settings), SPEC.batch_ref(WEEKS[4]))
+    assert run(bag, "ingest", partition=WEEKS[4]).state == "success"
+    # until then the champion is judged by its own
+    assert run(bag, "monitor", partition=WEEKS[4]).state == "success"
+    report = shelf.find(Storage.of(settings), DriftReport, SPEC.model, WEEKS[4])
+    assert report.champion_version == 1
+    assert {one.name for one in report.features} == {*SPEC.features.names}
+    assert report.performance is not None
+
+    forced = run(bag, "retrain", partition=WEEKS[4], reason="a new feature", force=True)
+    assert states(forced)["promote_candidate"] == "success", decision_on(settings, 2).reasons
+    decision = decision_on(settings, 2)
+    assert decision.champion.rows == decision.candidate.rows
+    assert decision.gain.low > 0
+    assert [one.version for one in ledger.read(Storage.of(settings), SPEC.model)] == [1, 2]
+
+    # and back, to a version of other features than the model file has
+    assert run(bag, "rollback", reason="known too late").state == "success"
+    assert versions.champion(SPEC, settings).number == 1
+    done = run(bag, "monitor", partition=WEEKS[4], measure_anew=True)
+    assert done.state == "success"
+    assert (
+        shelf.find(Storage.of(settings), DriftReport, SPEC.model, WEEKS[4]).performance
+        == report.performance
+    )
+
+
+def test_a_champion_of_a_feature_that_is_gone_gets_a_successor_by_a_forced_retrain(
+    bag, settings, monkeypatch, tmp_path
+):
+    text = (MODELS_DIR.parents[1] / "feature_repo/flights_views.py").read_text()
+    view = text[text.index("weather_feed = ") : text.index("carrier_delays = ")]
+    redefine(
+        monkeypatch, tmp_path,
+        (view, ""), (V1, "features=[carrier_delays, origin_delays, flights_facts]"),
+    )  # fmt: skip
+    change_model_file(
+        monkeypatch, tmp_path / "models", *((f"    - {name}\n", "") for name in WEATHER)
+    )
+    flights_feed.land(Storage.of(settings), SPEC.batch_ref(WEEKS[4]))
+    assert states(run(bag, "ingest", partition=WEEKS[4]))["materialize_features"] == "success"
+    assert states(run(bag, "monitor", partition=WEEKS[4]))["measure_drift"] == "failed"
+    (told,) = {one for one in messages(settings) if "cannot be given them" in one}
+    assert "temp, dewp, humid, wind_speed, precip, pressure, visib came from view" in told
+    assert "flights__retrain with force" in told
+
+    forced = run(bag, "retrain", partition=WEEKS[4], reason="no weather any more", force=True)
+    assert states(forced)["promote_candidate"] == "success"
+    decision = decision_on(settings, 2)
+    assert "no duel: the champion, version 1, cannot be given the features" in decision.reasons[0]
+    assert states(run(bag, "monitor", partition=WEEKS[4]))["measure_drift"] == "success"
+    assert run(bag, "rollback", reason="as it was").state == "failed"
+    assert versions.champion(SPEC, settings).number == 2
+    assert any("rows cannot be given them" in one for one in messages(settings))
+
+
+def test_a_champion_that_is_worse_is_rolled_back_by_itself(bag, settings):
+    """A version that has learned next to nothing came into production; the next week shows it."""
+    storage, client = Storage.of(settings), server.client(settings)
+    before = versions.champion(SPEC, settings)
+    # `dag.test` of another test may have deleted the run that this verdict asked for
+    asked = shelf.find(storage, Verdict, SPEC.model, WEEKS[3])
+    shelf.keep(storage, asked.model_copy(update={"outcome": "watch"}))
+    bad = pipeline.small_spec(training={"estimator": "sklearn.dummy.DummyClassifier", "params": {}})
+    _, made = pipeline.train(bad, settings, WEEKS[3])
+    client.set_registered_model_alias(SPEC.model, CHAMPION, str(made.version))
+    flights_feed.push_weather(SPEC, settings, SPEC.batch_ref(WEEKS[4]))
+    flights_feed.land(storage, SPEC.batch_ref(WEEKS[4]))
+    assert run(bag, "ingest", partition=WEEKS[4]).state == "success"
+    watched = run(bag, "monitor", partition=WEEKS[4])
+    assert watched.state == "success", states(watched)
+    report = shelf.find(storage, DriftReport, SPEC.model, WEEKS[4])
+    assert states(watched)["request_rollback"] == "success", report.probation
+    verdict = shelf.find(storage, Verdict, SPEC.model, WEEKS[4])
+    said = newest_event("flights.verdict")
+    assert (said["outcome"], said["batch"]["partition"]) == ("rollback", WEEKS[4])
+    assert said["reasons"] == list(verdict.reasons)
+    nobody_will_run("flights__guard", verdict.incident_id)
+    rolled_back = run(bag, "guard", partition=WEEKS[4])
+    assert rolled_back.state == "success", states(rolled_back)
+    assert versions.champion(SPEC, settings).number == before.number
+    last = ledger.last(storage, SPEC.model)
+    assert (last.action, last.actor, last.partition) == ("rollback", "the guard", WEEKS[4])
+    assert ledger.verify(storage, SPEC.model) == []
+    assert f"version {made.version} against version {before.number}" in last.reason
+    told = "\n".join(messages(settings))
+    assert f"Version {made.version} is worse than the version before it" in told
+    assert f"Rolled back: version {before.number} is in production" in told
+    # once: another run of the same verdict changes nothing
+    again = run(bag, "guard", partition=WEEKS[4])
+    assert again.state == "success", states(again)
+    assert ledger.last(storage, SPEC.model).sequence == last.sequence

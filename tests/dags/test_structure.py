@@ -6,14 +6,21 @@ import datetime as dt
 import inspect
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
 import yaml
+from airflow.sdk.exceptions import AirflowSkipException
 from markdown_it import MarkdownIt
 
+from benchmarks import history
+from include.retraining.data.validation import validate_batch
+from include.retraining.settings import Settings
 from include.retraining.spec import MODELS_DIR, ModelSpec
+from include.retraining.storage import Storage
 from tests.airflow_home import ROOT
+from tests.unit.data.test_outcomes import line, moment, spec_of
 
 EDGES = {
     "ingest": {
@@ -30,8 +37,9 @@ EDGES = {
     "monitor": {
         "measure_drift": {"judge_batch", "publish_report"},
         "judge_batch": {"decide", "alert_verdict", "publish_report"},
-        "decide": {"request_retrain", "keep_watching", "ignore_batch"},
+        "decide": {"request_retrain", "request_rollback", "keep_watching", "ignore_batch"},
         "request_retrain": set(),
+        "request_rollback": set(),
         "keep_watching": set(),
         "ignore_batch": set(),
         "alert_verdict": set(),
@@ -65,6 +73,21 @@ EDGES = {
         "alert_validation": set(),
     },
     "watch_landing": {"find_landed": {"start_ingest"}, "start_ingest": set()},
+    "outcomes": {
+        "wait_for_landing": {"validate_outcomes"},
+        "validate_outcomes": {"publish_outcomes", "publish_validation_page", "alert_validation"},
+        "publish_outcomes": {"find_waiting"},
+        "find_waiting": {"judge_again"},
+        "judge_again": set(),
+        "publish_validation_page": set(),
+        "alert_validation": set(),
+    },
+    "guard": {
+        "read_verdict": {"return_to_version_before"},
+        "return_to_version_before": {"alert_rollback", "write_card"},
+        "alert_rollback": set(),
+        "write_card": set(),
+    },
     "rollback": {
         "rollback_champion": {"alert_rollback", "write_card"},
         "alert_rollback": set(),
@@ -73,20 +96,40 @@ EDGES = {
 }
 QUERIES = {"connection": "shop", "queries": {"batch": "select 1 where :start < :end"}}
 # what a stage's DAG needs beside the model file of the flights
-NEEDS = {"watch_landing": {"source": {"landing_queue": "http://127.0.0.1/queue"}}}
+NEEDS = {
+    "watch_landing": {"source": {"landing_queue": "http://127.0.0.1/queue"}},
+    "outcomes": {
+        "label": {
+            "column": "late",
+            "source": {
+                "path": "landing/late/{partition}.csv",
+                "columns": {
+                    "sched_dep": "timestamp",
+                    "carrier": "string",
+                    "flight": "integer",
+                    "late": "number",
+                },
+            },
+        }
+    },
+}
 
 
 def build(stage: str, **changes):
     """The DAG of one stage for flights, with some sections of its model file changed."""
-    import importlib.util
-
     content = yaml.safe_load((MODELS_DIR / "flights.yaml").read_text())
     for section, values in (NEEDS.get(stage, {}) | changes).items():
-        content[section] = content[section] | values
+        content[section] = content.get(section, {}) | values
+    return getattr(module_of(stage), stage)(ModelSpec.model_validate(content))
+
+
+def module_of(stage: str):
+    import importlib.util
+
     location = importlib.util.spec_from_file_location(f"dag_{stage}", ROOT / "dags" / f"{stage}.py")
     module = importlib.util.module_from_spec(location)
     location.loader.exec_module(module)
-    return getattr(module, stage)(ModelSpec.model_validate(content))
+    return module
 
 
 def edges(dag) -> dict[str, set[str]]:
@@ -147,6 +190,41 @@ def test_autonomy_2_puts_a_person_between_the_duel_and_the_promotion():
     assert approve.assigned_users == [{"id": "ada", "name": "ada"}]
 
 
+def test_the_guard_asks_a_person_where_the_model_file_says_so():
+    dag = build("guard", retrain={"autonomy": 2, "approvers": ["ada"]})
+    assert edges(dag)["read_verdict"] >= {"approve_rollback", "alert_question"}
+    assert edges(dag)["approve_rollback"] == {"return_to_version_before"}
+    # not right after the question, where a no would skip it
+    assert "alert_answer" in edges(dag)["return_to_version_before"]
+    assert dag.get_task("alert_answer").trigger_rule == "none_failed"
+    question = dag.get_task("approve_rollback")
+    assert (question.defaults, question.assigned_users) == (
+        ["Reject"],
+        [{"id": "ada", "name": "ada"}],
+    )
+
+
+@pytest.mark.parametrize("mode", ["tell", "off"])
+def test_a_guard_that_only_tells_moves_nothing_and_nothing_asks_for_it(mode):
+    monitor = build("monitor", guard={"mode": mode})
+    assert "request_rollback" not in edges(monitor)
+    # a verdict from before the mode was edited stands, and its run goes on
+    decide = monitor.get_task("decide").python_callable
+    assert decide({"outcome": "rollback"}) == "keep_watching"
+    # so does a run that waited for an answer then: its question goes, and the run ends
+    dag = build("guard", guard={"mode": mode})
+    assert edges(dag) == EDGES["guard"]
+    task = dag.get_task("return_to_version_before")
+    with pytest.raises(AirflowSkipException, match=f"guard.mode is {mode}"):
+        task.step(SimpleNamespace(spec=task.spec), None)
+
+
+def test_nobody_is_asked_about_a_model_that_is_served_elsewhere():
+    parts = {"predictions": {"column": "dep_delay"}, "retrain": {"autonomy": 3}}
+    assert edges(build("retrain", **parts)) == EDGES["retrain"]
+    assert "request_rollback" not in edges(build("monitor", **parts))
+
+
 def test_anybody_may_answer_where_nobody_is_named():
     dag = build("retrain", retrain={"autonomy": 2})
     assert dag.get_task("approve_promotion").assigned_users is None
@@ -172,7 +250,9 @@ def test_what_follows_the_duel_depends_on_the_gate_and_the_autonomy(autonomy, pa
         ("ignore", "ignore_batch"),
         ("watch", "keep_watching"),
         ("blocked", "keep_watching"),
+        ("broken_feed", "keep_watching"),
         ("retrain", "request_retrain"),
+        ("rollback", "request_rollback"),
     ],
 )
 def test_the_monitor_branches_on_the_verdict(outcome, branch):
@@ -270,6 +350,30 @@ def test_waiting_for_files_or_a_person_is_bounded_by_the_model_file_alone():
     assert asks.response_timeout > asks.execution_timeout
 
 
+@pytest.mark.parametrize(
+    ("partitions", "missing"),
+    [
+        pytest.param({"every": "hour", "landing_timeout_hours": 48.0}, 48, id="hourly"),
+        pytest.param({"every": "day", "landing_timeout_hours": 24.5}, 2, id="daily"),
+        pytest.param({"every": "week", "landing_timeout_hours": 1.0}, 1, id="weekly"),
+    ],
+)
+def test_partitions_that_are_missing_do_not_stop_those_that_land(partitions, missing):
+    # a run that waits counts as an active one, though its task is deferred
+    dag = build("ingest", partitions={**partitions, "last": None})
+    assert dag.max_active_runs >= missing + 4
+    assert dag.max_active_runs >= 32  # and of a past that is caught up with
+    # what works on rows is bounded by itself: no more of it at once than before
+    at_work = {"validate_batch", "publish_batch", "materialize_features"}
+    assert {task.task_id for task in dag.tasks if task.max_active_tis_per_dag == 4} == at_work
+    assert dag.get_task("wait_for_landing").max_active_tis_per_dag is None
+
+
+def test_a_wait_of_a_year_leaves_the_triggerer_room():
+    dag = build("ingest", partitions={"every": "hour", "landing_timeout_hours": 8760, "last": None})
+    assert dag.max_active_runs == 512
+
+
 BACKGROUND = {
     ("ingest", "check_skew"),
     ("replay_quarantine", "check_skew"),
@@ -278,9 +382,11 @@ BACKGROUND = {
         for stage in ("ingest", "replay_quarantine")
         for task in ("publish_validation_page", "sweep_tables")
     ),
+    ("outcomes", "publish_validation_page"),
     ("monitor", "publish_report"),
     ("retrain", "write_candidate_card"),
     ("retrain", "write_champion_card"),
+    ("guard", "write_card"),
     ("rollback", "write_card"),
 }
 
@@ -321,3 +427,58 @@ def test_what_a_form_offers_without_being_asked_is_valid(stage):
 def test_every_stage_has_a_file_of_its_own():
     stages = {path.stem for path in Path(ROOT, "dags").glob("*.py")} - {"model_files"}
     assert stages == set(EDGES)
+
+
+def test_outcomes_ask_for_no_more_runs_of_the_monitor_than_airflow_takes(caplog):
+    from airflow.configuration import conf
+
+    module, hourly = module_of("outcomes"), history.spec_of(every="hour")
+    start, hour = hourly.partitions.first, hourly.partitions.length
+    waiting = [hourly.batch_ref(hourly.partition_key(start + n * hour)) for n in range(1500)]
+    asked = module.runs_of_the_monitor(waiting, "2024-02-05")
+    assert len(asked) == 500 < conf.getint("core", "max_map_length")
+    assert [one["conf"]["partition"] for one in asked] == [one.partition for one in waiting[:500]]
+    assert "1,500 batches wait for these outcomes" in caplog.text
+    caplog.clear()
+    assert len(module.runs_of_the_monitor(waiting[500:503], "2024-02-05")) == 3
+    assert not caplog.text
+
+
+def test_outcomes_that_replace_others_say_how_a_batch_is_judged_by_them(tmp_path, caplog):
+    spec, settings = spec_of(), Settings(home=tmp_path)
+    storage, feed = Storage.of(settings), spec.outcomes
+    run = SimpleNamespace(spec=feed, storage=storage)
+    module, batch = module_of("outcomes"), feed.batch_ref(feed.partition_key(moment(0)))
+
+    def land(*lines: str) -> None:
+        storage.write(
+            feed.source.batch.format(partition=batch.partition),
+            "\n".join(["sale,y,told", *lines, ""]).encode(),
+        )
+        module.publish_outcomes(run, validate_batch(feed, storage, batch))
+
+    land()
+    land()  # the same again
+    assert "replace" not in caplog.text
+    land(line(1, 1, 0))
+    assert f"run {spec.model}__monitor for it with 'measure anew'" in caplog.text
+
+
+@pytest.mark.parametrize("came", [False, True])
+def test_a_batch_whose_outcomes_came_meanwhile_takes_its_turn_and_is_measured_again(
+    monkeypatch, came
+):
+    from include.retraining.monitor import measuring
+    from include.retraining.retrain import incident
+
+    module, done = module_of("monitor"), []
+    run = SimpleNamespace(
+        spec=None, settings=None, storage=None, batch=None, is_asked_anew=False,
+        wait_for_turn=lambda: done.append("turn"), notice_hand_move=lambda: None,
+        accept_feed=lambda: None,
+    )  # fmt: skip
+    monkeypatch.setattr(incident, "last_training", lambda *_: None)
+    monkeypatch.setattr(measuring, "measure_drift", lambda *_, **__: done.append("measured"))
+    monkeypatch.setattr(measuring, "came_meanwhile", lambda *_: came)
+    module.measure_drift(run)
+    assert done == ["turn", "measured"] * (2 if came else 1)

@@ -1362,6 +1362,13 @@ def _of_folders(corpus: _Corpus) -> None:
         says="part-0.parquet and part-1.parquet hold the same bytes",
     )
     add(
+        "two-without-rows",
+        "*.csv",
+        "three files, two of them without rows",
+        lambda: [as_csv(some), *[as_csv(some).partition(b"\n")[0] + b"\n"] * 2],
+        rows=12,
+    )
+    add(
         "row-in-two-files",
         "*.jsonl",
         "one row in two files",

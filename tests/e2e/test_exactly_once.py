@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import os
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from include.demo import stack as demo
 from include.retraining.records import Candidate
@@ -21,14 +18,21 @@ from include.retraining.registry import ledger, server, versions
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec, load_spec
 from include.retraining.storage import Storage
-from tests.containers.stack import copy_like_the_dockerfile
+from tests.e2e.copied import CopiedStack
+from tests.e2e.runs import (
+    RETRAIN,
+    RUNS,
+    answer,
+    dags,
+    eventually,
+    finished,
+    question,
+    spec_of,
+    states,
+)
 from tests.unit import pipeline
 
 SERVER = os.environ.get("TEST_POSTGRES_URL", "")
-RETRAIN = "dags/flights__retrain"
-RUNS = f"{RETRAIN}/dagRuns"
-SECONDS = 420.0
-SILENCE_HOURS = 0.03
 
 pytestmark = [
     pytest.mark.slow,
@@ -37,44 +41,21 @@ pytestmark = [
 ]
 
 
-class TwoSchedulers(demo.Stack):
+class TwoSchedulers(CopiedStack):
     """The embedded stack with a second scheduler, on PostgreSQL, on a copy of the bundle."""
 
     def __init__(self, settings: Settings, root: Path, database: str) -> None:
-        super().__init__(settings)
-        self.root, self.database = root, database
+        super().__init__(settings, root)
+        self.database = database
 
     @property
     def environment(self) -> dict[str, str]:
-        there = {
-            name: value.replace(str(demo.REPOSITORY), str(self.root))
-            for name, value in super().environment.items()
-            if name != "PATH"
-        }
         url = SERVER.rpartition("/")[0].replace("postgresql://", "postgresql+psycopg2://")
-        return there | {
-            "PATH": super().environment["PATH"],
+        return super().environment | {
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"{url}/{self.database}",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin,bob:op",
             "PYTHONWARNINGS": "ignore",
         }
-
-
-def spec_of(root: Path) -> ModelSpec:
-    """Write the model file: small, with a person who decides, and a gate that stops nothing."""
-    path = root / "include" / "models" / "flights.yaml"
-    content = yaml.safe_load(path.read_text())
-    content["training"] |= {"min_rows": 3000, "params": {"max_iter": 10, "early_stopping": False}}
-    content["gate"] |= {"mode": "dry_run"}  # equal models tie, and here each shall pass
-    content["retrain"] |= {
-        "autonomy": 2,
-        "approvers": ["admin"],
-        "approval_timeout_hours": SILENCE_HOURS,
-    }
-    for other in path.parent.glob("*.yaml"):
-        other.unlink()
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
-    return load_spec(path)
 
 
 @pytest.fixture(scope="module")
@@ -83,14 +64,9 @@ def airflow(tmp_path_factory, ingested_home: Path) -> Iterator[TwoSchedulers]:
 
     base = tmp_path_factory.mktemp("e2e")
     settings = pipeline.copy_home(ingested_home, base / "home")
-    copy_like_the_dockerfile(base / "bundle")
-    spec_of(base / "bundle")
     database = f"exactly_once_{os.getpid()}"
-    stack = TwoSchedulers(
-        settings.model_copy(update={"plugins": base / "bundle" / "plugins"}),
-        base / "bundle",
-        database,
-    )
+    stack = TwoSchedulers(settings, base / "bundle", database)
+    spec_of(stack.root)
     with psycopg.connect(SERVER, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {database}")
     second = ("scheduler", "--skip-serve-logs")
@@ -115,48 +91,9 @@ def spec(airflow: TwoSchedulers) -> ModelSpec:
     return load_spec(airflow.root / "include" / "models" / "flights.yaml")
 
 
-def dags(stack: demo.Stack) -> set[str]:
-    return {dag["dag_id"] for dag in stack.get("dags")["dags"]}
-
-
-def eventually(question: Callable[[], Any], seconds: float = SECONDS) -> Any:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if found := question():
-            return found
-        time.sleep(1)
-    return None
-
-
 def trigger(stack: demo.Stack, run_id: str, **conf: object) -> None:
     asked = {"partition": "2013-01-21", "reason": "a test", **conf}
     stack.post(RUNS, {"dag_run_id": run_id, "logical_date": None, "conf": asked})
-
-
-def states(stack: demo.Stack, run_id: str) -> dict[str, str]:
-    found = stack.get(f"{RUNS}/{run_id}/taskInstances")["task_instances"]
-    return {task["task_id"]: task["state"] for task in found}
-
-
-def finished(stack: demo.Stack, run_id: str) -> dict[str, str]:
-    """Wait for the end of a run; give its tasks' states."""
-    done = eventually(lambda: stack.get(f"{RUNS}/{run_id}")["state"] in {"success", "failed"})
-    assert done, states(stack, run_id)
-    return states(stack, run_id)
-
-
-def question(stack: demo.Stack, run_id: str) -> dict[str, Any]:
-    """Wait until a run asks; give the question."""
-    task = f"{RUNS}/{run_id}/taskInstances/approve_promotion"
-    asked = eventually(lambda: stack.get(task)["state"] == "awaiting_input")
-    assert asked, states(stack, run_id)
-    time.sleep(3)  # an answer that is sent at once can be lost
-    return stack.get(f"{task}/-1/hitlDetails")
-
-
-def answer(stack: demo.Stack, run_id: str, choice: str) -> None:
-    content = {"chosen_options": [choice], "params_input": {}}
-    stack.patch(f"{RUNS}/{run_id}/taskInstances/approve_promotion/-1/hitlDetails", content)
 
 
 def messages(stack: demo.Stack) -> str:

@@ -170,8 +170,8 @@ def test_the_page_about_a_batch_is_linked_where_a_browser_sees_the_storage(slack
     assert "<https://reports.example/flights/validation.html|Data Docs>" in slack.posts()[1]["text"]
 
 
-@pytest.mark.parametrize("differing", [0, 3])
-def test_online_values_that_are_not_the_offline_ones_are_told(slack, differing):
+@pytest.mark.parametrize(("differing", "ahead"), [(0, 0), (3, 0), (0, 70), (3, 70)])
+def test_online_values_that_are_not_the_offline_ones_or_came_late_are_told(slack, differing, ahead):
     feature = FeatureSkew(
         view="flights_weather",
         name="temp",
@@ -181,15 +181,20 @@ def test_online_values_that_are_not_the_offline_ones_are_told(slack, differing):
         age_hours=1.0,
         ttl_hours=3.0,
         example="30.0 online, 31.0 offline",
+        ahead=ahead,
+        ahead_example="31.0; none was there",
     )
-    found = SkewReport(batch=BATCH, at=BATCH.end, keys=30, features=(feature,))
-    if not differing:
+    found = SkewReport(batch=BATCH, at=BATCH.end, keys=30, rows=90, features=(feature,))
+    if not differing and not ahead:
         with pytest.raises(AirflowSkipException):
             alert("skew", found.model_dump(mode="json"))
         return
     alert("skew", found.model_dump(mode="json"))
     text = slack.posts()[1]["text"]
-    assert "temp: 3 of 30 keys differ (30.0 online, 31.0 offline)" in text
+    told = "temp: 3 of 30 keys differ (30.0 online, 31.0 offline)"
+    assert (told in text) == ("clear materialize_features" in text) == (differing > 0)
+    told = "temp: of 90 rows, 70 were joined with a value that was not there yet when they were"
+    assert (told in text) == ("date rows when they are there online" in text) == (ahead > 0)
 
 
 def test_an_error_of_slack_is_retried_and_no_alert_is_lost(slack):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
+import os
 from types import SimpleNamespace
 
 import boto3
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from airflow.sdk.api.datamodels._generated import DagRunType
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 from moto.server import ThreadedMotoServer
 
+from include.retraining.errors import SpecError
 from include.retraining.settings import Settings
 from include.retraining.spec import MODELS_DIR, load_spec
 from include.retraining.storage import Storage
@@ -27,7 +31,13 @@ def sensor():
 
 
 def context() -> dict:
-    dag_run = SimpleNamespace(dag_id="flights__ingest", run_id="r", partition_key="2013-02-04")
+    return context_of("2013-02-04")
+
+
+def context_of(partition: str, run_type: DagRunType = DagRunType.SCHEDULED) -> dict:
+    dag_run = SimpleNamespace(
+        dag_id="flights__ingest", run_id="r", partition_key=partition, run_type=run_type
+    )
     return {"dag_run": dag_run, "params": {}}
 
 
@@ -110,6 +120,27 @@ def test_the_connection_reaches_the_storage_library(s3):
     assert s3.get_object(Bucket="lake", Key="models/a/b.json")["Body"].read() == b"{}"
 
 
+@pytest.mark.parametrize("run_type", [one for one in DagRunType if one != "manual"])
+def test_a_run_before_the_first_partition_is_skipped_and_one_by_hand_is_told(files, run_type):
+    with pytest.raises(AirflowSkipException, match="2012-12-31 is before the first partition"):
+        sensor().execute(context_of("2012-12-31", run_type))
+    with pytest.raises(SpecError, match="from 2013-01-07 on, got '2012-12-31'"):
+        sensor().execute(context_of("2012-12-31", DagRunType.MANUAL))
+    with pytest.raises(SpecError, match="must look like"):  # nothing else is passed over
+        sensor().execute(context_of("2012-12-3", run_type))
+
+
+def test_a_scheduled_retrain_is_known_as_one_by_what_airflow_gives_a_task(files):
+    from retraining_provider.context import Run, retrain_cause
+
+    asked = {"force": False, "reason": "", "partition": "2013-02-04"}
+    when = dt.datetime(2013, 2, 11, tzinfo=dt.UTC)
+    run = context_of("2013-02-04") | {"params": asked}
+    run["dag_run"].logical_date = when
+    cause = retrain_cause(Run(SPEC, run))
+    assert (cause["trigger"], cause["reason"]) == ("schedule", "scheduled look at the model's age")
+
+
 def test_a_trigger_that_failed_fails_the_task_so_that_it_is_retried(files):
     with pytest.raises(RuntimeError, match="no route"):
         sensor().execute(context(), event={"status": "error", "message": "no route"})
@@ -137,3 +168,54 @@ def test_the_mlflow_connection_gives_the_address_with_its_login(files, monkeypat
     monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps(connection))
     settings = RetrainingHook().settings()
     assert settings.mlflow_tracking_uri == "https://me:p%40ss@mlflow.example:8443"
+
+
+def test_a_region_alone_leaves_the_credentials_of_the_role_to_boto(s3, monkeypatch):
+    """They end within hours, and only boto's own chain renews them."""
+    from retraining_provider.hooks.retraining import RetrainingHook
+
+    exported = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    for name in exported:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    region = {"conn_type": "aws", "extra": {"region_name": "eu-central-1"}}
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(region))
+    # what a role of the machine gives, here from a file; it would be frozen by reading it
+    monkeypatch.setattr(
+        "airflow.providers.amazon.aws.hooks.s3.S3Hook.get_credentials",
+        lambda *_: pytest.fail("the role's credentials were frozen"),
+    )
+    RetrainingHook().settings()
+    assert os.environ["AWS_DEFAULT_REGION"] == "eu-central-1"
+    assert not any(name in os.environ for name in exported)
+
+
+@pytest.mark.parametrize(
+    ("version", "current", "commit"),
+    [
+        pytest.param("1a2b", "ffff", "1a2b", id="of-the-run"),
+        pytest.param(None, "ffff", "ffff", id="not-versioned"),
+        pytest.param(None, None, "of-the-image", id="a-folder"),
+    ],
+)
+def test_the_commit_is_the_one_of_the_bundle(files, monkeypatch, version, current, commit):
+    from retraining_provider.context import Run
+
+    from include.retraining.retrain.candidate import git_commit
+
+    monkeypatch.setenv("RETRAINING_COMMIT", "of-the-image")
+    bundle = SimpleNamespace(version=version, get_current_version=lambda: current)
+    run = context() | {"task_instance": SimpleNamespace(bundle_instance=bundle)}
+    assert git_commit(Run(SPEC, run).settings) == commit
+
+
+def test_what_mlflow_refuses_is_not_tried_again_and_its_trouble_is():
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos import databricks_pb2 as codes
+    from retraining_provider.defaults import task_defaults
+
+    policy = task_defaults(SPEC, "retrain")["retry_policy"]
+    refused = MlflowException("no", error_code=codes.INVALID_PARAMETER_VALUE)
+    busy = MlflowException("later", error_code=codes.TEMPORARILY_UNAVAILABLE)
+    assert policy.evaluate(refused, 1, 3).action.value == "fail"
+    assert policy.evaluate(busy, 1, 3).action.value != "fail"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -108,3 +110,10 @@ def test_a_run_that_nobody_started_was_started_by_airflow():
         return [run.actor]
 
     assert execute(who) == ["Airflow, run r"]
+
+
+def test_what_a_step_leaves_in_the_temporary_folder_goes_with_it():
+    def leave(run: Run) -> str:
+        return tempfile.mkdtemp()
+
+    assert not Path(execute(leave)).exists()

@@ -79,6 +79,22 @@ def test_hours_are_due_an_hour_later():
     assert keys == ["2013-01-07T05", "2013-01-07T06", "2013-01-07T07"]
 
 
+@pytest.mark.parametrize(
+    ("every", "first", "keys"),
+    [
+        ("month", "2023-12-01", ["2023-12-01", "2024-01-01", "2024-02-01", "2024-03-01"]),
+        ("quarter", "2023-11-01", ["2023-11-01", "2024-02-01", "2024-05-01", "2024-08-01"]),
+        ("12h", "2024-02-28T06", ["2024-02-28T06", "2024-02-28T18", "2024-02-29T06"]),
+    ],
+)
+def test_calendar_windows_are_due_when_they_have_passed(every, first, keys):
+    moments = [dt.datetime.fromisoformat(key) for key in (first, keys[-1])]
+    spec = spec_of(every=every, first=moments[0], last=moments[1])
+    found = due(partitions(spec), catchup=True)
+    assert [run.partition_key for run in found] == keys
+    assert [run.run_after for run in found] == [spec.batch_ref(key).end for key in keys]
+
+
 def test_the_bounds_that_airflow_gives_hold_too():
     narrow = TimeRestriction(
         earliest=pendulum.datetime(2013, 3, 1), latest=pendulum.datetime(2013, 3, 4), catchup=True

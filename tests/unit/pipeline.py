@@ -78,6 +78,7 @@ def ingest(
     """Land, validate, publish and materialize a batch, as the ingest DAG does."""
     report = validate(spec, settings, partition, flights)
     publication.publish_batch(spec, Storage.of(settings), report)
+    flights_feed.push_weather(spec, settings, report.batch)
     found = feature_sets.materialize(spec, settings, report.batch)
     feature_sets.refresh_later(spec, settings, report.batch)
     return found

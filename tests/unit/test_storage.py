@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from include.retraining.errors import DataError, RetrainingError
+from include.retraining.__main__ import main
+from include.retraining.errors import DamagedRecord, DataError, RetrainingError
 from include.retraining.records import BatchRef
 from include.retraining.settings import Settings
 from include.retraining.storage import Storage, json_bytes, sha256
@@ -294,3 +295,32 @@ def test_a_store_that_passed_is_not_asked_again(storage: Storage, monkeypatch):
     storage.require_one_winner()
     monkeypatch.setattr(Storage, "create", lambda *_: pytest.fail("asked again"))
     storage.require_one_winner()
+
+
+def test_lint_refuses_such_a_store_and_says_of_one_that_is_away_that_it_was_not_asked(
+    other_store, monkeypatch, capsys
+):
+    def careless(ask, environ, start_response):
+        environ.pop("HTTP_IF_NONE_MATCH", None)
+        return ask(environ, start_response)
+
+    monkeypatch.setenv("RETRAINING_STORAGE_URL", other_store(careless).url)
+    assert main(["lint", "churn"]) == 2
+    assert "This store does not honour If-None-Match" in capsys.readouterr().err
+    monkeypatch.setenv("RETRAINING_STORAGE_URL", other_store(lambda ask, *given: ask(*given)).url)
+    assert main(["lint", "churn"]) == 0
+    assert "was not asked" not in capsys.readouterr().err
+    monkeypatch.setenv("RETRAINING_STORAGE_URL", "s3://no-such-bucket/a")
+    assert main(["lint", "churn"]) == 0
+    assert "s3://no-such-bucket/a was not asked whether" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b'{"model": "fl', b"\xff\x00", b"[]"])
+def test_damaged_record_is_named_and_told_what_to_do(tmp_path, content):
+    storage = Storage(f"file://{tmp_path}")
+    storage.write("flights/one.json", content)
+    with pytest.raises(DamagedRecord, match=r"flights/one\.json is damaged .* holds no BatchRef"):
+        storage.read_record("flights/one.json", BatchRef)
+    if content != b"[]":
+        with pytest.raises(DamagedRecord, match=r"one\.json holds no JSON.*Restore it; or delete"):
+            storage.read_json("flights/one.json")

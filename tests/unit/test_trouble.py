@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import shutil
 import socket
+import sqlite3
 import time
 from collections.abc import Iterator
 
@@ -12,18 +14,19 @@ import mlflow
 import pytest
 import requests
 from mlflow.exceptions import MlflowException
+from sqlalchemy import Engine, event
 
 from include.retraining import __main__ as cli
-from include.retraining import shelf
 from include.retraining.errors import (
     DataError,
+    RegistryError,
     RetrainingError,
     ScoringError,
     SpecError,
     Unavailable,
 )
 from include.retraining.monitor import measuring
-from include.retraining.names import CHAMPION
+from include.retraining.names import CHAMPION, INCIDENT_TAG
 from include.retraining.records import Candidate, GateDecision, Performance, TrainingSet
 from include.retraining.registry import ledger, server, succession, versions
 from include.retraining.registry import server as mlflow_server
@@ -54,6 +57,8 @@ def decision(version: int, champion: int | None) -> GateDecision:
 @pytest.fixture
 def champion(trained: Settings) -> Iterator[Settings]:
     """Version 1 is champion, and whatever a test does, it still is afterwards."""
+    for number in (1, 2, 3):
+        server.set_tags(SPEC, trained, number, {INCIDENT_TAG: f"incident-{number}"})
     succession.promote(SPEC, trained, decision(1, None), actor="test", at=AT)
     versions._load.cache_clear()
 
@@ -140,9 +145,9 @@ def test_artifact_store_that_does_not_answer_loses_no_duel(champion, monkeypatch
         except requests.RequestException as error:
             raise MlflowException("The following failures occurred while downloading") from error
 
-    incident_id = versions.version(SPEC, champion, 1).incident_id
     storage = Storage.of(champion)
-    found = shelf.find(storage, TrainingSet, "flights", incident_id)
+    kept = [one for one in storage.list("flights/retrain") if one.endswith("training_set.json")]
+    found = TrainingSet.model_validate_json(storage.read(kept[0]))
     rows = training_set.duel_rows(SPEC, storage, found)
     with monkeypatch.context() as patch:
         patch.setattr(mlflow.artifacts, "download_artifacts", fetch)
@@ -155,8 +160,9 @@ def test_artifact_store_that_does_not_answer_loses_no_duel(champion, monkeypatch
 
 
 @pytest.fixture
-def read_only(champion: Settings) -> Settings:
+def read_only(champion: Settings, tmp_path, monkeypatch) -> Settings:
     """The same MLflow database, opened for reading."""
+    monkeypatch.chdir(tmp_path)  # MLflow makes a folder of the address's name where it stands
     path = champion.home / "mlflow.db"
     return at(champion, f"sqlite:///file:{path}?mode=ro&uri=true")
 
@@ -174,6 +180,77 @@ def test_nothing_is_half_written_where_mlflow_takes_nothing(champion, read_only)
     assert candidates.train_candidate(SPEC, champion, request, rows).version == before + 1
 
 
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        pytest.param("TEMPORARILY_UNAVAILABLE", Unavailable, id="locked-database"),
+        pytest.param("INTERNAL_ERROR", Unavailable, id="503-of-a-server"),
+        pytest.param("REQUEST_LIMIT_EXCEEDED", Unavailable, id="too-many-requests"),
+        pytest.param("INVALID_PARAMETER_VALUE", RegistryError, id="what-was-given"),
+        pytest.param("RESOURCE_DOES_NOT_EXIST", RegistryError, id="deleted-meanwhile"),
+        pytest.param("PERMISSION_DENIED", RegistryError, id="not-allowed"),
+    ],
+)
+def test_trouble_of_mlflow_may_pass_and_a_refusal_does_not(code, kind):
+    from mlflow.protos import databricks_pb2
+
+    error = MlflowException("why", error_code=databricks_pb2.ErrorCode.Value(code))
+    with pytest.raises(kind, match="why"), server.writing("the candidate"):
+        raise error
+    assert server.is_refusal(error) == (kind is RegistryError)
+
+
+def test_a_value_that_mlflow_refuses_is_not_tried_again(champion):
+    told = r"refuses the candidate: .*INVALID_PARAMETER_VALUE"
+    with pytest.raises(RegistryError, match=told), server.writing("the candidate"):
+        server.client(champion).create_registered_model("")
+
+
+def test_a_database_that_is_locked_is_trouble(champion):
+    with sqlite3.connect(champion.home / "mlflow.db", isolation_level=None) as holder:
+        holder.execute("begin exclusive")
+        api, told = server.client(champion), "database is locked"
+        with pytest.raises(Unavailable, match=told), server.writing("the candidate"), in_a_hurry():
+            api.create_registered_model("other")
+        holder.execute("rollback")
+    holder.close()
+
+
+@contextlib.contextmanager
+def in_a_hurry() -> Iterator[None]:
+    """MLflow waits 20 seconds for a lock; here it waits none."""
+
+    def hurry(connection, cursor, statement, *_):
+        if "busy_timeout" in statement:
+            cursor.execute("PRAGMA busy_timeout = 1")
+
+    event.listen(Engine, "after_cursor_execute", hurry)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "after_cursor_execute", hurry)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "one or more artifacts from s3://b/m: An error occurred (SlowDown) when calling GetObject",
+        "503 Server Error: Service Unavailable for url: http://mlflow/api/2.0/mlflow-artifacts",
+        "API request to http://mlflow failed with exception: too many 503 error responses",
+        "API request to endpoint /get failed with error code 503 != 200. Response body: ''",
+    ],
+)
+def test_an_artifact_that_a_busy_store_does_not_give_is_not_called_gone(
+    champion, monkeypatch, said
+):
+    def fetch(*_, **__):
+        raise MlflowException(said)
+
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", fetch)
+    with pytest.raises(Unavailable, match="cannot be fetched"):
+        versions.profile_bytes(SPEC, champion, versions.version(SPEC, champion, 1))
+
+
 # --- models ---------------------------------------------------------------------------------------
 
 
@@ -186,10 +263,10 @@ def test_champion_without_its_artifact_stops_the_monitor_with_what_to_do(champio
         measuring.measure_drift(SPEC, champion, SPEC.batch_ref("2013-01-28"))
 
 
-def test_champion_of_other_features_stops_the_monitor_with_what_to_do(champion):
+def test_champion_of_other_features_is_measured_by_its_own(champion):
     spec = small_spec(features={"numeric": SPEC.features.numeric[1:]})
-    with pytest.raises(ScoringError, match=r"gone: \['minute_of_day'\].*or retrain with force"):
-        measuring.measure_drift(spec, champion, spec.batch_ref("2013-01-28"))
+    report = measuring.measure_drift(spec, champion, spec.batch_ref("2013-01-28"))
+    assert {one.name for one in report.features} == set(SPEC.features.names)
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,15 @@ from __future__ import annotations
 import typer
 from pydantic import ValidationError
 
-from include.retraining.cli import check, ledger, quarantine, study
+from include.retraining.cli import check, feed, ledger, new, quarantine, study
+from include.retraining.cli import rehearse as rehearsing
 from include.retraining.cli.answer import aside
 from include.retraining.cli.several_values import SeveralValues
 from include.retraining.cli.status import status
 from include.retraining.errors import RetrainingError, Unavailable
 
 NAME = "python -m include.retraining"
-LOOK, DECIDE, CHECK, STUDY = "Look", "Decide", "Check", "Study"
+BEGIN, LOOK, DECIDE, CHECK, STUDY = "Begin", "Look", "Decide", "Check", "Study"
 
 app = typer.Typer(
     name=NAME,
@@ -26,12 +27,25 @@ app = typer.Typer(
 )
 ledgers = typer.Typer(help="What was in production when, and why.")
 quarantines = typer.Typer(help="What was quarantined; bring it back.")
+feeds = typer.Typer(help="Batches whose feed broke; say that one is right.")
 
 
 def _example(*lines: str) -> str:
     return "\n\n".join(f"{NAME} {line}" for line in lines)
 
 
+app.command(
+    cls=SeveralValues, rich_help_panel=BEGIN,
+    epilog=_example(
+        "new churn --from orders.csv --time ordered_at --label reordered --land",
+        "new loans --from 'loans/*.parquet' --every week --key loan_id",
+        "new rides --from rides/ --time start --time-zone Europe/Berlin --label minutes --land",
+    ),
+)(new.new)  # fmt: skip
+app.command(
+    rich_help_panel=BEGIN,
+    epilog=_example("rehearse loans", "rehearse flights --to 2013-03-04 --messages"),
+)(rehearsing.rehearse)
 app.command(rich_help_panel=LOOK, epilog=_example("status", "status flights --json"))(status)
 app.add_typer(ledgers, name="ledger", rich_help_panel=LOOK)
 ledgers.command(epilog=_example("ledger show flights --at 2013-02-04T12:00"))(ledger.show)
@@ -39,6 +53,7 @@ ledgers.command()(ledger.verify)
 ledgers.command("audit-pack", epilog=_example("ledger audit-pack flights --version 2 -o v2.zip"))(
     ledger.audit_pack
 )
+app.command(rich_help_panel=LOOK, epilog=_example("scorecard flights"))(ledger.scorecard)
 app.add_typer(quarantines, name="quarantine", rich_help_panel=LOOK)
 quarantines.command(epilog=_example("quarantine show flights 2013-01-14"))(quarantine.show)
 quarantines.command(
@@ -47,6 +62,14 @@ quarantines.command(
         "quarantine replay flights 2013-01-14 --rename dist=distance --replace origin:Newark=EWR",
     )
 )(quarantine.replay)
+app.add_typer(feeds, name="feed", rich_help_panel=DECIDE)
+feeds.command(epilog=_example("feed show flights"))(feed.show)
+feeds.command(
+    epilog=_example(
+        'feed accept flights 2013-06-10 --column temp --reason "degrees Celsius for good"'
+    )
+)(feed.accept)
+feeds.command(epilog=_example("feed withdraw flights 2013-06-10 --column temp"))(feed.withdraw)
 app.command(
     rich_help_panel=DECIDE, epilog=_example('rollback flights --reason "late alerts"')
 )(ledger.rollback)  # fmt: skip

@@ -13,9 +13,17 @@ import typer
 from include.retraining.cli import model_file, rehearsal
 from include.retraining.cli.answer import Json, aside, for_people, for_programs, table
 from include.retraining.cli.settings_table import settings_table
-from include.retraining.cli.subject import Model, Version, model_named, moment, state_there_is
+from include.retraining.cli.subject import (
+    Model,
+    Version,
+    model_named,
+    moment,
+    state_there_is,
+    storage_can_hold,
+)
 from include.retraining.cli.work import work
 from include.retraining.errors import RetrainingError
+from include.retraining.settings import Settings
 from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec
 
 
@@ -46,9 +54,10 @@ def lint(
 ) -> int:  # fmt: skip
     """Find what would fail at run time, in all model files or those given.
 
-    Settings, features, feature tables, estimator and its parameters, schedule, and suites. The exit
-    status is 1 if a file is wrong. With --landed, which takes one model, rows of a real file are
-    held against it too; nothing is published.
+    Settings, features, feature tables, estimator and its parameters, schedule, and suites. A store
+    that is no folder is asked whether of two writers one wins. The exit status is 1 if a file is
+    wrong. With --landed, which takes one model, rows of a real file are held against it too;
+    nothing is published.
     """
     paths = [model_file.file_of(one) for one in files or ()]
     paths = paths or sorted(MODELS_DIR.glob("*.y*ml"))
@@ -56,6 +65,7 @@ def lint(
         raise RetrainingError(f"--landed: name the one model that it is for, got {len(paths)}")
     with work(f"checking {len(paths)} model files"):
         found = model_file.findings(paths)
+        _ask_storage()
     if landed and not any(found.values()):
         return _rehearse(load_spec(paths[0]), landed, partition, as_json=as_json)
     errors = [error for some in found.values() for error in some]
@@ -79,6 +89,20 @@ def lint(
     if not as_json:
         for_people(f"{fine} of {count} model files are fine")
     return 1 if errors else 0
+
+
+def _ask_storage() -> None:
+    """Refuse a store that lets two writers create one object; one that is out of reach is told."""
+    settings = Settings.from_env()
+    try:
+        storage_can_hold(settings)
+    except RetrainingError:
+        raise
+    except Exception as error:  # noqa: BLE001 - of boto, aiohttp or the system, by what went wrong
+        aside(
+            f"{settings.storage_url} was not asked whether one of two writers wins: "
+            f"{type(error).__name__}: {error}"
+        )
 
 
 def _rehearse(spec: ModelSpec, landed: list[str], partition: str | None, *, as_json: bool) -> int:
@@ -122,9 +146,10 @@ def skew(
     ] = None,
     as_json: Json = False,
 ) -> int:  # fmt: skip
-    """Are online features those of training, and how old are they?
+    """Are online features those of training, how old are they, and were they there in time?
 
-    They are compared for the keys of the newest batch; the exit status is 1 if something is wrong.
+    They are compared for keys and rows of the newest batch; the exit status is 1 if something is
+    wrong.
     """
     spec, settings = model_named(model), state_there_is()
     with work(f"asking the online store of {spec.model}"):
@@ -140,19 +165,23 @@ def skew(
         problems = {"problems": report.problems}
         for_programs({"model": spec.model} | report.model_dump(mode="json") | problems)
         return 1 if report.problems else 0
+    if report.nothing:
+        for_people(report.nothing)
+        return 0
     rows = table(
-        "feature", "compared", "differ", "expired", "age",
-        numbers=("compared", "differ", "expired"), prose=("age",),
+        "feature", "compared", "differ", "expired", "ahead", "age",
+        numbers=("compared", "differ", "expired", "ahead"), prose=("age",),
     )  # fmt: skip
     for one in report.features:
         age = "computed on request" if one.age_hours is None else f"{one.age_hours:,.1f} h old"
         limit = f", ttl {one.ttl_hours:,.1f} h" if one.ttl_hours is not None else ""
-        counts = (f"{count:,}" for count in (one.compared, one.differing, one.expired))
+        counts = (f"{count:,}" for count in (one.compared, one.differing, one.expired, one.ahead))
         rows.add_row(one.name, *counts, f"{age}{limit}")
     for_people(
-        f"{spec.model}, {report.keys:,} keys of {report.batch.partition}, as of {report.at}",
+        f"{spec.model}, {report.keys:,} keys of {report.batch.partition}, as of {report.at}; "
+        f"ahead of time, of {report.rows:,} rows",
         rows,
-        "\n".join(report.problems) or "online is as offline, and young enough",
+        "\n".join(report.problems) or "online is as offline, young enough, and was there in time",
     )
     return 1 if report.problems else 0
 

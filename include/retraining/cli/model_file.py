@@ -84,7 +84,7 @@ def _check_schedule(spec: ModelSpec) -> Iterator[SpecError]:
         )
         return
     last = spec.partitions.last
-    if last and due > last + spec.partitions.length:
+    if last and due > spec.partitions.step(last):
         yield SpecError(
             f"{setting} is never due: first at {due:%Y-%m-%d %H:%M}, after the last partition, "
             f"{last:%Y-%m-%d}",

@@ -11,6 +11,7 @@ from include.retraining.cli.answer import Json, for_people, for_programs
 from include.retraining.cli.subject import Model, Partition, model_named, state_there_is
 from include.retraining.cli.work import work
 from include.retraining.errors import RetrainingError
+from include.retraining.names import dag_id
 from include.retraining.records import DeliveryMapping
 
 
@@ -65,22 +66,21 @@ def replay(
     batch = spec.batch_ref(partition)
     with work(f"validating {spec.model} {partition} again"):
         from include.retraining.data import quarantine
-        from include.retraining.data.publication import publish_batch
-        from include.retraining.features.feature_sets import materialize, refresh_later
+        from include.retraining.features.feature_sets import publish_and_join
         from include.retraining.storage import Storage
 
         storage = Storage.of(settings)
         report = quarantine.revalidate_batch(spec, storage, batch, mapping=mapping)
-        published = report.status == "accepted" and publish_batch(spec, storage, report)
-        if published:
-            materialize(spec, settings, batch)
-            refresh_later(spec, settings, batch)
+        joined = publish_and_join(spec, settings, report) if report.status == "accepted" else []
         found = quarantine.look(spec, storage, batch)
     if as_json:
-        for_programs({"published": published} | found.model_dump(mode="json"))
+        names = [one.batch.partition for one in joined]
+        for_programs({"published": bool(joined), "to_judge": names} | found.model_dump(mode="json"))
     else:
-        if published:
-            for_people(f"published; to have it judged, trigger {spec.model}__monitor for it")
+        if joined:
+            each = ", ".join(one.batch.partition for one in joined)
+            monitor = dag_id(spec.model, "monitor")
+            for_people(f"published; to have it judged, trigger {monitor} for {each}")
         for_people(quarantine.render(found))
     return 1 if found.report.quarantine_key else 0
 

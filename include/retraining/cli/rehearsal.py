@@ -134,8 +134,7 @@ def _with_features(
     spec: ModelSpec, settings: Settings, report: ValidationReport
 ) -> tuple[pa.Table, str]:
     """Give the good rows with their features, or without them and why."""
-    from include.retraining.data.publication import publish_batch
-    from include.retraining.features.feature_sets import materialize, rows_of
+    from include.retraining.features.feature_sets import publish_and_join, rows_of
     from include.retraining.storage import Storage
 
     storage = Storage.of(settings)
@@ -146,12 +145,11 @@ def _with_features(
             f"not made without a file of {', '.join(absent)}; give --landed {absent[0]}=FILE",
         )
     try:
-        publish_batch(spec, storage, report)
-        found = materialize(spec, settings, report.batch)
+        found, *_ = publish_and_join(spec, settings, report)
     except (DataError, SpecError) as error:
         return good, str(error)
     except Exception as error:  # noqa: BLE001 - the function that makes the tables is the user's
-        return good, f"{spec.features.tables} failed: {type(error).__name__}: {error}"
+        return good, f"{spec.features.tables or 'features'} failed: {type(error).__name__}: {error}"
     return rows_of(spec, storage, found, list(spec.features.names)), ""
 
 
@@ -164,7 +162,7 @@ def _missing(spec: ModelSpec, rows: pa.Table) -> dict[str, float]:
 
 
 def _reasons(storage: Storage, report: ValidationReport) -> dict[str, int]:
-    from include.retraining.data.validation import BROKEN
+    from include.retraining.data.publication import BROKEN
 
     if "batch" not in report.quarantined_files:
         return {}

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from include.retraining.cli.answer import Json, aside, for_people, for_programs, table
 from include.retraining.cli.subject import Model, model_named, state_there_is
 from include.retraining.cli.work import work
-from include.retraining.errors import SpecError
+from include.retraining.errors import RetrainingError, SpecError
 from include.retraining.settings import REPOSITORY
 from include.retraining.spec import Drift
 
@@ -139,6 +139,11 @@ def replay(
     from rich.progress import track
 
     spec, settings = model_named(model), state_there_is()
+    if spec.is_served_elsewhere:
+        raise RetrainingError(
+            f"{model}: it is trained elsewhere (predictions.column), and a replay trains models of "
+            "its own; `rehearse` shows how it would have been watched"
+        )
     console = Console(stderr=True)
     with work():
         from include.retraining.replay import outcomes, table

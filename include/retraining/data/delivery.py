@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from include.retraining import shelf
-from include.retraining.errors import DataError, Unavailable
+from include.retraining.errors import DataError, Superseded, Unavailable
 from include.retraining.records import DeliveryMapping, Record, ValidationReport
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage, json_bytes, sha256
@@ -200,8 +200,36 @@ def keep(spec: ModelSpec, storage: Storage, delivery: Delivery, *, copy: bool) -
     storage.write_json(shelf.delivery_manifest_key(folder), manifest)
 
 
-def number_delivery(storage: Storage, report: ValidationReport) -> int:
+def was_replaced(spec: ModelSpec, storage: Storage, delivery: Delivery) -> bool:
+    """Has another delivery landed in the place of this one?"""
+    try:
+        return landed(spec, storage, delivery.partition).sha256 != delivery.sha256
+    except DataError:  # they were taken away since
+        return False
+
+
+def is_newest(storage: Storage, report: ValidationReport) -> bool:
+    """Is no delivery newer than the one that a report is about?"""
+    return _last_number(_numbered(storage, report.batch.model, report.batch.partition)) <= (
+        report.delivery
+    )
+
+
+def _numbered(storage: Storage, model: str, partition: str) -> list[str]:
+    """Give the keys of a partition's deliveries, oldest first; what else lies there is none."""
+    keys = storage.list(shelf.deliveries_folder(model, partition))
+    return [key for key in keys if shelf.is_numbered(key)]
+
+
+def _last_number(keys: list[str]) -> int:
+    # not how many there are: one that a hand took away leaves a gap
+    return shelf.number_of(keys[-1]) if keys else 0
+
+
+def number_delivery(storage: Storage, report: ValidationReport, *, after: int | None = None) -> int:
     """Give the number of a delivery among those of its partition, from 1.
+
+    With `after`, the delivery it is made of: raises Superseded if another one has come after that.
 
     The newest one, validated again, keeps its number; any other gets the next. So of two deliveries
     the one with the larger number landed later, however long a run that holds one is delayed.
@@ -211,13 +239,20 @@ def number_delivery(storage: Storage, report: ValidationReport) -> int:
     if storage.create(shelf.delivery_key(model, partition, 1), content):
         return 1
     while True:
-        keys = storage.list(shelf.deliveries_folder(model, partition))
+        keys = _numbered(storage, model, partition)
         if not keys:
             raise Unavailable(
                 f"{storage.url_of(shelf.deliveries_folder(model, partition))} has a first delivery "
                 "and lists none; see to the storage, then clear the task"
             )
+        last = _last_number(keys)
         if storage.read_json(keys[-1])["content"] == report.identity:
-            return len(keys)
-        if storage.create(shelf.delivery_key(model, partition, len(keys) + 1), content):
-            return len(keys) + 1
+            return last
+        if after is not None and last > after:
+            raise Superseded(
+                f"{model} {partition}: delivery {after} was to be replayed, and delivery "
+                f"{last} came meanwhile; nothing was changed. Do: look at that one, and "
+                f"replay it if need be; if its {model}__ingest has failed, clear that first"
+            )
+        if storage.create(shelf.delivery_key(model, partition, last + 1), content):
+            return last + 1

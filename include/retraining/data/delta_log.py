@@ -8,6 +8,10 @@ in a log is refused, because it comes from somebody who should not have written 
 Opening asks for ``_last_checkpoint``, then for the names from there on, then for that checkpoint
 and the commits after it, all at once. The names are asked for, although the next commits could be
 tried one by one, because only they show that one is missing in between.
+
+A checkpoint tells of every partition, so all that were ever written would grow with the square of
+the history. Who writes `_last_checkpoint` removes those before the last two, but for one in so many
+versions that the commits since the one before outweigh it: from these any version is made again.
 """
 
 from __future__ import annotations
@@ -33,9 +37,14 @@ from include.retraining.storage import Storage
 
 CHECKPOINT_EVERY = 3  # commits; opening reads one checkpoint and fewer commits than that
 HINT_EVERY = 8  # checkpoints; the hint only says where a listing begins
+KEPT_EVERY = 256  # versions, or more; one checkpoint of so many stays for older versions
+COMMIT_BYTES = 1024  # about what a commit takes; of wide tables more
 FOLDER = "_delta_log"
 TOMBSTONE_DAYS = 7  # what Delta takes if a table does not say how long a removed file is told of
-LOOK_BACK = 10  # versions; tables of ours have had a checkpoint every so many commits
+# versions after the newest; a checkpoint that is older than that is left alone by later writers
+SETTLED = (HINT_EVERY + 1) * CHECKPOINT_EVERY
+LOOK_BACK = 10  # versions; near the newest one there is a checkpoint within so many
+WIDEN = 32  # times as far a listing looks back that has found no checkpoint
 NAIVE_TIME = "timestampNtz"
 
 PARTITION = f"{OWN}partition"  # the column whose values are the partitions
@@ -273,6 +282,16 @@ class Log:
         }
         # it may be older than one that another writer has just put there: it only is a hint
         self.storage.write(f"{self._key}/{_HINT}", json.dumps(hint).encode())
+        spacing = spacing_of(len(content))
+        first = state.version - SETTLED
+        self.storage.delete_all(
+            [
+                f"{self._key}/{_checkpoint_name(version)}"
+                # the last two stay: somebody may be about to read the one before this
+                for version in range(first, state.version - CHECKPOINT_EVERY, CHECKPOINT_EVERY)
+                if version >= 0 and not stays(version, spacing)
+            ]
+        )
 
     def _create(self, name: str, content: bytes) -> bool:
         """Write an entry; give False if there is another one."""
@@ -323,8 +342,9 @@ class Log:
             commits, checkpoints = self._list(first, version)
             checkpoints -= broken
             if not checkpoints and first > 0:
-                first = 0  # the hint is wrong, or the checkpoints near this version are removed
-                commits, checkpoints = self._list(first, version)
+                # the hint is wrong, or the checkpoints near this version are removed
+                first = 0 if version is None else max(0, version - WIDEN * (version - first))
+                continue
             base = max(checkpoints, default=-1)
             last = max([*commits, base]) if version is None else version
             if version is not None and version not in commits and version != base:
@@ -343,7 +363,8 @@ class Log:
             try:
                 contents = self._read_all(names)
             except FileNotFoundError:
-                first, races = 0, races + 1  # a vacuum was at work
+                races += 1  # a writer or a vacuum has removed one; there are newer ones, or older
+                first = self._hint() if version is None else first
                 continue
             state = State()
             if base >= 0:
@@ -577,6 +598,36 @@ def checkpoint_of(state: State, *, now: int) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
+def spacing_of(size: int) -> int:
+    """Give in how many versions one checkpoint stays, if it has so many bytes.
+
+    The checkpoints that stay are then no larger than the commits.
+
+    >>> spacing_of(50_000), spacing_of(700_000)
+    (256, 1024)
+    """
+    spacing = KEPT_EVERY
+    while spacing * COMMIT_BYTES < size:
+        spacing *= 2
+    return spacing
+
+
+def first_left_by_writers(newest: int) -> int:
+    """Give the version from which on writers have removed no checkpoint yet.
+
+    >>> first_left_by_writers(49), first_left_by_writers(50)
+    (23, 47)
+    """
+    written = (newest + 1) // CHECKPOINT_EVERY
+    hinted = written - (written - 1) % HINT_EVERY
+    return (hinted - 1) * CHECKPOINT_EVERY - 1
+
+
+def stays(version: int, spacing: int) -> bool:
+    """Is this the first checkpoint among so many versions?"""
+    return version % spacing < CHECKPOINT_EVERY
+
+
 def _structs(name: str, rows: pa.Table, **same: bool) -> pa.StructArray:
     """Give rows as the values of one action, with what all of them say alike."""
     columns = []
@@ -589,8 +640,18 @@ def _structs(name: str, rows: pa.Table, **same: bool) -> pa.StructArray:
 
 
 def _with_values(files: pa.Table) -> pa.Table:
-    values = pa.array([_values_in(path) for path in files["path"].to_pylist()], _TEXTS)
-    return files.append_column("partitionValues", values)
+    return files.append_column("partitionValues", _partition_values(files["path"]))
+
+
+def _partition_values(paths: pa.ChunkedArray) -> pa.Array:
+    """Give the values of the partition columns of each file; of one column, as ours, at once."""
+    if not pc.all(pc.match_substring_regex(paths, r"^[^/=]+=[^/]*/[^/]+$")).as_py():
+        return pa.array([_values_in(path) for path in paths.to_pylist()], _TEXTS)
+    folders = pc.list_element(pc.split_pattern(paths, "/", max_splits=1), 0)
+    pairs = pc.split_pattern(folders, "=", max_splits=1).combine_chunks()
+    names, values = (pc.list_element(pairs, at).cast(pa.string()) for at in (0, 1))
+    offsets = pa.array(range(len(paths) + 1), pa.int32())
+    return pa.MapArray.from_arrays(offsets, names, values)
 
 
 def _values_in(path: str) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 
 from include.retraining import shelf
 from include.retraining.data.tables import Snapshot, Table
@@ -22,13 +23,17 @@ from include.retraining.errors import (
     SpecError,
     Superseded,
 )
+from include.retraining.names import OWN
 from include.retraining.records import BatchRef, ValidationReport
-from include.retraining.spec import ModelSpec
+from include.retraining.spec import HOURS, MONTHS, ModelSpec
 from include.retraining.storage import Storage
 
 log = logging.getLogger(__name__)
 
 BATCH = "batch"  # the input that the others accompany
+ROW = f"{OWN}row"  # of a quarantined row: its place in the files
+BROKEN = f"{OWN}broken"  # and what it broke
+LEAST = pa.schema([(ROW, pa.int64()), (BROKEN, pa.list_(pa.string()))])
 
 
 def publish_batch(spec: ModelSpec, storage: Storage, report: ValidationReport) -> bool:
@@ -131,14 +136,16 @@ def _replace(table: Table, report: ValidationReport, key: str, *, about: Mapping
 def _empty_quarantine(
     spec: ModelSpec, storage: Storage, report: ValidationReport, name: str, about: Mapping[str, str]
 ) -> None:
-    """Take what an earlier delivery left behind out of quarantine: this one has no bad row."""
+    """Take what an earlier delivery left behind out of quarantine: this one has no bad row.
+
+    Also where it has left nothing yet: it may be about to.
+    """
     if report.delivery == 1:
         return
     table, partition = Table(storage, _key(spec, "quarantine", name)), report.batch.partition
-    snapshot = table.snapshot()
-    if partition in snapshot.parts:
-        nothing, order = snapshot.schema.empty_table(), report.delivery
-        table.replace(partition, nothing, content=report.identity, order=order, about=about)
+    known = table.snapshot()
+    nothing, order = (known.schema if known.parts else LEAST).empty_table(), report.delivery
+    table.replace(partition, nothing, content=report.identity, order=order, about=about)
 
 
 def rows_in_force(spec: ModelSpec, storage: Storage, name: str = BATCH) -> Snapshot:
@@ -150,14 +157,21 @@ def rows_in_force(spec: ModelSpec, storage: Storage, name: str = BATCH) -> Snaps
         There is no table, but what a release before the tables kept.
     """
     found = Table(storage, _key(spec, "rows", name)).snapshot()
-    if found.version < 0 and storage.list(shelf.old_layout_folder(spec.model)):
+    if found.version < 0:
+        refuse_old_layout(spec, storage)
+    return found
+
+
+def refuse_old_layout(spec: ModelSpec, storage: Storage) -> None:
+    """Raise DataError where a release before the tables kept rows."""
+    folder = shelf.old_layout_folder(spec.model)
+    if storage.has_any(folder):
         raise DataError(
-            f"{storage.url_of(shelf.old_layout_folder(spec.model))} is state of release 0.1, which "
+            f"{storage.url_of(folder)} is state of release 0.1, which "
             "kept rows in another layout; this release reads none of it. Start anew: point "
             "RETRAINING_STORAGE_URL, or RETRAINING_HOME, to an empty place, copy the landing "
             f"folder there, and start a backfill of {spec.model}__ingest; or go back to release 0.1"
         )
-    return found
 
 
 def quarantined_rows(spec: ModelSpec, storage: Storage, name: str = BATCH) -> Snapshot:
@@ -220,17 +234,22 @@ def names_of(
     oldest = next((one for name in rows.parts for one in _batches(spec, [name])), None)
     if oldest is None:
         return []
-    length, start = spec.partitions.length, oldest.start
+    parts, start = spec.partitions, oldest.start
     if since and since > start:
-        start += -((start - since) // length) * length
-    until = min(until, spec.partitions.last + length) if spec.partitions.last else until
-    count = max(-((start - until) // length), 0)
-    first = np.datetime64(start.replace(tzinfo=None), "us")
-    starts = first + np.arange(count) * np.timedelta64(length)
-    unit: Literal["h", "D"] = "h" if spec.partitions.every == "hour" else "D"
+        start = parts.step(start, -parts.count(since, start))
+    until = min(until, parts.step(parts.last)) if parts.last else until
+    count = max(-parts.count(until, start), 0)
+    months = MONTHS.get(parts.every)
+    if months is not None:
+        steps = np.arange(count) * np.timedelta64(months, "M")
+        starts = (np.datetime64(f"{start:%Y-%m}", "M") + steps).astype("datetime64[us]")
+    else:
+        first = np.datetime64(start.replace(tzinfo=None), "us")
+        starts = first + np.arange(count) * np.timedelta64(parts.length)
+    unit: Literal["h", "D"] = "h" if parts.every in HOURS else "D"
     names = np.datetime_as_string(starts, unit=unit).tolist()
     return [
-        (name, start + number * length) for number, name in enumerate(names) if name in rows.parts
+        (name, parts.step(start, number)) for number, name in enumerate(names) if name in rows.parts
     ]
 
 

@@ -14,9 +14,9 @@ from pydantic import Field
 
 from include.retraining import shelf
 from include.retraining.data.delivery import kept
-from include.retraining.data.publication import quarantined_rows
+from include.retraining.data.publication import BROKEN, quarantined_rows
 from include.retraining.data.reading import check_mapping
-from include.retraining.data.validation import BROKEN, SUITES, validate_delivery
+from include.retraining.data.validation import SUITES, validate_delivery
 from include.retraining.errors import NotPublished
 from include.retraining.records import BatchRef, DeliveryMapping, Record, ValidationReport
 from include.retraining.spec import ModelSpec
@@ -44,15 +44,21 @@ def revalidate_batch(
         The batch was never validated.
     DataError
         Nothing of it is in quarantine, or the mapping names what the model file does not have.
+    Superseded
+        A newer delivery came meanwhile.
     """
-    delivery = kept(
-        spec, storage, batch.partition, newest_report(spec, storage, batch).content_sha256
-    )
-    if mapping is not None:
-        check_mapping(spec, mapping)
-        shelf.keep_mapping(storage, spec.model, batch.partition, delivery.sha256, mapping)
-        delivery = kept(spec, storage, batch.partition, delivery.sha256)
-    return validate_delivery(spec, storage, batch, delivery, suites)
+    before = newest_report(spec, storage, batch)
+    delivery = kept(spec, storage, batch.partition, before.content_sha256)
+    if mapping is None:
+        return validate_delivery(spec, storage, batch, delivery, suites, after=before.delivery)
+    check_mapping(spec, mapping)
+    of = (storage, spec.model, batch.partition, delivery.sha256)
+    shelf.keep_mapping(*of, mapping)
+    mapped = kept(spec, storage, batch.partition, delivery.sha256)
+    report = validate_delivery(spec, storage, batch, mapped, suites, after=before.delivery)
+    if report.status == "refused":  # it does not say how to read them: they are read as before
+        shelf.keep_mapping(*of, delivery.mapping)
+    return report
 
 
 def newest_report(spec: ModelSpec, storage: Storage, batch: BatchRef) -> ValidationReport:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -44,12 +44,14 @@ def land_queries(
     DataError
         A query is wrong, or gives values that no Parquet column takes.
     """
-    from sqlalchemy import exc
+    from sqlalchemy import exc, text
 
     at_once = engine.dialect.name in {"postgresql", "mysql", "mariadb"}
     options = {"isolation_level": "REPEATABLE READ"} if at_once else {}
     try:
         with engine.connect().execution_options(**options) as connection:
+            if engine.dialect.name == "postgresql":  # else `:start` is cut off in another zone
+                connection.execute(text("set local time zone 'UTC'"))
             tables = {
                 name: _run(connection, name, query, batch)
                 for name, query in spec.source.queries.items()
@@ -118,6 +120,11 @@ def _array(values: Sequence[Any]) -> pa.ChunkedArray:
         raise TypeError("Arrow would cut the times off")
     if len({one.tzinfo is None for one in values if isinstance(one, datetime)}) > 1:
         raise TypeError("times with and without a zone")
+    if datetime in kinds:  # one zone for all: a session's changes between summer and winter
+        values = [
+            one.astimezone(UTC) if isinstance(one, datetime) and one.tzinfo else one
+            for one in values
+        ]
     if Decimal in kinds:
         values = [None if isinstance(one, Decimal) and one.is_nan() else one for one in values]
         if any(isinstance(one, Decimal) and one.is_infinite() for one in values):
@@ -150,7 +157,13 @@ def _land(
     spec: ModelSpec, storage: Storage, batch: BatchRef, name: str, table: pa.Table
 ) -> QueryResult:
     buffer = io.BytesIO()
-    pq.write_table(table, buffer)
+    try:
+        pq.write_table(table, buffer)
+    except pa.ArrowException as error:
+        raise DataError(
+            f"source.queries.{name}: its result cannot be kept as Parquet: {error}; cast that "
+            "column in the query, or leave it out"
+        ) from error
     content = buffer.getvalue()
     digest = sha256(content)
     found = QueryResult(

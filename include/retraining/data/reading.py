@@ -13,7 +13,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from math import isfinite
@@ -106,21 +106,21 @@ def read_input(
             for file, part in zip(files, parts, strict=True)
             for finding in part.findings
         ]
-        for twice in _equal_files(files):
+        for twice in _equal_files(files, parts):
             item.refuse("files_to_differ", f"{twice} hold the same bytes; deliver each file once")
     if item.is_refused:
         item.unusable_rows = sum(part.rows for part in parts)
         return item
     item.table = pa.concat_tables([part.table for part in parts])
-    if item.rows == 0:
-        item.refuse("rows_to_exist", "readable, but without any row; deliver it again")
     return item
 
 
-def _equal_files(files: dict[str, bytes]) -> list[str]:
+def _equal_files(files: dict[str, bytes], parts: Sequence[Input]) -> list[str]:
+    """Name files that say the same; those without rows say nothing that could count twice."""
     names: dict[str, list[str]] = {}
-    for file, content in files.items():
-        names.setdefault(sha256(content), []).append(file)
+    for (file, content), part in zip(files.items(), parts, strict=True):
+        if part.rows:
+            names.setdefault(sha256(content), []).append(file)
     return [" and ".join(equal) for equal in names.values() if len(equal) > 1]
 
 
@@ -765,6 +765,34 @@ def check_mapping(spec: ModelSpec, mapping: DeliveryMapping) -> None:
                 raise DataError(f"{name!r} must be {columns[name]}, got {value!r}") from error
 
 
+def fitted_mapping(
+    spec: ModelSpec, mapping: DeliveryMapping
+) -> tuple[DeliveryMapping | None, list[str]]:
+    """Give what of a kept mapping the model file of today has a place for, and what it has not.
+
+    A mapping is checked when it is given; the model file may change after that.
+    """
+    columns = {"batch": spec.source.columns, **spec.source.companion_columns}.get(mapping.input)
+    if columns is None:
+        return None, [f"input {mapping.input!r}"]
+    renames = {old: new for old, new in mapping.renames.items() if new in columns}
+    left_out = [f"column {new!r}" for new in mapping.renames.values() if new not in columns]
+    replacements: dict[str, dict[str, str | None]] = {}
+    for name, values in mapping.replacements.items():
+        if name not in columns:
+            left_out.append(f"column {name!r}")
+            continue
+        for wrong, right in values.items():
+            try:
+                pa.array([wrong, right], pa.string()).cast(_TARGET[columns[name]])
+            except pa.ArrowInvalid:
+                left_out.append(f"{wrong!r} -> {right!r}, as column {name!r} is {columns[name]}")
+            else:
+                replacements.setdefault(name, {})[wrong] = right
+    found = mapping.model_copy(update={"renames": renames, "replacements": replacements})
+    return found, left_out
+
+
 def map_values(item: Input, mapping: DeliveryMapping) -> None:
     """Put the right values in place of the wrong ones that a mapping names."""
     assert item.table is not None
@@ -775,3 +803,36 @@ def map_values(item: Input, mapping: DeliveryMapping) -> None:
         found = pc.index_in(column, value_set=wrong)
         column = pc.if_else(pc.is_null(found), column, right.take(found.combine_chunks()))
         item.table = item.table.set_column(position, name, column)
+
+
+def untyped(file: str, content: bytes, max_rows: int) -> pa.Table:
+    """Read a file before anything is declared: all of a CSV is text, and so is text in JSON.
+
+    Raises
+    ------
+    ValueError, OSError, ArrowException
+        It cannot be read, by the rules for a batch.
+    """
+    kind, packing = file_format(file)
+    content = _unpacked(content, packing) if packing else content
+    if not content:
+        raise ValueError("the file is empty; deliver it again")
+    found = _PARSE[kind](Input("batch"), content, {}, max_rows)
+    text: dict[str, ColumnType] = {
+        one.name: "string"
+        for one in found.schema
+        if kind == ".csv" or pa.types.is_string(one.type) or pa.types.is_timestamp(one.type)
+    }
+    if kind != ".parquet" and text:
+        found = _PARSE[kind](Input("batch"), content, text, max_rows)
+    found.validate(full=True)
+    return pa.table([plain(one) for one in found.columns], names=found.column_names)
+
+
+def fits(column: pa.ChunkedArray, kind: ColumnType, file: str) -> bool:
+    """Would every value of a column of a file be had as a declared type?"""
+    try:
+        _cast(column, kind, _AS_TEXT[file_format(file)[0]])
+    except (pa.ArrowException, ValueError):
+        return False
+    return True

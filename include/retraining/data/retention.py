@@ -8,25 +8,28 @@ joined again from less than it was joined from.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from include.retraining import shelf
 from include.retraining.data.publication import BATCH
 from include.retraining.data.tables import Table
-from include.retraining.records import BatchRef, Sweep
+from include.retraining.records import BatchRef, Sweep, TrainingSet
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
 
+LEFTOVER_AGE = dt.timedelta(days=1)
+DAY, WEEK = dt.timedelta(days=1), dt.timedelta(weeks=1)
 
-def is_due(spec: ModelSpec, batch: BatchRef) -> bool:
-    """Is a sweep due with this batch? Once a day of hours, once a week of days, with every week.
+
+def is_due(spec: ModelSpec, storage: Storage, batch: BatchRef) -> bool:
+    """Is the last sweep a day old in data time, for batches of hours, or else a week?
 
     A sweep looks at all files of a table; once for each batch it would cost more than the batch.
+    It hangs on no hour and no weekday, which a feed may not have.
     """
-    start = batch.start
-    if spec.partitions.every == "hour":
-        return start.hour == 0
-    return spec.partitions.every == "week" or start.isoweekday() == 1
+    last = shelf.find_sweep(storage, spec.model)
+    age = DAY if spec.partitions.length < DAY else WEEK
+    return last is None or batch.end - last.batch.end >= age
 
 
 def sweep(
@@ -36,7 +39,8 @@ def sweep(
     *,
     feature_tables: Collection[str],
     reach: dt.timedelta | None,
-    pinned: Collection[int],
+    pinned: Collection[TrainingSet],
+    forget: Callable[[Collection[str]], None],
 ) -> Sweep:
     """Remove batches that are too old, and data files that nothing in force needs.
 
@@ -50,11 +54,13 @@ def sweep(
     reach : timedelta, optional
         How long before the oldest batch that is kept its features reach; rows and feature tables
         stay so much longer. None: without end, so those are never removed.
-    pinned : collection of int
-        Versions of the table of joined rows that registered models learned from: they stay
-        readable.
+    pinned : collection of TrainingSet
+        What registered models learned from: the versions of tables that these name stay readable.
+    forget : callable
+        Is given the partitions whose records are about to go, to remove what else was kept of them.
     """
     old, seen = _limits(spec, batch, reach)
+    age = dt.timedelta(days=spec.retention.superseded_days)
     files, gone = 0, set[str]()
     for key, is_seen in _tables(spec, feature_tables):
         table, last = Table(storage, key), seen if is_seen else old
@@ -62,16 +68,66 @@ def sweep(
             names = _up_to(table.snapshot().parts.names(), last)
             table.drop(names)
             gone |= set(names)
-        kept = pinned if key == shelf.joined_key(spec.model) else ()
-        age = dt.timedelta(days=spec.retention.superseded_days)
+        is_joined = key == shelf.joined_key(spec.model)
+        kept = {one.table_version for one in pinned} if is_joined else ()
         files += len(table.vacuum(keep_versions=kept, older_than=age))
     if old is not None:
-        for name in _up_to(shelf.partitions_told_of(storage, spec.model), old):
-            for folder in shelf.partition_folders(spec.model, name):
-                for key in storage.list(folder):
-                    storage.delete(key)
-            gone.add(name)
-    return Sweep(batch=batch, partitions=tuple(sorted(gone)), files=files)
+        told = _up_to(shelf.partitions_told_of(storage, spec.model), old)
+        forget(told)
+        _remove_records(spec.model, storage, told)
+        gone |= set(told)
+    outcomes, removed = _sweep_outcomes(spec, storage, batch, pinned)
+    files += removed + storage.remove_leftovers(spec.model, older_than=LEFTOVER_AGE)
+    done = Sweep(
+        batch=batch, partitions=tuple(sorted(gone)), outcomes=tuple(sorted(outcomes)), files=files
+    )
+    shelf.keep_sweep(storage, done)
+    return done
+
+
+def _remove_records(model: str, storage: Storage, partitions: Collection[str]) -> None:
+    for name in partitions:
+        for folder in shelf.partition_folders(model, name):
+            for key in storage.list(folder):
+                storage.delete(key)
+
+
+def _sweep_outcomes(
+    spec: ModelSpec, storage: Storage, batch: BatchRef, pinned: Collection[TrainingSet]
+) -> tuple[set[str], int]:
+    """Sweep the feed of outcomes, if there is one; give its partitions that went, and the files.
+
+    An outcome counts only from its row's event on, and is known by the end of its partition. So a
+    partition that ended before the first row that is kept says nothing of any kept row. It stays
+    for `label.maturity_days` more, to be on the safe side. Training sets name the version that they
+    read, and it stays readable.
+    """
+    feed, files, gone = spec.outcomes, 0, set[str]()
+    if feed is None:
+        return gone, files
+    last, until = None, 0
+    if spec.retention.days is not None:
+        kept = dt.timedelta(days=spec.retention.days + spec.label.maturity_days)
+        start = batch.end - kept - spec.partitions.length - feed.partitions.length
+        if start >= feed.partitions.first:
+            start = feed.partitions.start_of(start)
+            last = feed.partition_key(start)
+            until = int(feed.partitions.step(start).timestamp())
+    age = dt.timedelta(days=spec.retention.superseded_days)
+    versions = {one.outcomes_version for one in pinned if one.outcomes_version is not None}
+    kept_of: dict[shelf.TableKind, set[int]] = {"quarantine": set(), "rows": versions}
+    for kind, keep_versions in kept_of.items():
+        table = Table(storage, shelf.table_key(feed.model, kind, BATCH))
+        if last is not None:
+            names = _up_to(table.snapshot().parts.names(), last)
+            table.drop(names, until=until)
+            gone |= set(names)
+        files += len(table.vacuum(keep_versions=keep_versions, older_than=age))
+    if last is not None:
+        told = _up_to(shelf.partitions_told_of(storage, feed.model), last)
+        _remove_records(feed.model, storage, told)
+        gone |= set(told)
+    return gone, files
 
 
 def _limits(

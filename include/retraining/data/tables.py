@@ -43,11 +43,17 @@ from include.retraining.data.column_types import cast, kept_schema
 from include.retraining.data.delta_log import (
     CHECKPOINT_EVERY,
     ENGINE,
+    FOLDER,
+    KEPT_EVERY,
     PARTITION,
+    SETTLED,
     File,
     Log,
     State,
+    first_left_by_writers,
     protocol_for,
+    spacing_of,
+    stays,
 )
 from include.retraining.data.parts import (
     DELIVERY,
@@ -70,10 +76,10 @@ from include.retraining.storage import Storage
 
 INTERNAL = (PARTITION, DELIVERY)
 DROPPED = f"{OWN}dropped"  # counts the partitions that were taken out of force on purpose
+DROPPED_UNTIL = f"{OWN}dropped_until"  # up to where a caller has said that none is missed
 LONGEST_NAME = 128  # characters of a partition
 ROW_GROUP = 128 * 1024  # rows; what a writer and a reader of 13 columns hold at a time is 15 MB
 READERS = 16  # threads; on S3 every file is a round trip
-WHOLE_FILE = 8 * 2**20  # bytes; a smaller file is fetched in one request
 UPLOAD = 16 * 2**20  # bytes of one part of a multipart upload
 PATIENCE = timedelta(minutes=10)  # how long a commit that keeps losing races is tried
 ORPHAN_AGE = timedelta(days=1)  # a younger file without a commit may be about to get one
@@ -116,6 +122,8 @@ class Snapshot:
     parts : Parts
     dropped : int
         How many partitions were taken out of force on purpose, ever.
+    dropped_until : int
+        The largest that `Table.drop` was told, or 0.
     """
 
     def __init__(
@@ -124,13 +132,16 @@ class Snapshot:
         version: int,
         schema: pa.Schema,
         parts: Parts,
+        *,
         dropped: int = 0,
+        dropped_until: int = 0,
     ) -> None:
         self.table = table
         self.version = version
         self.schema = schema
         self.parts = parts
         self.dropped = dropped
+        self.dropped_until = dropped_until
 
     def read(
         self, partitions: Iterable[str] | None = None, columns: Sequence[str] | None = None
@@ -220,7 +231,7 @@ class Snapshot:
 
         def read(part: Part) -> bytes:
             (path,) = part.files
-            with self.table.open_data(path, part.bytes) as source:
+            with self.table.storage.open_path(path, part.bytes) as source:
                 return hashlib.sha256(source.read()).digest()
 
         with ThreadPoolExecutor(READERS) as threads:
@@ -243,7 +254,7 @@ class Snapshot:
         part = self.parts[partition]
         (path,) = part.files
         try:
-            with self.table.open_data(path, part.bytes) as source:
+            with self.table.storage.open_path(path, part.bytes) as source:
                 file = pq.ParquetFile(source, pre_buffer=True)
                 there = set(file.schema_arrow.names)
                 table = file.read([name for name in schema.names if name in there])
@@ -408,10 +419,17 @@ class Table:
             "other writers were faster each time; try again"
         )
 
-    def drop(self, partitions: Collection[str]) -> Snapshot:
+    def drop(self, partitions: Collection[str], *, until: int = 0) -> Snapshot:
         """Take partitions out of force, in one commit; those that are not there are no error.
 
         Their files stay until `vacuum`, and versions that had them stay readable until then.
+
+        Parameters
+        ----------
+        partitions : collection of str
+        until : int, optional
+            A number that is kept with the table, unless there is a larger one, for whoever has to
+            know up to where a partition that is not there is none that is missing.
         """
         while True:
             base = self.snapshot()
@@ -430,6 +448,8 @@ class Table:
                     *({"remove": one.removal(now)} for one in removed),
                     {"txn": {"appId": DROPPED, "version": base.dropped + len(gone)}},
                 ]
+                if until > base.dropped_until:
+                    actions.append({"txn": {"appId": DROPPED_UNTIL, "version": until}})
                 after = self._log.commit(known.state, actions)
                 if after is not None:
                     return self._keep(after, ours=True)
@@ -482,45 +502,50 @@ class Table:
     ) -> list[str]:
         """Remove what of the log no version needs that is kept or recent.
 
-        A version needs the last checkpoint at or before it, and all commits from there on. Commits
-        stay from the first one that is needed, without a gap, because readers refuse a log with a
-        gap; checkpoints in between go, since they are what makes a log large.
+        A version needs a checkpoint at or before it, and all commits from there on. Commits stay
+        from the first one that is needed, without a gap, because readers refuse a log with a gap.
+        Of the checkpoints in between, one stays where the commits since the one before outweigh
+        it. Those that writers may yet remove are thinned as they do it, since a commit of delta-rs
+        can be the one with which they would have, and nothing is made to depend on them.
         """
-        commits: dict[int, tuple[str, datetime]] = {}
-        checkpoints: dict[int, list[str]] = {}
+        commits: dict[int, tuple[str, datetime, int]] = {}
+        checkpoints: dict[int, dict[str, int]] = {}
         filesystem = self.storage.filesystem
-        for path, about in filesystem.find(f"{self._path}/_delta_log", detail=True).items():
+        for path, about in filesystem.find(self.data_path(FOLDER), detail=True).items():
             found = _LOG_FILE.fullmatch(os.path.basename(path))
             if found and found["kind"] == "json":
                 modified = about.get("LastModified") or datetime.fromtimestamp(about["mtime"], UTC)
-                commits[int(found["version"])] = path, modified
+                commits[int(found["version"])] = path, modified, about["size"]
             elif found:
-                checkpoints.setdefault(int(found["version"]), []).append(path)
+                checkpoints.setdefault(int(found["version"]), {})[path] = about["size"]
         limit = datetime.now(UTC) - older_than
-        recent = [version for version, (_, modified) in commits.items() if modified > limit]
+        recent = [version for version, (_, modified, _) in commits.items() if modified > limit]
         # one was in force when the recent ones began
-        first_recent = max(min([*recent, newest]) - 1, 0)
-        bases = {
-            max((one for one in checkpoints if one <= version), default=0)
-            for version in {*keep, *range(first_recent, newest + 1)}
-        }
-        gone = [path for version, (path, _) in sorted(commits.items()) if version < min(bases)]
-        for version, paths in sorted(checkpoints.items()):
-            if version < newest and version not in bases:
-                gone += paths
+        oldest = min([max(min([*recent, newest]) - 1, 0), *keep])
+        settled = newest - SETTLED
+        base = max(
+            (version for version in checkpoints if version <= min(oldest, settled)),
+            default=0 if 0 in commits else min(checkpoints, default=0),
+        )
+        gone = [path for version, (path, *_) in sorted(commits.items()) if version < base]
+        last = base
+        first_left = first_left_by_writers(max([*commits, newest]))
+        for version in sorted(one for one in checkpoints if one < first_left):
+            told = sum(commits[one][2] for one in range(last, version) if one in commits)
+            size = sum(checkpoints[version].values())
+            is_needed = (
+                version - last >= KEPT_EVERY and told >= size
+                if version <= settled
+                else stays(version, spacing_of(size))
+            )
+            if version == base or (version > base and is_needed):
+                last = version
+            else:
+                gone += checkpoints[version]
+        names = [f"{FOLDER}/{os.path.basename(path)}" for path in gone]
         if not dry_run:
-            for path in gone:
-                filesystem.rm_file(path)
-        return [f"_delta_log/{os.path.basename(path)}" for path in gone]
-
-    def open_data(self, path: str, size: int) -> Any:
-        """Open a data file for reading; raises FileNotFoundError."""
-        if self.storage.is_local:
-            return pa.OSFile(path)
-        if size < WHOLE_FILE:
-            # more than one at a time, and s3fs would ask for the size first
-            return pa.BufferReader(self.storage.filesystem.cat_file(path, max_concurrency=1))
-        return self.storage.filesystem.open(path, "rb", size=size, cache_type="none")
+            self.storage.delete_all([f"{self.key}/{name}" for name in names])
+        return names
 
     def holds(self, part: Part) -> bool:
         """Are the data files of a part there, as large as they were written?"""
@@ -681,7 +706,8 @@ class Table:
                 "of the log is lost; restore an older version with DeltaTable.restore(), or "
                 "publish them again"
             )
-        return Snapshot(self, state.version, schema, parts, dropped)
+        until = state.transactions.get(DROPPED_UNTIL, 0)
+        return Snapshot(self, state.version, schema, parts, dropped=dropped, dropped_until=until)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -693,7 +719,7 @@ class Table:
         except DeltaError as error:  # of a vacuum
             raise DataError(
                 f"{self.url}: the log of the table cannot be used: {_first_line(error)}; restore "
-                "the missing or broken files of _delta_log/ from a backup"
+                f"the missing or broken files of {FOLDER}/ from a backup"
             ) from error
         except Exception as error:
             if not type(error).__module__.startswith("botocore."):  # has no class of its own
@@ -749,7 +775,7 @@ class _DataFile:
 
     def again(self, base: Snapshot, partition: str) -> _DataFile:
         """Write the same rows with the types that the table has by now."""
-        with self.table.open_data(self.table.data_path(self.path), self.size) as source:
+        with self.table.storage.open_path(self.table.data_path(self.path), self.size) as source:
             file = pq.ParquetFile(source)
             rows = pa.RecordBatchReader.from_batches(self.schema, file.iter_batches(ROW_GROUP))
             written = _write(self.table, rows, base, partition, self.name)

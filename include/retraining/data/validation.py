@@ -9,6 +9,7 @@ Warnings are noted.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -16,24 +17,32 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from include.retraining import shelf
-from include.retraining.data.delivery import Delivery, keep, landed, number_delivery
-from include.retraining.data.reading import Input, map_values, read_input
+from include.retraining.data.delivery import (
+    Delivery,
+    is_newest,
+    keep,
+    landed,
+    number_delivery,
+    was_replaced,
+)
+from include.retraining.data.publication import BROKEN, ROW, refuse_old_layout
+from include.retraining.data.reading import Input, fitted_mapping, map_values, read_input
 from include.retraining.errors import DataError, SpecError, did_you_mean
-from include.retraining.names import OWN
 from include.retraining.records import BatchRef, Finding, Severity, ValidationReport
 from include.retraining.settings import REPOSITORY
-from include.retraining.spec import ModelSpec
+from include.retraining.spec import ModelSpec, OutcomeFeed
 from include.retraining.storage import Storage, sha256
 
 if TYPE_CHECKING:
     import pandas as pd
 
+log = logging.getLogger(__name__)
+
 SUITES = REPOSITORY / "great_expectations" / "expectations"
 CONTRACT = {"key", "event_time", "columns", "companion_columns", "queries"}
-ROW = f"{OWN}row"
-BROKEN = f"{OWN}broken"
 PLACE = "retraining_place"
 MAX_MET = 50  # expectations that the page of a batch shows, beside those that failed
 COLUMNS_AT_ONCE = 10  # that Great Expectations is given: it copies what it is given
@@ -53,31 +62,64 @@ def validate_batch(
     DataError
         No file has landed for the partition.
     """
-    return validate_delivery(spec, storage, batch, landed(spec, storage, batch.partition), suites)
+    while True:
+        delivery = landed(spec, storage, batch.partition)
+        report = validate_delivery(spec, storage, batch, delivery, suites)
+        # a newer one may have landed and been numbered while this one was being read
+        if report.delivery == 1 or not was_replaced(spec, storage, delivery):
+            return report
+        log.warning("%s %s: another delivery landed meanwhile", spec.model, batch.partition)
 
 
 def validate_delivery(
-    spec: ModelSpec, storage: Storage, batch: BatchRef, delivery: Delivery, suites: Path = SUITES
+    spec: ModelSpec,
+    storage: Storage,
+    batch: BatchRef,
+    delivery: Delivery,
+    suites: Path = SUITES,
+    *,
+    after: int | None = None,
 ) -> ValidationReport:
-    """Hold a delivery against the expectations of today, read as its mapping says."""
+    """Hold a delivery against the expectations of today, read as its mapping says.
+
+    Parameters
+    ----------
+    after : int, optional
+        The number of the delivery it was kept from; raises Superseded if a newer one has come.
+
+    Raises
+    ------
+    DataError
+        A folder has state of a release that kept it in another layout. Nothing is written. On S3
+        it would be one more request for every batch, so there it is told by who publishes.
+    """
+    if storage.is_local and not isinstance(spec, OutcomeFeed):  # that release had none
+        refuse_old_layout(spec, storage)
     declared = {"batch": spec.source.columns, **spec.source.companion_columns}
-    suite_files = [_suite_path(suites, spec, name) for name in delivery.files]
-    inputs = []
+    suite_files = [suite_path(suites, spec, name) for name in delivery.files]
+    inputs: list[Input] = []
+    kept, left_out = delivery.mapping, list[str]()
+    if kept is not None:
+        kept, left_out = fitted_mapping(spec, kept)
     for (name, files), suite in zip(delivery.files.items(), suite_files, strict=True):
-        mapping = delivery.mapping
-        if mapping is not None and mapping.input != name:
-            mapping = None
+        mapping = kept if kept is not None and kept.input == name else None
         item = read_input(
             name, files, declared[name], mapping=mapping, max_rows=spec.validation.max_rows
         )
         inputs.append(item)
         if not item.is_refused and mapping is not None:
             map_values(item, mapping)
-        if not item.is_refused:
-            _check_finite(item)
-            _check_expectations(item, _read_suite(suite, _contract(spec, name)), batch)
-            _check_quarantined_share(item, spec.validation.max_quarantined_share)
+        _check_rows(spec, item, suite, batch)
     primary = inputs[0]
+    if left_out:
+        primary.findings.append(
+            Finding(
+                expectation="mapping_to_fit_the_model_file",
+                severity="warning",
+                detail="left out of the mapping, since the model file has changed: "
+                f"{', '.join(dict.fromkeys(left_out))}",
+            )
+        )
     refused = any(item.is_refused for item in inputs)
     quarantined = primary.rows if refused else len(primary.broken_rows)
     is_quarantined = refused or any(item.broken_rows for item in inputs)
@@ -94,12 +136,12 @@ def validate_delivery(
             for f in i.findings
         ),
         content_sha256=delivery.sha256,
-        suite_sha256=sha256(*(path.read_bytes() for path in suite_files)),
+        suite_sha256=sha256(*(path.read_bytes() for path in suite_files if path)),
         source_sha256=sha256(spec.source.model_dump_json(include=CONTRACT).encode()),
         mapping=delivery.mapping,
         quarantine_key=quarantine if is_quarantined else None,
     )
-    report = report.model_copy(update={"delivery": number_delivery(storage, report)})
+    report = report.model_copy(update={"delivery": number_delivery(storage, report, after=after)})
     if is_quarantined:
         keep(spec, storage, delivery, copy=refused)
     if not refused:
@@ -107,9 +149,26 @@ def validate_delivery(
     page = shelf.validation_page_key(spec.model, batch.partition)
     report = report.model_copy(update={"page_key": page})
     results = {item.name: _bounded(item.result) for item in inputs if item.result is not None}
-    storage.write_json(shelf.expectations_key(spec.model, batch.partition), results)
-    shelf.keep(storage, report)
+    is_first = report.delivery == 1 and shelf.keep_first(storage, report) is report
+    if is_first or is_newest(storage, report):  # what people see is of the newest one
+        storage.write_json(shelf.expectations_key(spec.model, batch.partition), results)
+        if not is_first:
+            shelf.keep(storage, report)
     return report
+
+
+def _check_rows(spec: ModelSpec, item: Input, suite: Path | None, batch: BatchRef) -> None:
+    """Hold the rows of an input against contract and suite, unless it could not be read."""
+    # that nothing became of any row is news; that there was none is not
+    if not item.is_refused and not item.rows and not isinstance(spec, OutcomeFeed):
+        item.refuse("rows_to_exist", "readable, but without any row; deliver it again")
+    if item.is_refused:
+        return
+    _check_finite(item)
+    if isinstance(spec, OutcomeFeed):
+        _check_agreement(item, spec)
+    _check_expectations(item, _read_suite(suite, _contract(spec, item.name)), batch)
+    _check_quarantined_share(item, spec.validation.max_quarantined_share)
 
 
 def _bounded(result: Any) -> dict[str, Any]:
@@ -152,12 +211,22 @@ def _write_rows(
 
 
 def _short(report: ValidationReport) -> str:
-    return f"{report.content_sha256[:12]}-{report.identity[:12]}"
+    return f"{report.content_sha256[:12]}-{report.identity[:12]}-{report.delivery}"
 
 
-def _suite_path(suites: Path, spec: ModelSpec, name: str) -> Path:
-    path = suites / (f"{spec.model}.json" if name == "batch" else f"{spec.model}.{name}.json")
+def suite_path(suites: Path, spec: ModelSpec, name: str) -> Path | None:
+    """Give the suite of an input; None for outcomes that have none, which is allowed.
+
+    Raises
+    ------
+    DataError
+        There is none, and an input other than outcomes has to have one.
+    """
+    whose = spec.model.replace("/", ".")
+    path = suites / (f"{whose}.json" if name == "batch" else f"{whose}.{name}.json")
     if not path.exists():
+        if isinstance(spec, OutcomeFeed):
+            return None
         raise DataError(f"{spec.model}: no expectation suite {path.name} in {suites}; add one")
     return path
 
@@ -165,11 +234,15 @@ def _suite_path(suites: Path, spec: ModelSpec, name: str) -> Path:
 def check_suites(spec: ModelSpec, suites: Path = SUITES) -> Iterator[SpecError]:
     """Find what is wrong with the suites of a model file, before any batch is held against them."""
     declared = {"batch": spec.source.columns, **spec.source.companion_columns}
+    if spec.outcomes is not None and not isinstance(spec, OutcomeFeed):
+        yield from check_suites(spec.outcomes, suites)
     for name, columns in declared.items():
         try:
-            path = _suite_path(suites, spec, name)
+            path = suite_path(suites, spec, name)
         except DataError as error:
             yield SpecError(str(error), place=("source", "columns"))
+            continue
+        if path is None:
             continue
         try:
             suite = _read_suite(path, _contract(spec, name))
@@ -179,6 +252,7 @@ def check_suites(spec: ModelSpec, suites: Path = SUITES) -> Iterator[SpecError]:
             yield SpecError(str(error), path=str(path), line=line)
             continue
         where = "source.columns" if name == "batch" else f"source.companion_columns.{name}"
+        where = f"label.{where}" if isinstance(spec, OutcomeFeed) else where
         lines = path.read_text().splitlines()
         for one in suite.expectations:
             kwargs = one.configuration.kwargs
@@ -220,6 +294,8 @@ def _contract(spec: ModelSpec, name: str) -> list[dict[str, Any]]:
     if name != "batch":
         return []
     key, time = list(spec.source.key), spec.source.event_time
+    if isinstance(spec, OutcomeFeed):
+        return _contract_of_outcomes(key, time)
     window = {
         "min_value": {"$PARAMETER": "start"},
         "max_value": {"$PARAMETER": "end"},
@@ -237,8 +313,61 @@ def _contract(spec: ModelSpec, name: str) -> list[dict[str, Any]]:
         ),
         unique,
         ("expect_column_values_to_be_between", {"column": time, **window}),
+        *_contract_of_predictions(spec),
     ]
     return [{"type": kind, "severity": "critical", "kwargs": kwargs} for kind, kwargs in rules]
+
+
+def _contract_of_predictions(spec: ModelSpec) -> list[tuple[str, dict[str, Any]]]:
+    """Give what is promised of predictions made elsewhere: there, and probabilities if binary."""
+    if spec.predictions is None:
+        return []
+    column = {"column": spec.predictions.column}
+    rules: list[tuple[str, dict[str, Any]]] = [("expect_column_values_to_not_be_null", column)]
+    if spec.label.task == "binary":
+        ends = {"min_value": 0, "max_value": 1}
+        rules.append(("expect_column_values_to_be_between", {**column, **ends}))
+    return rules
+
+
+def _contract_of_outcomes(key: list[str], known_at: str) -> list[dict[str, Any]]:
+    """Give what is promised of outcomes: whose they are, and known by the partition's end."""
+    needed = [*key, *filter(None, [known_at])]
+    rules: list[dict[str, Any]] = [
+        {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": column}}
+        for column in dict.fromkeys(needed)
+    ]
+    if known_at:
+        kwargs = {"column": known_at, "max_value": {"$PARAMETER": "end"}}
+        rules.append({"type": "expect_column_values_to_be_between", "kwargs": kwargs})
+    return [{"severity": "critical", **rule} for rule in rules]
+
+
+def _check_agreement(item: Input, spec: OutcomeFeed) -> None:
+    """Outcomes of one row that were known at the same moment and differ are all bad rows."""
+    assert item.table is not None
+    column, known_at = spec.label.column, spec.source.event_time
+    names = [*spec.source.key, *filter(None, [known_at])]
+    rows = item.table.select([*names, column]).append_column(ROW, pa.array(np.arange(item.rows)))
+    rows = rows.filter(pc.is_valid(rows.column(column)))
+    told = rows.group_by(names).aggregate([(column, "count_distinct")])
+    told = told.filter(pc.greater(told.column(f"{column}_count_distinct"), 1))
+    if not told.num_rows:
+        return
+    places = rows.join(told.select(names), names, join_type="inner").column(ROW).to_pylist()
+    rule = "one_outcome_of_a_row_at_a_time"
+    item.break_rows(sorted(places), f"{column}: {rule}")
+    example = ", ".join(f"{name} {told.column(name)[0].as_py()}" for name in names)
+    item.findings.append(
+        Finding(
+            expectation=rule,
+            column=column,
+            severity="critical",
+            failed_rows=len(places),
+            detail=f"{len(places)} of {item.rows} rows say different things about one row at the "
+            f"same moment, such as about {example}",
+        )
+    )
 
 
 def _check_expectations(item: Input, suite: Any, batch: BatchRef) -> None:
@@ -297,11 +426,13 @@ def _exception_of(result: Any) -> str:
     return next((str(one["exception_message"]) for one in found if one.get("raised_exception")), "")
 
 
-def _read_suite(path: Path, contract: list[dict[str, Any]]) -> Any:
+def _read_suite(path: Path | None, contract: list[dict[str, Any]]) -> Any:
     """Read a suite, and add what the model file promises and the suite does not say itself."""
     import great_expectations as gx
     from great_expectations.exceptions import GreatExpectationsError
 
+    if path is None:  # outcomes may have none
+        return gx.ExpectationSuite(name="outcomes", expectations=contract)
     try:
         content = json.loads(path.read_text())
         _check_words(path, content["expectations"])
@@ -466,6 +597,8 @@ def _batch_definition() -> Any:
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
+    # 100 KB of what it does, in the log of each task
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     source = context.data_sources.add_pandas("landing")

@@ -18,17 +18,21 @@ is the bound for a distance that moves as a whole, which is the widest law a dis
 Windows may differ by more than that, for reasons of their own (a season, a holiday). What history
 shows beyond chance is a variance,
 
-.. math:: \tau^2 = \tfrac1W \sum_i d_i^2 - c\, g\, E_{chance}[d^2], \quad
+.. math:: \tau^2 = (r - 1)\, g\, E_{chance}[d^2], \quad
+          r = \frac{d_0 r_0 + (W - 1)\, \hat r}{d_0 + W - 1}, \quad
+          \hat r = \frac{\sum_i d_i^2}{W\, g\, E_{chance}[d^2]}, \quad
           \text{history}^2 = \text{chance}^2 + t_\nu(1 - \tfrac{\alpha}{2})^2\, \tau^2
 
-with *c* the upper 95 % limit that chance alone stays below, so that rows of one law pay nothing for
-being checked, and *t* the quantile of Student's law: the bound for one more window whose level
-varies like those of the history did. Its degrees of freedom are the number of windows, but at most
-`tail_windows`: the levels of real windows have heavier tails than a normal law, and some dozen of
-them do not show those. Some 4 degrees of freedom are customary where a tail cannot be estimated
-(Lange, Little and Taylor). The obvious rule, the largest distance seen, is no such bound: with 8
-windows, an ordinary next one beats it in 1 of 9 checks, for every feature anew. It remains as a
-lower limit. Few windows make the bound wide: that is what few windows know.
+with *t* the quantile of Student's law: the bound for one more window whose level varies like those
+of the history did. Few windows sometimes differ by little, by chance; so what a column shows is
+moderated by what all of them show, *r0* worth *d0* windows (moderation.py). Where no other columns
+say so, what chance alone reaches in 95 % is taken for chance, so that rows of one law pay nothing.
+Its degrees of freedom are the number of windows, but at most `tail_windows`: the levels of real
+windows have heavier tails than a normal law, and some dozen of them do not show those. Some 4 are
+customary where a tail cannot be estimated (Lange, Little and Taylor). The obvious rule, the largest
+distance seen, is no such bound: with 8 windows, an ordinary next one beats it in 1 of 9 checks, for
+every feature anew. It remains as a lower limit. Few windows make the bound wide: that is what few
+windows know.
 
 Windows of one time of year lie apart from the year as a whole, each by about as much: there the
 bound is the one for one more distance like theirs,
@@ -52,6 +56,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from include.retraining.drift.dependence import INDEPENDENT, Dependence, upper_limit
+from include.retraining.drift.moderation import Prior
 from include.retraining.drift.statistics import NORMAL_SPREAD
 from include.retraining.records import Calibration
 from include.retraining.spec import Drift
@@ -77,12 +82,16 @@ class Chance(NamedTuple):
 
 
 class History(NamedTuple):
-    """Leave-one-out distances: each window of the reference against all others, oldest first."""
+    """Leave-one-out distances: each window of the reference against all others, oldest first.
+
+    `prior` says how many times what chance explains the windows of all columns show.
+    """
 
     rows: NDArray[np.int64]
     distances: NDArray[np.float64]
     starts: NDArray[np.datetime64] | None = None
     dependence: Dependence = INDEPENDENT
+    prior: Prior = Prior()
 
     def measured(self, min_rows: int) -> History:
         """Give the windows that could be measured; on a few rows any distance looks ordinary."""
@@ -219,7 +228,24 @@ def _next_like(distances: NDArray[np.float64], quantile: float) -> float:
 def _explain_history(
     history: History, all_rows: int, chance: Chance, sizes: tuple[int, int]
 ) -> tuple[float, float]:
-    """Give the design effect, and the variance that windows show beyond it.
+    """Give the design effect, and the variance that windows show beyond it."""
+    effect, by_chance, seen = explain(history, all_rows, chance, sizes)
+    windows = len(history.rows)
+    if history.prior.freedom:
+        seen, _ = history.prior.moderate(seen, windows - 1)
+        beyond = max(0.0, (seen - 1) * effect * float(by_chance.mean()))
+    else:
+        limit = upper_limit(windows, chance.spread if effect == 1 else NORMAL_SPREAD)
+        squares = history.distances**2
+        beyond = max(0.0, float((squares - limit * effect * by_chance).mean()))
+    # A window shorter than usual averages over less of what makes windows differ.
+    return effect, beyond * max(1.0, float(np.median(history.rows)) / sizes[1])
+
+
+def explain(
+    history: History, all_rows: int, chance: Chance, sizes: tuple[int, int]
+) -> tuple[float, NDArray[np.float64], float]:
+    """Give the design effect, what independent rows explain, and what is seen in units of both.
 
     The design effect is no more than the windows themselves leave possible: rows sorted by
     something, or a day's cycle, make blocks differ where windows do not.
@@ -236,10 +262,7 @@ def _explain_history(
     # Squares of a distance that moves as a whole follow chi-squared, of all laws the widest.
     most = seen * windows / float(chdtri(windows, 0.99))
     effect = max(1.0, min(history.dependence.design_effect, most))
-    limit = upper_limit(windows, chance.spread if effect == 1 else NORMAL_SPREAD)
-    beyond = max(0.0, float((squares - limit * effect * by_chance).mean()))
-    # A window shorter than usual averages over less of what makes windows differ.
-    return effect, beyond * max(1.0, float(np.median(rows)) / sizes[1])
+    return effect, by_chance, seen / effect
 
 
 def student_quantile(freedom: float, alpha: float) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from os import PathLike
 from typing import IO, Any, NamedTuple, TypeAlias
 
@@ -250,11 +251,13 @@ def is_missing(value: Any) -> bool:
 
 
 def level_name(value: Any) -> str:
-    """Name a level so that 1, 1.0 and "1" are one: a missing value makes floats of integers."""
+    """Name a level so that 1, 1.0, 1.00 and "1" are one: a missing value makes integers floats."""
     if isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
+    if isinstance(value, Decimal):
+        return format(value.normalize(), "f")
     if isinstance(value, bool):
         return str(value).lower()
     return value.hex() if isinstance(value, bytes) else str(value)

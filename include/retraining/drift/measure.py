@@ -2,12 +2,14 @@
 
 A column always gets a stated verdict. What cannot be compared (absent, all missing, text where
 numbers were) shows as a change of the missing share, which is drift of its own; what is too small
-to judge is `insufficient`, never "no drift".
+to judge is `insufficient`, never "no drift". Where no distance would be out of the ordinary, the
+column's outline is judged all the same (outline.py).
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,11 +28,18 @@ from include.retraining.drift.calibration import (
     normal_quantile,
     student_quantile,
 )
-from include.retraining.drift.columns import Columns, NumericColumn, Source
+from include.retraining.drift.columns import Columns, LevelColumn, NumericColumn, Source
 from include.retraining.drift.engine import CountingWindow
+from include.retraining.drift.feed import (
+    LEAST_FILLED,
+    Numbers,
+    level_break,
+    numeric_break,
+)
 from include.retraining.drift.gap import Bounds, exact_gap, gap_bounds, rank_shift
 from include.retraining.drift.levels import compare_levels
 from include.retraining.drift.number_types import same_type
+from include.retraining.drift.outline import judge_outline, outline_now
 from include.retraining.drift.profile import CategoricalProfile, NumericProfile, ReferenceProfile
 from include.retraining.drift.statistics import (
     KS_CHANCE_SPREAD,
@@ -43,9 +52,11 @@ from include.retraining.drift.statistics import (
     tv_critical_distance,
     wasserstein_distance,
 )
-from include.retraining.records import Calibration, FeatureDrift
+from include.retraining.records import Break, Calibration, FeatureDrift, Measurement
 from include.retraining.spec import Drift
 
+_LARGEST_LOG = 700.0  # of a number that can be written down
+_MOST = 0.5  # share of the reference that had a value: a column that comes without is lost
 _IDENTIFIER_SHARE = 0.9  # of rows with levels too rare to compare: the column names rows, not kinds
 
 
@@ -126,12 +137,16 @@ def measure_columns(
             drift = _measure_numeric(column, window, terms)
         else:
             drift = _measure_categorical(column, window, terms)
-        extras: dict[str, object] = {"importance": (importances or {}).get(column.name)}
+        reason = drift.reason
+        if drift.broken and column.name not in settings.expected:
+            reason += f"; {'its feed broke: ' if drift.broken.proven else ''}{drift.broken.cause}"
         if column.name in settings.expected:
-            extras |= {
-                "expected": True,
-                "reason": f"{drift.reason}; declared to drift by construction, does not count",
-            }
+            reason += "; declared to drift by construction, does not count"
+        extras: dict[str, object] = {
+            "importance": (importances or {}).get(column.name),
+            "expected": column.name in settings.expected,
+            "reason": reason,
+        }
         features.append(drift.model_copy(update=extras))
     return tuple(features)
 
@@ -182,8 +197,11 @@ def _measure_numeric(
     missing = _missing_finding(reference, current, terms)
     if missing:
         findings.append(missing)
-    drifted = any(finding.is_drift for finding in findings)
+    outline = _measure_outline(reference, current, terms)
+    beyond = [one for one in outline if one.times > 1]
+    drifted = bool(beyond) or any(finding.is_drift for finding in findings)
     extras = _extras(reference, current) if drifted else _Extras()
+    broken = _find_break(reference, current, missing, drifted=drifted)
     limits = {finding.symbol: finding.limit for finding in findings}
     return FeatureDrift(
         name=reference.name,
@@ -198,18 +216,79 @@ def _measure_numeric(
         trend_limit=trend_limit,
         missing_change=missing.distance if missing else None,
         missing_threshold=limits.get("missing"),
-        state=_state(findings),
+        outline=outline,
+        was_constant=_is_constant(reference.values),
+        state="calibrated" if outline else _state(findings),
         drifted=drifted,
+        broken=broken,
         reason=_numeric_reason(
             reference,
             current,
             findings,
+            outline,
             direction="larger" if shift and shift > 0 else "smaller",
             settings=settings,
         ),
         psi=extras.psi,
         wasserstein=extras.wasserstein,
     )
+
+
+def _find_break(
+    reference: NumericProfile,
+    current: NumericColumn,
+    missing: _Finding | None,
+    *,
+    drifted: bool,
+) -> Break | None:
+    """Say how the feed broke, if it did; nothing where its values would have to be read again."""
+    if current.rows and not current.present and missing and missing.is_drift:
+        gone = current.problem or "all values are missing"
+        had = reference.present / max(reference.rows, 1)
+        cause = f"{gone}; {had:.0%} of the reference have a value"
+        return Break(kind="lost", cause=cause, share=1.0, proven=had > _MOST)
+    if not current.at_hand or not current.present or not reference.present:
+        return None
+    if not drifted and not _has_strangers(current):
+        return None
+    every = np.ones(len(current.counts.cells), bool)
+    # whole numbers beyond 2**53 are near enough to be compared
+    before, now = (
+        np.asarray(one, dtype=np.float64) for one in (reference.values, current.inside(every))
+    )
+    outlines = reference.outlines
+    tops = outlines.windows[:, 2] if outlines is not None else np.empty(0)
+    numbers = Numbers(
+        before,
+        reference.is_complete,
+        now,
+        windows=len(tops),
+        usual_top=float(np.nanmax(tops, initial=0.0)) if len(tops) else 1.0,
+    )
+    return numeric_break(numbers, drifted=drifted)
+
+
+def _has_strangers(current: NumericColumn) -> bool:
+    """Lie enough rows beyond the reference that one value might fill them?"""
+    held = current.counts.held
+    return bool(max(held[0], held[-1]) >= LEAST_FILLED * current.present)
+
+
+def _measure_outline(
+    reference: NumericProfile, current: NumericColumn, terms: _Terms
+) -> tuple[Measurement, ...]:
+    """Hold the window's outline against those of the history; nothing where that cannot be done."""
+    comparisons, settings, _ = terms
+    if reference.outlines is None or not current.present:
+        return ()
+    now = outline_now(
+        reference.outlines,
+        reference.values if reference.is_complete else None,
+        current.counts,
+        current.inside,
+    )
+    alpha = settings.alpha / comparisons
+    return judge_outline(reference.outlines, now, current.present, alpha=alpha, settings=settings)
 
 
 def _extras(reference: NumericProfile, current: NumericColumn) -> _Extras:
@@ -383,8 +462,23 @@ def _measure_categorical(
         threshold=None if threshold.state == "insufficient" else threshold.value,
         state=threshold.state,
         drifted=finding.is_drift,
+        broken=_find_level_break(reference, current, finding),
         reason=reason,
     )
+
+
+def _find_level_break(
+    reference: CategoricalProfile, current: LevelColumn, finding: _Finding
+) -> Break | None:
+    if not finding.is_drift or not reference.levels.counts:
+        return None
+    if not current.counts:
+        had = reference.levels.present / reference.rows
+        cause = (
+            f"{current.problem or 'all values are missing'}; {had:.0%} of the reference have one"
+        )
+        return Break(kind="lost", cause=cause, share=1.0, proven=had > _MOST)
+    return level_break(reference.levels.counts, current.counts)
 
 
 def _state(findings: Sequence[_Finding]) -> Calibration:
@@ -401,6 +495,7 @@ def _numeric_reason(
     reference: NumericProfile,
     current: NumericColumn,
     findings: Sequence[_Finding],
+    outline: Sequence[Measurement],
     *,
     direction: str,
     settings: Drift,
@@ -424,6 +519,7 @@ def _numeric_reason(
         parts.append(f"values are {direction} now: {told}")
     elif values and shift and values.limit is None and shift.limit is not None:
         parts.append(_explain(shift, settings))  # D could not be judged, it could
+    parts += _beyond_words(outline, is_blind=values is not None and values.limit is None)
     if missing and missing.is_drift:
         before = 1 - reference.present / reference.rows
         now = 1 - current.present / current.rows
@@ -431,6 +527,36 @@ def _numeric_reason(
             f"the share of missing values went from {before:.1%} to {now:.1%}, {_times(missing)}"
         )
     return "; ".join(parts)
+
+
+def _beyond_words(outline: Sequence[Measurement], *, is_blind: bool) -> list[str]:
+    """Say what of the outline is out of the ordinary, or that it was judged where D was not."""
+    words = {
+        "location": "values lie {value:.3g} times the usual spread away, where {threshold:.3g} are "
+        "ordinary",
+        "spread": "values are spread {times:.3g} times as much or as little, where "
+        "{ordinary:.3g} times is ordinary",
+        "pile-up": "{value:.0%} of rows hold the lowest or highest value, where {threshold:.0%} "
+        "are ordinary",
+        "outside": "{value:.0%} of rows lie outside of everything that any window has shown, where "
+        "up to {threshold:.0%} may",
+        "never seen": "{value:.0%} of rows hold a value that no window has shown, where up to "
+        "{threshold:.0%} may",
+    }
+    beyond = [one for one in outline if one.times > 1]
+    told = [
+        words[one.name].format(
+            value=one.value,
+            threshold=one.threshold,
+            times=math.exp(min(one.value or 0.0, _LARGEST_LOG)),
+            ordinary=math.exp(min(one.threshold or 0.0, _LARGEST_LOG)),
+        )
+        for one in beyond
+    ]
+    if is_blind and outline and not beyond:
+        names = [one.name for one in outline if one.name in {"location", "spread"}]
+        return [f"{' and '.join(names)} are ordinary"] if names else []
+    return told
 
 
 def _is_constant(ordered: NDArray[Any]) -> bool:

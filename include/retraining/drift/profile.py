@@ -15,7 +15,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,17 +25,28 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from include.retraining.drift.calibration import History
+from include.retraining.drift.calibration import Chance, History, explain
 from include.retraining.drift.cells import CellCounts, Cells, Edges, Grid, cells_for, slices
 from include.retraining.drift.columns import Columns, LevelColumn, Source
 from include.retraining.drift.dependence import PARTS, Dependence, read_dependence
 from include.retraining.drift.gap import exact_gap, rank_shift
 from include.retraining.drift.levels import compare_levels
+from include.retraining.drift.moderation import Prior, find_prior
 from include.retraining.drift.number_types import union
+from include.retraining.drift.outline import Outlines, Ruler, draw, priors_of
+from include.retraining.drift.statistics import (
+    KS_CHANCE_SPREAD,
+    KS_CHANCE_SQUARE,
+    NORMAL_SPREAD,
+    shift_chance_square,
+)
 from include.retraining.errors import DataError
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
+_READABLE = ("5", "6")  # of 5: no outlines, and no column moderates another
+_LEAST_ROWS = 100  # of a window that says how much windows differ
 VALUE_BYTES = 2**25  # of all columns together: 150,000 rows of 27 numeric columns, 12,000 of 350
+_ANY_ALPHA = 0.01  # of a chance whose mean alone is asked for
 QUANTILES = 4096  # kept of a longer reference, and the least number of cells that stand for it
 _BLOCK_QUANTILES = 1000  # to read the dependence of rows off parts of windows
 _VERSION_KEY = b"drift_profile_version"
@@ -63,6 +74,8 @@ _SCHEMA = pa.schema(
         ("window_missing_changes", pa.list_(pa.float64())),
         ("design_effects", pa.list_(pa.float64())),  # of the distance, of the shift
         ("blocks", pa.list_(pa.int64())),
+        ("ruler", pa.list_(pa.float64())),
+        ("outlines", pa.list_(pa.float64())),  # of each window, one after the other
     ],
     metadata={_VERSION_KEY: str(FORMAT_VERSION).encode()},
 )
@@ -83,6 +96,7 @@ class NumericProfile:
     history: History
     shift_history: History
     missing_history: History
+    outlines: Outlines | None = None
     kind: Literal["numeric"] = "numeric"
 
     @property
@@ -123,10 +137,12 @@ class ReferenceProfile:
         batches: Sequence[pa.RecordBatch] = (),
         *,
         starts: Sequence[str] = (),
+        priors: Mapping[str, Prior] | None = None,
         mapped: tuple[mmap.mmap, pa.RecordBatchFileReader] | None = None,
     ) -> None:
         self._columns = columns
         self._starts = starts
+        self._priors = priors or {}
         self._batches = batches
         self._mapped = mapped
 
@@ -138,6 +154,7 @@ class ReferenceProfile:
         numeric: Sequence[str] = (),
         categorical: Sequence[str] = (),
         starts: Sequence[dt.datetime] = (),
+        apart: Mapping[str, Sequence[Source]] | None = None,
     ) -> Self:
         """Profile the union of some history windows.
 
@@ -151,6 +168,9 @@ class ReferenceProfile:
             The columns to profile. A window without a column counts as all missing.
         starts : sequence of datetime, optional
             When each window began, for calibration by the time of year.
+        apart : mapping of str to sequence of sources, optional
+            Columns that only some rows have: the windows to read them from, one of each, in which
+            those rows alone are; without rows where none has it.
 
         Raises
         ------
@@ -163,12 +183,16 @@ class ReferenceProfile:
             raise DataError(f"starts: must be one per window, got {len(starts)} of {len(windows)}")
         opened = [Columns(window, categorical=categorical) for window in windows]
         kept = VALUE_BYTES // 8 // max(len(numeric), 1)
-        batches = [_numeric_batch(name, opened, kept=kept) for name in numeric]
-        batches += [_categorical_batch(name, opened) for name in categorical]
+        of_some = {
+            name: [Columns(window, categorical=categorical) for window in found]
+            for name, found in (apart or {}).items()
+        }
+        batches = [_numeric_batch(n, of_some.get(n, opened), kept=kept) for n in numeric]
+        batches += [_categorical_batch(n, of_some.get(n, opened)) for n in categorical]
         columns = [(name, "numeric") for name in numeric]
         columns += [(name, "categorical") for name in categorical]
         times = [start.astimezone(dt.UTC).replace(tzinfo=None).isoformat() for start in starts]
-        return cls(columns, batches, starts=times)
+        return cls(columns, batches, starts=times, priors=_priors(batches))
 
     def __len__(self) -> int:
         return len(self._columns)
@@ -176,7 +200,7 @@ class ReferenceProfile:
     def __iter__(self) -> Iterator[ColumnProfile]:
         for position in range(len(self)):
             starts = np.array(self._starts, "datetime64[us]") if self._starts else None
-            yield _decode(self._batch(position), starts)
+            yield _decode(self._batch(position), starts, self._priors)
             if self._mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
                 # The column is done: so are its pages in memory. Whoever still looks reads again.
                 self._mapped[0].madvise(mmap.MADV_DONTNEED)
@@ -194,7 +218,7 @@ class ReferenceProfile:
     def to_bytes(self) -> bytes:
         """Give the profile as an Arrow IPC file; `from_bytes` reads it back."""
         sink = pa.BufferOutputStream()
-        header = {"columns": self._columns, "starts": self._starts}
+        header = {"columns": self._columns, "starts": self._starts, "priors": self._priors}
         about = _SCHEMA.metadata | {_HEADER_KEY: json.dumps(header).encode()}
         options = pa.ipc.IpcWriteOptions(compression="zstd")
         with pa.ipc.new_file(sink, _SCHEMA.with_metadata(about), options=options) as writer:
@@ -213,7 +237,7 @@ class ReferenceProfile:
         """
         header, reader = _read(pa.BufferReader(content))
         batches = [reader.get_batch(position) for position in range(reader.num_record_batches)]
-        return cls(header["columns"], batches, starts=header["starts"])
+        return cls(header["columns"], batches, starts=header["starts"], priors=header["priors"])
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -230,7 +254,12 @@ class ReferenceProfile:
         except (OSError, ValueError) as error:  # ValueError: an empty file
             raise DataError(f"drift profile: {path} cannot be read: {error}") from error
         header, reader = _read(pa.BufferReader(pa.py_buffer(content)))
-        return cls(header["columns"], starts=header["starts"], mapped=(content, reader))
+        return cls(
+            header["columns"],
+            starts=header["starts"],
+            priors=header["priors"],
+            mapped=(content, reader),
+        )
 
     def _batch(self, position: int) -> pa.RecordBatch:
         return self._mapped[1].get_batch(position) if self._mapped else self._batches[position]
@@ -241,12 +270,13 @@ def _read(source: pa.NativeFile) -> tuple[dict[str, Any], pa.RecordBatchFileRead
         reader = pa.ipc.open_file(source)
         about = reader.schema.metadata or {}
         version = about.get(_VERSION_KEY, b"none").decode(errors="replace")
-        if version != str(FORMAT_VERSION):
+        if version not in _READABLE:
             raise DataError(
                 f"drift profile: must be of format version {FORMAT_VERSION}, got {version};"
                 " retrain the model, by hand if need be, to build it again"
             )
         header: dict[str, Any] = json.loads(about[_HEADER_KEY])
+        header["priors"] = {name: Prior(*found) for name, found in header.get("priors", {}).items()}
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise DataError(
             f"drift profile: cut short, or not a profile at all ({error}); build it again"
@@ -280,6 +310,7 @@ def _numeric_batch(name: str, windows: Sequence[Columns], *, kept: int) -> pa.Re
     rough = Edges.at_quantiles(values, min(len(values), _BLOCK_QUANTILES))
     held = np.array([[rough.count(block).held for block in window] for window in blocks])
     dependence = read_dependence(held)
+    outlines = draw(samples)
     if not is_complete:
         values = values[np.linspace(0, len(values) - 1, QUANTILES).astype(np.int64)]
     whole = values.dtype.kind == "i"
@@ -298,6 +329,8 @@ def _numeric_batch(name: str, windows: Sequence[Columns], *, kept: int) -> pa.Re
         window_missing_changes=_missing_changes(rows, present),
         design_effects=np.array([found.design_effect for found in dependence]),
         blocks=np.array([found.blocks for found in dependence]),
+        ruler=np.array(outlines.ruler),
+        outlines=outlines.windows.ravel(),
     )
 
 
@@ -360,7 +393,46 @@ def _batch(**fields: Any) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=_SCHEMA)
 
 
-def _decode(batch: pa.RecordBatch, starts: NDArray[np.datetime64] | None) -> ColumnProfile:
+def _priors(batches: Sequence[pa.RecordBatch]) -> dict[str, Prior]:
+    """Find what all columns say about how much windows differ, by what is measured."""
+    columns = [_decode(batch, None, {}) for batch in batches]
+    numeric = [one for one in columns if isinstance(one, NumericProfile)]
+    location, spread = priors_of([one.outlines for one in numeric if one.outlines], _LEAST_ROWS)
+    distances, shifts, levels = [], [], []
+    for column in columns:
+        if isinstance(column, CategoricalProfile):
+            if column.levels.present:
+                chance = compare_levels(column.levels, column.levels).chance(_ANY_ALPHA)
+                levels.append((column.history, chance, column.rows))
+        elif column.present:
+            n = column.present
+            by_rows = Chance(0.0, KS_CHANCE_SQUARE * 2 / n, KS_CHANCE_SPREAD)
+            distances.append((column.history, by_rows, n))
+            by_ties = Chance(0.0, shift_chance_square(column.counts, column.counts), NORMAL_SPREAD)
+            shifts.append((column.shift_history, by_ties, n))
+    return {
+        "location": location,
+        "spread": spread,
+        "distance": _seen(distances),
+        "shift": _seen(shifts),
+        "levels": _seen(levels),
+    }
+
+
+def _seen(columns: Sequence[tuple[History, Chance, int]]) -> Prior:
+    """Find the law of what windows show in units of what chance explains."""
+    ratios, windows = [], []
+    for history, chance, rows in columns:
+        measured = history.measured(_LEAST_ROWS)
+        if len(measured.rows) > 1 and chance.mean_square:
+            ratios.append(explain(measured, int(history.rows.sum()), chance, (rows, rows))[2])
+            windows.append(len(measured.rows))
+    return find_prior(np.array(ratios), float(np.median(windows)) - 1) if ratios else Prior()
+
+
+def _decode(
+    batch: pa.RecordBatch, starts: NDArray[np.datetime64] | None, priors: Mapping[str, Prior]
+) -> ColumnProfile:
     def one(field: str) -> Any:
         return batch.column(field)[0].as_py()
 
@@ -372,19 +444,39 @@ def _decode(batch: pa.RecordBatch, starts: NDArray[np.datetime64] | None) -> Col
         return CategoricalProfile(
             one("name"),
             LevelColumn(counts, one("rows")),
-            History(numbers("window_rows"), numbers("window_distances"), starts),
-        )
+            History(
+                numbers("window_rows"), numbers("window_distances"), starts,
+                prior=priors.get("levels", Prior()),
+            ),
+        )  # fmt: skip
     which = "float" if batch.column("float_values")[0].is_valid else "whole"
     values = numbers(f"{which}_values")
     dependence = [
         Dependence(*found) for found in zip(one("design_effects"), one("blocks"), strict=True)
     ]
+    present = numbers("window_present")
+    of_distance, of_shift = (priors.get(name, Prior()) for name in ("distance", "shift"))
     return NumericProfile(
         one("name"),
         one("rows"),
         values,
         CellCounts(_cells(batch), numbers("values_before").astype(np.int64)),
-        History(numbers("window_present"), numbers("window_distances"), starts, dependence[0]),
-        History(numbers("window_present"), numbers("window_shifts"), starts, dependence[1]),
+        History(present, numbers("window_distances"), starts, dependence[0], of_distance),
+        History(present, numbers("window_shifts"), starts, dependence[1], of_shift),
         History(numbers("window_rows"), numbers("window_missing_changes"), starts),
+        _outlines(batch, present, priors),
+    )
+
+
+def _outlines(
+    batch: pa.RecordBatch, present: NDArray[np.int64], priors: Mapping[str, Prior]
+) -> Outlines | None:
+    """Read the outlines of a column's windows; a profile made by an earlier release has none."""
+    if "ruler" not in batch.schema.names:
+        return None
+    return Outlines(
+        Ruler(*batch.column("ruler")[0].as_py()),
+        present,
+        np.asarray(batch.column("outlines")[0].values.to_numpy()).reshape(len(present), 5),
+        (priors.get("location", Prior()), priors.get("spread", Prior())),
     )

@@ -13,6 +13,11 @@ then to the last row in path order. With ``filter_by_created_timestamp=True`` on
 created timestamp is known and ``<= t`` take part. A null join key or entity timestamp sees nothing:
 its features are null. Naive timestamps are UTC; instants count in whole microseconds.
 
+Of Delta tables one can also ask what was *there online* by then: an entity row that names its batch
+in a column ``_rt_partition`` sees, of a view that is pushed online (Feast's ``PushSource``), what
+was known and created by its time; of any other, only rows of earlier partitions, because the table
+of a batch is loaded online after the batch has ended.
+
 Sources are ``FileSource`` over Parquet: a file, a glob, or a directory read recursively (names that
 start with ``_`` or ``.`` are skipped; ``name=value`` directories are just directories), on a bare
 path, ``file://`` or ``s3://``. A directory or glob without files is an empty feature table, because
@@ -28,7 +33,7 @@ import logging
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -56,6 +61,7 @@ from numpy.typing import NDArray
 from pyarrow import fs as pafs
 from pydantic import Field
 
+from include.retraining.data.delta_log import PARTITION
 from include.retraining.data.tables import Table
 from include.retraining.errors import DataError
 from include.retraining.storage import Storage
@@ -177,7 +183,8 @@ class AsofOfflineStore(OfflineStore):
         ----------
         entity_df : DataFrame of shape (n_rows, n_columns)
             Join keys, the event timestamp (``event_timestamp``, else the only datetime column), and
-            any other columns. Feast's `date_range` instead of a frame is not supported.
+            any other columns; ``_rt_partition`` asks for what was there online. Feast's
+            `date_range` instead of a frame is not supported.
 
         Returns
         -------
@@ -398,6 +405,8 @@ def _visible_features(
         )
     stored = {name: column for column, name in source.field_mapping.items()}
     columns = {name: stored.get(name, name) for name in [*keys, *names, time, created] if name}
+    if PARTITION in entities.column_names:
+        columns[PARTITION] = PARTITION
     ttl = (view.ttl or timedelta(0)) // _MICROSECOND
     first, last = _window(instants)
     rows = _read(config, source, columns, time=time, first=first - ttl if ttl else None, last=last)
@@ -405,17 +414,43 @@ def _visible_features(
         declared = {field.name: from_feast_to_pyarrow_type(field.dtype) for field in view.features}
         return pa.table({name: pa.nulls(entities.num_rows, declared[name]) for name in names})
     rows = _newest_last(rows, time, created)
-    event = visible_from = _instants(rows[time], null=_AFTER_ALL)
-    if filter_by_created_timestamp and created:
-        visible_from = np.maximum(event, _instants(rows[created], null=_AFTER_ALL))
-    seen = _newest_seen(
-        connection,
-        {**_numbered(entities, entity_keys), "instant": instants},
-        {**_numbered(rows, keys), "instant": visible_from},
-    )
+    event = since = _instants(rows[time], null=_AFTER_ALL)
+    if created:
+        since = np.maximum(event, _instants(rows[created], null=_AFTER_ALL))
+    asking, offered = _numbered(entities, entity_keys), _numbered(rows, keys)
+    seen = np.full(entities.num_rows, -1, dtype=np.int64)
+    for batch, who in _by_batch(entities):
+        there = np.ones(rows.num_rows, dtype=bool)
+        if batch and view.stream_source is None:
+            there = rows[PARTITION].to_numpy() < batch
+        by_creation = filter_by_created_timestamp or (batch and view.stream_source is not None)
+        visible_from = since if by_creation else event
+        found = _newest_seen(
+            connection,
+            {**_taken(asking, who), "instant": instants[who]},
+            {**_taken(offered, there), "instant": visible_from[there]},
+        )
+        seen[who] = np.append(np.flatnonzero(there), -1)[found]  # -1 stays -1
     if ttl and event.size:
         seen[event[seen] < instants - ttl] = -1  # where it is -1 already, -1 it stays
     return rows.select(names).take(pa.array(seen, mask=seen < 0))
+
+
+def _by_batch(entities: pa.Table) -> Iterator[tuple[str | None, NDArray[np.bool_]]]:
+    """Give each batch that entity rows name, and which rows name it; None: they name none."""
+    if PARTITION not in entities.column_names:
+        yield None, np.ones(entities.num_rows, dtype=bool)
+        return
+    named = entities[PARTITION].to_numpy(zero_copy_only=False)
+    for batch in entities[PARTITION].unique().to_pylist():
+        yield (
+            batch,
+            np.asarray([name is None for name in named] if batch is None else named == batch),
+        )
+
+
+def _taken(columns: dict[str, pa.ChunkedArray], which: NDArray[np.bool_]) -> dict[str, Any]:
+    return {name: column.filter(pa.array(which)) for name, column in columns.items()}
 
 
 def _newest_seen(

@@ -6,7 +6,7 @@ import datetime as dt
 import inspect
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 from pathlib import Path
 from string import Template
@@ -35,8 +35,10 @@ def apply_definitions(spec: ModelSpec, settings: Settings) -> None:
     """Register the feature definitions of a model, once for each version of them.
 
     Nothing else writes to the registry. Tasks that find another version there wait for the one that
-    is about to register theirs, and take over if it does not finish.
+    is about to register theirs, and take over if it does not finish. Inline features have none.
     """
+    if spec.features.is_inline:
+        return
     storage, store = Storage.of(settings), feature_store(settings)
     marker, lock = shelf.definitions_key(spec.model), shelf.definitions_lock_key(spec.model)
     wanted = {
@@ -85,8 +87,9 @@ def _open_store(registry: str, online_store: str, storage_url: str) -> FeatureSt
     return FeatureStore(config=config)
 
 
-def load_function(path: str) -> Any:
+def load_function(path: str | None) -> Any:
     """Give the function named by ``module:function``; raises SpecError."""
+    assert path is not None, "asked for where features are inline"
     found = named_object.load(path, setting="features.tables")
     if not callable(found):
         raise SpecError(
@@ -109,58 +112,91 @@ def service_of(spec: ModelSpec) -> Any:
     from feast import FeatureService
 
     defined = vars(definitions_of(spec))
-    service = defined.get(spec.features.service)
+    service = defined.get(spec.features.service or "")
     if not isinstance(service, FeatureService):
         known = [name for name, one in defined.items() if isinstance(one, FeatureService)]
         raise SpecError(
             f"features.service: feature_repo/{spec.model}_views.py defines no feature service "
-            f"{spec.features.service!r}{did_you_mean(spec.features.service, known)}; it defines "
+            f"{spec.features.service!r}{did_you_mean(spec.features.service or '', known)}; it "
+            "defines "
             f"{', '.join(known) or 'none'}",
             place=("features", "service"),
         )
     return service
 
 
-def is_service(spec: ModelSpec, name: str) -> bool:
-    """Is a feature service of that name still defined?"""
-    return hasattr(definitions_of(spec), name)
-
-
 def stored_views(spec: ModelSpec) -> list[Any]:
-    """Give the views of the model's service that have rows; those computed on request have none."""
+    """Give the defined views that have rows; those computed on request have none.
+
+    Whether the service gives them or not: a champion may need what the model file no longer names.
+    """
+    if spec.features.is_inline:
+        return []
     from feast import FeatureView
 
+    return [view for view in views_of(spec).values() if isinstance(view, FeatureView)]
+
+
+def views_of(spec: ModelSpec) -> dict[str, Any]:
+    """Give every view that is defined for a model, by its name; raises SpecError."""
+    from feast import FeatureView
+    from feast.on_demand_feature_view import OnDemandFeatureView
+
+    kinds = (FeatureView, OnDemandFeatureView)
     values = vars(definitions_of(spec)).values()
-    stored = {value.name: value for value in values if isinstance(value, FeatureView)}
-    names = [view.name for view in service_of(spec).feature_view_projections]
-    return [stored[name] for name in names if name in stored]
+    return {value.name: value for value in values if isinstance(value, kinds)}
+
+
+def origins_of(spec: ModelSpec) -> dict[str, str]:
+    """Give the view of each feature that the model's service gives; none where it has none."""
+    if spec.features.is_inline:
+        return {}
+    return {
+        field.name: view.name
+        for view in service_of(spec).feature_view_projections
+        for field in view.features
+    }
 
 
 class Sources(NamedTuple):
-    """Where the features of a model come from: `ttl` is that of each view with rows."""
+    """Where features come from: `ttl` is that of each view with rows."""
 
     join_keys: list[str]
     request_columns: list[str]
     ttl: dict[str, dt.timedelta | None]
 
 
-def sources_of(spec: ModelSpec) -> Sources:
-    """Give the keys and request columns that a model's features need, and how long they live."""
+def sources_of(spec: ModelSpec, views: Collection[str] | None = None) -> Sources:
+    """Give the keys and request columns that features need, and how long they live.
+
+    Parameters
+    ----------
+    views : collection of str, optional
+        Names of defined views; without, those of the model's service.
+    """
     from feast.on_demand_feature_view import OnDemandFeatureView
 
-    views = stored_views(spec)
-    used = {view.name for view in service_of(spec).feature_view_projections}
-    requests = [
-        request
-        for value in vars(definitions_of(spec)).values()
-        if isinstance(value, OnDemandFeatureView) and value.name in used
-        for request in value.source_request_sources.values()
+    if views is None:
+        views = {view.name for view in service_of(spec).feature_view_projections}
+    defined = views_of(spec)
+    on_request = [
+        defined[name]
+        for name in views
+        if name in defined and isinstance(defined[name], OnDemandFeatureView)
     ]
+    requests = [one for view in on_request for one in view.source_request_sources.values()]
+    # a view on request may itself be computed from one with rows
+    used = {*views, *(name for view in on_request for name in _read_by(view))}
+    stored = [view for view in stored_views(spec) if view.name in used]
     return Sources(
-        join_keys=sorted({field.name for view in views for field in view.entity_columns}),
+        join_keys=sorted({field.name for view in stored for field in view.entity_columns}),
         request_columns=sorted({field.name for one in requests for field in one.schema}),
-        ttl={view.name: view.ttl or None for view in views},
+        ttl={view.name: view.ttl or None for view in stored},
     )
+
+
+def _read_by(view: Any) -> list[str]:
+    return [one.name for one in view.source_feature_view_projections.values()]
 
 
 def _feast_objects(module: ModuleType) -> list[Any]:
@@ -198,27 +234,39 @@ def event_times(spec: ModelSpec, table: str) -> list[str]:
 
 def service_types(spec: ModelSpec) -> dict[str, pa.DataType]:
     """Give the declared type of each feature of the model's service."""
+    views = service_of(spec).feature_view_projections
+    return {name: kind for view in views for name, kind in types_of(view).items()}
+
+
+def types_of(view: Any) -> dict[str, pa.DataType]:
+    """Give the declared type of each feature of a view."""
     from feast.types import from_feast_to_pyarrow_type
 
-    return {
-        field.name: from_feast_to_pyarrow_type(field.dtype)
-        for view in service_of(spec).feature_view_projections
-        for field in view.features
-    }
+    return {field.name: from_feast_to_pyarrow_type(field.dtype) for field in view.features}
 
 
 @lru_cache(maxsize=64)
-def tables_digest(function: str) -> str:
+def tables_digest(function: str | None) -> str:
     """Give a digest of the file of a model's `features.tables`: other code, other feature rows.
 
-    What that file imports is not looked at.
+    What that file imports is not looked at. Inline features have no function.
     """
+    if function is None:
+        return ""
     file = inspect.getsourcefile(inspect.unwrap(load_function(function)))
     return sha256(Path(file).read_bytes() if file else b"")
 
 
+def file_digest(spec: ModelSpec) -> str:
+    """Give the digest of the file that defines a model's views, unopened; empty if it has none."""
+    path = FEATURE_REPO / f"{spec.model}_views.py"
+    return sha256(path.read_bytes()) if not spec.features.is_inline and path.exists() else ""
+
+
 def digest(spec: ModelSpec) -> str:
-    """Give one digest of what defines a model's features."""
+    """Give one digest of what defines a model's features; of inline ones the rows say it all."""
+    if spec.features.service is None:
+        return ""
     module = definitions_of(spec)
     source = Path(module.__file__).read_bytes() if module.__file__ else b""
     return sha256(spec.features.service.encode(), source)
@@ -226,6 +274,8 @@ def digest(spec: ModelSpec) -> str:
 
 def check(spec: ModelSpec) -> Iterator[SpecError]:
     """Find what a model file asks of its feature definitions and they do not give."""
+    if spec.features.is_inline:  # which reading the model file has checked
+        return
     try:
         load_function(spec.features.tables)
     except SpecError as error:
@@ -244,7 +294,7 @@ def check(spec: ModelSpec) -> Iterator[SpecError]:
             if name not in types and name not in columns:
                 near = did_you_mean(name, [*types, *columns])
                 what = f"{name!r} is neither given by {service} nor in source.columns{near}"
-            elif name in types and not _is_usable(types[name], kind):
+            elif name in types and not is_usable(types[name], kind):
                 what = f"{name!r} is {types[name]} in {service}; allowed: {_USABLE[kind]}"
             if what:
                 yield SpecError(f"features.{kind}: {what}", place=("features", kind, name))
@@ -277,7 +327,8 @@ def _check_given(spec: ModelSpec) -> Iterator[SpecError]:
         )
 
 
-def _is_usable(kind: pa.DataType, use: str) -> bool:
+def is_usable(kind: pa.DataType, use: str) -> bool:
+    """Can a value of a type be a numeric, or a categorical, feature?"""
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
     return bool(is_number or (use == "categorical" and pa.types.is_string(kind)))
 

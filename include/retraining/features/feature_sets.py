@@ -16,14 +16,14 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from include.retraining import shelf
-from include.retraining.data.publication import BATCH, not_published
+from include.retraining.data.publication import BATCH, not_published, publish_batch
 from include.retraining.data.tables import Snapshot, Table, as_known
 from include.retraining.errors import NotPublished, Superseded, Unavailable
 from include.retraining.features import definitions
 from include.retraining.features.feature_tables import InForce, look, make_tables, window_of
 from include.retraining.features.join import join
 from include.retraining.features.online import note_online, write_online
-from include.retraining.records import BatchRef, FeatureSet
+from include.retraining.records import BatchRef, FeatureSet, ValidationReport
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage, sha256
@@ -44,25 +44,52 @@ def materialize(spec: ModelSpec, settings: Settings, batch: BatchRef) -> Feature
     """
     storage = Storage.of(settings)
     definitions.apply_definitions(spec, settings)
-    store, views = definitions.feature_store(settings), definitions.stored_views(spec)
     there = look(spec, storage)
     for pause in _pauses():
         # the tables of a batch look back into the one before it, so those of the next one, too
         following = filter(None, [there.at(batch.end)])
-        make_tables(spec, storage, there, [*_window(spec, there, batch), *following])
+        make_tables(spec, storage, there, [*window(spec, there, batch), *following])
         found = _join_batch(spec, settings, batch, there)
         # an older batch that is delivered again must not set the online values back, so what came
         # after it is written once more; a neighbour may have been faster, so it looks again
-        write_online(store, views, batch.start, there.end)
+        _write_online(spec, settings, batch, there)
         now = look(spec, storage)
         is_same = _digest(spec, now, batch) == _digest(spec, there, batch)
         if found is not None and is_same and now.end <= there.end:
-            note_online(storage, spec.model, there.end)
+            if not spec.features.is_inline:
+                note_online(storage, spec.model, there.end)
             shelf.keep(storage, found)
             return found
         time.sleep(pause)
         there = now
     raise _restless(spec, batch)
+
+
+def _write_online(spec: ModelSpec, settings: Settings, batch: BatchRef, there: InForce) -> None:
+    """Load what a batch and those after it added; of inline features there is nothing to serve."""
+    if spec.features.is_inline:
+        return
+    store = definitions.feature_store(settings)
+    write_online(store, definitions.stored_views(spec), batch.start, there.end)
+
+
+def publish_and_join(
+    spec: ModelSpec, settings: Settings, report: ValidationReport
+) -> list[FeatureSet]:
+    """Put an accepted batch into force and join it, and the later ones that see what it changed.
+
+    Safe to run again wherever it was killed. Of several tasks this is what they do one by one.
+
+    Returns
+    -------
+    list of FeatureSet
+        Of the batch, then of later ones; empty if all was done before.
+    """
+    storage, batch = Storage.of(settings), report.batch
+    is_new = publish_batch(spec, storage, report)
+    if not is_new and is_current(spec, storage, batch):
+        return []
+    return [materialize(spec, settings, batch), *refresh_later(spec, settings, batch)]
 
 
 def refresh_later(spec: ModelSpec, settings: Settings, batch: BatchRef) -> list[FeatureSet]:
@@ -112,7 +139,7 @@ def join_anew(spec: ModelSpec, settings: Settings, batch: BatchRef) -> FeatureSe
     storage = Storage.of(settings)
     there = look(spec, storage)
     for pause in _pauses():
-        make_tables(spec, storage, there, _window(spec, there, batch))
+        make_tables(spec, storage, there, window(spec, there, batch))
         found = _join_batch(spec, settings, batch, there)
         now = look(spec, storage)
         if found is not None and _digest(spec, now, batch) == _digest(spec, there, batch):
@@ -159,7 +186,7 @@ def _join_batch(
         return None
     return FeatureSet(
         batch=batch,
-        service=spec.features.service,
+        service=spec.features.service or "",
         rows=joined.num_rows,
         table_version=done.version,
         file=f"{table.key}/{done.part.files[0].removeprefix(table.data_path(''))}",
@@ -168,9 +195,12 @@ def _join_batch(
     )
 
 
-def _window(spec: ModelSpec, there: InForce, batch: BatchRef) -> list[BatchRef]:
+def window(spec: ModelSpec, there: InForce, batch: BatchRef) -> list[BatchRef]:
+    """Give the batches whose feature rows the rows of one can see; raises NotPublished."""
     if batch.partition not in there.inputs[BATCH].parts:
         raise not_published(spec, batch.partition)
+    if spec.features.is_inline:
+        return [batch]
     return window_of(there, batch, _seen_from(spec, batch))
 
 
@@ -186,6 +216,8 @@ def reach(spec: ModelSpec) -> dt.timedelta | None:
     Through its features it sees those that live until it begins, and each of these was made with
     the one right before it.
     """
+    if spec.features.is_inline:
+        return dt.timedelta(0)
     life = _life(spec)
     return None if life is None else life + 2 * spec.partitions.length
 
@@ -195,6 +227,8 @@ def _seen_until(spec: ModelSpec, batch: BatchRef) -> dt.datetime | None:
 
     What follows from it are its own feature tables and those of the batch right after it.
     """
+    if spec.features.is_inline:
+        return batch.end
     life, length = _life(spec), batch.end - batch.start
     return None if life is None else batch.end + length + life + dt.timedelta(microseconds=1)
 
@@ -207,7 +241,7 @@ def _life(spec: ModelSpec) -> dt.timedelta | None:
 
 def _digest(spec: ModelSpec, there: InForce, batch: BatchRef) -> str:
     """Give one digest of a batch's rows and of all feature tables that they can see."""
-    seen = [there.made_of(one) for one in _window(spec, there, batch)]
+    seen = [there.made_of(one) for one in window(spec, there, batch)]
     parts = (definitions.digest(spec), batch.partition, there.made_of(batch), *seen)
     return sha256(*(part.encode() for part in parts))
 

@@ -52,7 +52,7 @@ class InForce:
 
     def before(self, batch: BatchRef) -> BatchRef | None:
         """Give the batch right before one, or None."""
-        return self.at(batch.start - self._spec.partitions.length)
+        return self.at(self._spec.partitions.step(batch.start, -1))
 
     @cached_property
     def end(self) -> dt.datetime:
@@ -64,7 +64,8 @@ class InForce:
     def made_of(self, batch: BatchRef) -> str:
         """Give a digest of what the feature tables of a batch are to be made of."""
         if batch.partition not in self._made_of:
-            seen = [batch, *filter(None, [self.before(batch)])]
+            is_inline = self._spec.features.is_inline
+            seen = [batch, *filter(None, [None if is_inline else self.before(batch)])]
             self._made_of[batch.partition] = sha256(
                 tables_digest(self._spec.features.tables).encode(),
                 *(
@@ -113,6 +114,8 @@ def make_tables(
         another type than the view declares.
     """
     names = table_names(spec)
+    if not names:
+        return
     tables = {name: Table(storage, shelf.table_key(spec.model, "features", name)) for name in names}
     kept = {name: table.snapshot() for name, table in tables.items()}
     for batch in wanted:
@@ -128,8 +131,9 @@ def make_tables(
         made = load_function(spec.features.tables)(inputs, earlier, batch)
         if missing := [name for name in names if name not in made]:
             raise DataError(
-                f"{spec.features.tables} gave no table {', '.join(missing)}, which the views of "
-                f"{spec.features.service} read; it gave {', '.join(made) or 'none'}"
+                f"{spec.features.tables} gave no table {', '.join(missing)}, which views in "
+                f"feature_repo/{spec.model}_views.py read; it gave {', '.join(made) or 'none'}. "
+                "Make the table, or take out its views if no version in use learned from them"
             )
         for name in names:
             rows = _as_declared(spec, name, made[name])
@@ -189,9 +193,9 @@ def _check_times(spec: ModelSpec, name: str, rows: pa.Table, batch: BatchRef) ->
             )
             raise DataError(
                 f"{spec.features.tables}: {name}.{column} must be from {start} to {end}, the batch "
-                f"at hand, got {got} and {len(wrong) - 1} others. A row is known from its batch "
-                "on: date earlier facts at batch.start; what is known later belongs to the next "
-                "batch, which is given this one as `previous`"
+                f"at hand, got {got} and {len(wrong) - 1} others. A row is there online when its "
+                "batch has ended: date earlier facts at batch.end; what is known later belongs to "
+                "the next batch, which is given this one as `previous`"
             )
 
 

@@ -19,12 +19,16 @@ def write_online(
     """Do what `FeatureStore.materialize` does, but for its notes in the registry.
 
     It writes the whole view back to say what it did: batches materialized at once would lose each
-    other's notes, and one of an old version would undo the definitions of a new one.
+    other's notes, and one of an old version would undo the definitions of a new one. A view with a
+    stream source (Feast's `PushSource`) is left alone: who pushes it is ahead of any batch, and
+    would be set back; and a feed that is not there would go unnoticed.
     """
     from tqdm import tqdm
 
     provider = store._get_provider()  # noqa: SLF001 - Feast has no public name for it
     for view in views:
+        if view.stream_source is not None:
+            continue
         provider.materialize_single_feature_view(
             config=store.config,
             feature_view=store.get_feature_view(view.name),

@@ -17,6 +17,7 @@ from include.retraining.spec import ModelFormat, ModelSpec
 # What an artifact may contain beside numpy, scipy and scikit-learn's plain types. Reviewed one by
 # one: each only holds arrays.
 TRUSTED_TYPES = (
+    "include.retraining.learning.recorded.RecordedPredictions",
     "numpy.dtype",
     "sklearn._loss._loss.CyHalfBinomialLoss",
     "sklearn._loss.link.Interval",

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from include.retraining import named_object
 from include.retraining.errors import DataError, ScoringError, SpecError, did_you_mean
 from include.retraining.learning import metrics, scoring
+from include.retraining.learning.recorded import RecordedPredictions
 from include.retraining.learning.rows import feature_frame
 from include.retraining.spec import ModelSpec, Range, Search
 
@@ -47,11 +48,16 @@ class Trial(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A fitted pipeline, the trial it came from, and all trials in the order they were made."""
+    """A fitted pipeline, the trial it came from, and all trials in the order they were made.
 
-    pipeline: Pipeline
+    `unseen` are predictions of rows by pipelines that had not learned from them: those of the time-
+    ordered folds of the best trial; NaN where no fold was judged on a row, None without folds.
+    """
+
+    pipeline: Pipeline | RecordedPredictions
     best: Trial
     trials: tuple[Trial, ...]
+    unseen: metrics.Floats | None
 
 
 def fit(spec: ModelSpec, rows: pa.Table, labels: metrics.Floats) -> Fitted:
@@ -72,21 +78,26 @@ def fit(spec: ModelSpec, rows: pa.Table, labels: metrics.Floats) -> Fitted:
         The estimator cannot be made as the model file says.
     """
     frame = feature_frame(spec, rows)
+    if spec.predictions is not None:
+        model, trial = fit_once(spec, rows, labels), Trial({}, ())
+        return Fitted(model, trial, (trial,), scoring.predict_frame(spec, model, frame))
     weights = sample_weights(spec, rows, labels)
-    times = rows.column(spec.source.event_time).to_numpy().astype("datetime64[us]")
-    folds = time_folds(
-        times, spec.training.cv_folds, gap=dt.timedelta(days=spec.label.maturity_days)
-    )
+    folds = _folds(spec, rows)
     attempts = [spec.training.params]
     if spec.training.search:
         attempts += sample_params(spec.training.search, spec.training.params, spec.training.seed)
-    trials = []
+    trials: list[Trial] = []
+    unseen = None
     for number, params in enumerate(attempts, 1):
         name = f"trial {number} of {len(attempts)}" if len(attempts) > 1 else "cross-validation"
-        values = _on_folds(
+        values, scores = _on_folds(
             spec, params, folds, frame=frame, labels=labels, weights=weights, name=name
         )
-        trials.append(Trial(params, values))
+        trial = Trial(params, values)
+        before = max((one.mean for one in trials if np.isfinite(one.mean)), default=-np.inf)
+        if not trials or trial.mean > before:
+            unseen = scores
+        trials.append(trial)
     known = [trial for trial in trials if np.isfinite(trial.mean)]
     if spec.training.search and not known:
         raise DataError(
@@ -96,7 +107,29 @@ def fit(spec: ModelSpec, rows: pa.Table, labels: metrics.Floats) -> Fitted:
     best = max(known, key=lambda trial: trial.mean, default=trials[0])
     if spec.training.search:
         log.info("best of %s trials: %s (%s)", len(trials), best.params, _mean(spec, best))
-    return Fitted(fit_once(spec, rows, labels, params=best.params), best, tuple(trials))
+    pipeline = fit_once(spec, rows, labels, params=best.params)
+    return Fitted(pipeline, best, tuple(trials), unseen)
+
+
+def predict_unseen(
+    spec: ModelSpec, rows: pa.Table, labels: metrics.Floats
+) -> metrics.Floats | None:
+    """Predict rows by pipelines that have not learned from them, as `Fitted.unseen` is."""
+    return _on_folds(
+        spec,
+        spec.training.params,
+        _folds(spec, rows),
+        frame=feature_frame(spec, rows),
+        labels=labels,
+        weights=sample_weights(spec, rows, labels),
+        name="cross-validation",
+    )[1]
+
+
+def _folds(spec: ModelSpec, rows: pa.Table) -> list[tuple[Rows, Rows]]:
+    times = rows.column(spec.source.event_time).to_numpy().astype("datetime64[us]")
+    gap = dt.timedelta(days=spec.label.maturity_days)
+    return time_folds(times, spec.training.cv_folds, gap=gap)
 
 
 def fit_once(
@@ -105,8 +138,10 @@ def fit_once(
     labels: metrics.Floats,
     *,
     params: dict[str, Any] | None = None,
-) -> Pipeline:
+) -> Pipeline | RecordedPredictions:
     """Fit on all rows, without folds or search; parameters, rows and errors are those of `fit`."""
+    if spec.predictions is not None:  # it was fitted elsewhere
+        return RecordedPredictions(spec.predictions.column)
     started = time.monotonic()
     log.info("fitting %s on %s rows", spec.training.estimator, len(labels))
     params = spec.training.params if params is None else params
@@ -223,8 +258,10 @@ def _on_folds(
     labels: metrics.Floats,
     weights: metrics.Floats | None,
     name: str,
-) -> tuple[float, ...]:
+) -> tuple[tuple[float, ...], metrics.Floats | None]:
+    """Give the metric of each fold, and the predictions of all rows that one was judged on."""
     values = []
+    unseen = None
     for number, (earlier, later) in enumerate(folds, 1):
         started = time.monotonic()
         # a feature that has no value yet cannot be learnt from: a constant for this fold
@@ -244,6 +281,9 @@ def _on_folds(
             values.append(float("nan"))
             continue
         values.append(metrics.value(spec.gate.metric, labels[later], scores))
+        if unseen is None:
+            unseen = np.full((len(labels), *scores.shape[1:]), np.nan)
+        unseen[later] = scores
         log.info(
             "%s: fold %s of %s, %s rows to learn from: %s %.4f (%.1f s)",
             name,
@@ -254,7 +294,7 @@ def _on_folds(
             values[-1],
             time.monotonic() - started,
         )
-    return tuple(values)
+    return tuple(values), unseen
 
 
 def _mean(spec: ModelSpec, trial: Trial) -> str:

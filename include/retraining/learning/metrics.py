@@ -28,8 +28,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from include.retraining.records import Performance
-from include.retraining.spec import Metric
+from include.retraining.records import Performance, ProperScore
+from include.retraining.spec import Metric, Task
 
 Floats = NDArray[np.float64]
 Weighted = Callable[[Floats], Floats]
@@ -90,6 +90,34 @@ def measure(
 def value(metric: Metric, labels: Floats, scores: Floats) -> float:
     """Give a metric of all rows, without an interval; NaN where they cannot carry it."""
     return float(_weighted_metric(metric, labels, scores)(np.ones((1, len(labels))))[0])
+
+
+def proper_score(task: Task, labels: Floats, scores: Floats) -> ProperScore:
+    """Give minus the mean squared error: of the value, or of the probabilities (Brier 1950).
+
+    Classes count alike, whatever their shares: so many more positives alone move nothing, as they
+    do not move the area under the ROC curve.
+
+    Parameters
+    ----------
+    task : str
+        What the labels are.
+    labels, scores : ndarray
+        As `measure` takes them.
+    """
+    if task == "regression":
+        groups = [(scores - labels) ** 2]
+    else:
+        held = np.eye(scores.shape[1])[labels.astype(np.intp)] if scores.ndim > 1 else labels
+        losses = ((scores - held) ** 2).reshape(len(labels), -1).sum(axis=1)
+        groups = [losses[labels == one] for one in np.unique(labels)]
+    means = [float(one.mean()) for one in groups]
+    variances = [float(one.var(ddof=1)) / len(one) if len(one) > 1 else 0.0 for one in groups]
+    return ProperScore(
+        metric="neg_mean_squared_error" if task == "regression" else "neg_balanced_brier_score",
+        value=-sum(means) / len(groups),
+        error=sum(variances) ** 0.5 / len(groups),
+    )
 
 
 def paired_gain(

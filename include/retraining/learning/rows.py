@@ -105,12 +105,17 @@ def feature_frame(spec: ModelSpec, rows: pa.Table) -> pd.DataFrame:
     """Give the model's input: its features in order, numbers as float64, categories as objects.
 
     A category keeps the value it has in the table: a whole number stays one where others are
-    missing. A missing number is NaN, a missing category None.
+    missing. A missing number is NaN, a missing category None. Where the model is served elsewhere,
+    the column with its predictions is the last one.
     """
     import pandas as pd
 
     columns = {name: as_floats(rows.column(name)) for name in spec.features.numeric}
     columns |= {name: _as_objects(rows.column(name)) for name in spec.features.categorical}
+    if spec.predictions is not None:
+        name = spec.predictions.column
+        columns[name] = as_floats(rows.column(name))
+        return pd.DataFrame(columns, columns=[*spec.features.names, name])
     return pd.DataFrame(columns, columns=list(spec.features.names))
 
 

@@ -73,4 +73,6 @@ def performance(
     known, scores = known[labelled], scores[labelled]
     if len(known) < spec.gate.min_rows or len(np.unique(known)) < 2:
         return None
-    return metrics.measure(spec.gate.metric, known, scores, confidence=spec.gate.confidence)
+    found = metrics.measure(spec.gate.metric, known, scores, confidence=spec.gate.confidence)
+    proper = metrics.proper_score(spec.label.task, known, scores)
+    return found.model_copy(update={"proper": proper})

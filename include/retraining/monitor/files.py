@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from include.retraining.drift.measure import measure_columns, overall_state
 from include.retraining.drift.profile import ReferenceProfile
 from include.retraining.errors import DataError, did_you_mean
-from include.retraining.monitor.verdict import AT_ONCE, importance_share
+from include.retraining.monitor.verdict import AT_ONCE, importance_share, nothing_found
 from include.retraining.records import Calibration, FeatureDrift, Record
 from include.retraining.spec import Drift
 
@@ -90,7 +90,7 @@ def _judge(
         return "watch", f"{said} or more; one window alone does not say whether it lasts"
     if overall_state(features) == "insufficient":
         return "insufficient", "no column could be judged"
-    return "ignore", "nothing is out of the ordinary"
+    return "ignore", nothing_found(features)
 
 
 def _schema(path: Path) -> pa.Schema:

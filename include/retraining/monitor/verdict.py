@@ -1,25 +1,40 @@
 """Makes a `Verdict` out of a `DriftReport`: is this worth a retrain?
 
-In this order: no champion yet; a batch as old as what the champion learned from; measured harm; an
+A champion that is clearly worse than the one before it is rolled back, whatever else there is. A
+batch whose feed broke is `broken_feed`: nothing is learned from it. Else in this order: no champion
+yet; a batch as old as what the champion learned from; measured harm; an
 old model; enough new rows to learn from; persistent drift in features that matter. What asks for a
 retrain during a cool-down is `blocked`. A batch that is too small is watched, never passed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+import datetime as dt
+from collections.abc import Mapping, Sequence
 from math import ceil
-from statistics import NormalDist, median
 
+from include.retraining.data.broken_feeds import is_accepted
 from include.retraining.drift import trend
+from include.retraining.monitor.harm import find_harm
 from include.retraining.names import incident_id
-from include.retraining.records import DriftReport, FeatureDrift, Outcome, Performance, Verdict
+from include.retraining.records import (
+    Break,
+    DriftReport,
+    FeatureDrift,
+    FeedAcceptance,
+    Harm,
+    Outcome,
+    RealisedWindow,
+    Verdict,
+    unjudged,
+)
 from include.retraining.spec import ModelSpec
 
 LOOK_BACK = 3
 REPORTS_BEFORE = max(LOOK_BACK, trend.WINDOWS) - 1  # that a verdict asks for
 AT_ONCE = 2.0
+DOUBTED = 2.0  # times likelier a fall has to be, once some windows say how much they differ
+NAMED = 5  # columns in a sentence
 
 
 def judge(
@@ -27,8 +42,9 @@ def judge(
     report: DriftReport,
     *,
     earlier: Sequence[DriftReport] = (),
-    realised: Sequence[Performance] | None = None,
+    realised: Sequence[RealisedWindow] | None = None,
     hold: str | None = None,
+    accepted: Sequence[FeedAcceptance] = (),
 ) -> Verdict:
     """Decide what to do about a batch.
 
@@ -41,20 +57,33 @@ def judge(
     earlier : sequence of DriftReport
         Of the batches before it, oldest first. Those against the same champion say whether drift
         persists.
-    realised : sequence of Performance, optional
-        Of the batches before it, oldest first: how much batches differ. Those of `earlier`, unless
+    realised : sequence of RealisedWindow, optional
+        Of the batches before it, oldest first, whoever was champion. Those of `earlier`, unless
         given.
     hold : str, optional
         Why a retrain has to wait now.
+    accepted : sequence of FeedAcceptance
+        What people said of broken feeds that counts for this batch.
     """
+    harm = None
     if report.champion_version is None:
         wanted, reasons = _without_champion(spec, report)
     elif report.in_sample:
         wanted, reasons = "ignore", _in_sample(report)
     else:
         if realised is None:
-            realised = [r.performance for r in earlier if r.performance]
-        wanted, reasons = _with_champion(spec, report, earlier, realised)
+            realised = [one.realised for one in earlier if one.realised]
+        harm = find_harm(spec, report, realised)
+        wanted, reasons = _with_champion(spec, report, earlier, harm)
+    broken = broken_columns(report, accepted)
+    if broken:
+        wanted, reasons = "broken_feed", [*_broken_words(broken), *reasons]
+    reasons += _accepted_words(report, accepted)
+    worse = _worse(spec, report)
+    wanted, reasons = worse[0] or wanted, [*worse[1], *reasons]
+    if worse[1] and wanted == "ignore":
+        wanted = "watch"
+    cause = "guard" if wanted == "rollback" else "monitor"
     worst = report.worst
     numeric = [f for f in report.features if f.kind == "numeric" and f.distance is not None]
     same_kind = worst if worst in numeric else None
@@ -64,13 +93,84 @@ def judge(
         reasons=tuple(reasons),
         content_sha256=report.content_sha256,
         champion_version=report.champion_version,
-        incident_id=incident_id(
-            spec.model, "monitor", report.batch.partition, report.champion_version
-        ),
+        champion_incident=report.champion_incident,
+        incident_id=incident_id(spec.model, cause, report.batch.partition, report.champion_version),
+        harm=harm,
         worst_feature=worst.name if worst else None,
         ks_distance=same_kind.distance if same_kind else None,
     )
-    return blocked(verdict, hold) if wanted == "retrain" and hold else verdict
+    if report.awaits_outcomes:
+        verdict = _waiting(verdict, report)
+    if spec.is_served_elsewhere and report.champion_version is not None:
+        hold = _elsewhere(spec)
+    return blocked(verdict, hold) if verdict.outcome == "retrain" and hold else verdict
+
+
+def broken_columns(
+    report: DriftReport, accepted: Sequence[FeedAcceptance] = ()
+) -> dict[str, Break]:
+    """Give the columns whose feed broke, as values prove, and that nobody has said are right.
+
+    None of a batch that is as old as what the champion learned from: nothing is decided by it.
+    """
+    if report.in_sample:
+        return {}
+    return {
+        one.name: one.broken
+        for one in report.features
+        if one.broken
+        and one.broken.proven
+        and not one.expected
+        and not is_accepted(one.name, one.broken, accepted)
+    }
+
+
+def _broken_words(broken: Mapping[str, Break]) -> list[str]:
+    told = [f"the feed of {name} broke: {one.cause}" for name, one in broken.items()]
+    more = [f"and {len(told) - NAMED} more columns"] if len(told) > NAMED else []
+    what_follows = (
+        "these rows are in no training set and no duel until a corrected delivery is there, or a "
+        "person says that they are right"
+    )
+    return [*told[:NAMED], *more, what_follows]
+
+
+def _accepted_words(report: DriftReport, accepted: Sequence[FeedAcceptance]) -> list[str]:
+    found = {one.name: one.broken for one in report.features if one.broken and one.broken.proven}
+    return [
+        f"{said.column}: {found[said.column].cause}; {said.actor} says that this is right: "
+        f"{said.reason}"
+        for said in accepted
+        if said.column in found and found[said.column].kind == said.kind
+    ]
+
+
+def _worse(spec: ModelSpec, report: DriftReport) -> tuple[Outcome | None, list[str]]:
+    """Say that the champion is worse than the one before it, if its probation ended so.
+
+    Asked for once, with the batch that showed it: a person who said no is not asked with each.
+    """
+    found = report.probation
+    if found is None or found.state != "worse" or found.version != report.champion_version:
+        return None, []
+    is_new = found.ended_with == report.batch.partition
+    outcome: Outcome | None = "rollback" if is_new and spec.guard_mode != "tell" else None
+    return outcome, [found.in_words]
+
+
+def _waiting(verdict: Verdict, report: DriftReport) -> Verdict:
+    """Give a verdict that decides nothing yet that outcomes have a say in."""
+    assert report.outcomes_until is not None
+    days = (report.batch.end - report.outcomes_until) / dt.timedelta(days=1)
+    why = (
+        f"not known yet how well it does: outcomes are complete until "
+        f"{report.outcomes_until:%Y-%m-%d %H:%M}, {days:.3g} days before the batch's end; judged "
+        "again when they are there"
+    )
+    verdict = verdict.model_copy(update={"awaits_outcomes": True})
+    if verdict.outcome == "retrain":
+        return blocked(verdict, why)
+    return verdict.model_copy(update={"reasons": (*verdict.reasons, why)})
 
 
 def blocked(verdict: Verdict, why: str) -> Verdict:
@@ -78,8 +178,23 @@ def blocked(verdict: Verdict, why: str) -> Verdict:
     return verdict.model_copy(update={"outcome": "blocked", "reasons": (*verdict.reasons, why)})
 
 
+def _elsewhere(spec: ModelSpec) -> str:
+    return (
+        "the model is trained and served elsewhere: retrain it there. When the new one has been "
+        f"served for some time, {spec.model}__retrain by hand makes the newest rows the reference"
+    )
+
+
 def _without_champion(spec: ModelSpec, report: DriftReport) -> tuple[Outcome, list[str]]:
     have, need = report.trainable_rows or 0, spec.training.min_rows
+    if spec.is_served_elsewhere:
+        if have >= need:
+            return "retrain", [
+                f"there is no reference yet, and {have:,} labelled rows are there to make it of"
+            ]
+        return "ignore", [
+            f"there is no reference yet; collecting: {have:,} of {need:,} labelled rows"
+        ]
     if have >= need:
         return "retrain", [
             f"no model is in production yet, and {have:,} labelled rows are there to train on"
@@ -101,40 +216,109 @@ def _with_champion(  # noqa: PLR0911 - one return per rule, in the order of the 
     spec: ModelSpec,
     report: DriftReport,
     earlier: Sequence[DriftReport],
-    realised: Sequence[Performance],
+    harm: Harm | None,
 ) -> tuple[Outcome, list[str]]:
     recent = _recent(spec, report, earlier, LOOK_BACK)
-    harm = _harm(spec, report, realised)
+    is_harm = harm is not None and harm.state == "below"
     due = [*_age(spec, report), *_growth(spec, report)]
     drifted = [f for f in report.columns if f.drifted and not f.expected]
-    persistent = [f for f in drifted if _persists(spec, f, recent)]
+    persistent = [f for f in drifted if _is_sure(f) and _persists(spec, f, recent)]
     share = importance_share(report.features, persistent)
-    reasons = [*harm, *due]
+    reasons = [*([harm.in_words] if harm and is_harm else []), *due, *_another_promise(report)]
+    reasons += _drift_words(spec, drifted, persistent, share)
+    moving = _moving(spec, report, earlier)
+    reasons += moving
+    if (drifted or moving) and (blind := _blind(report.columns)):
+        reasons.append(blind)
+    if is_harm or due:
+        return "retrain", reasons
+    if persistent and share >= spec.drift.max_drifted_importance:
+        if harm is None:
+            return "retrain", [*reasons, "no labels yet to say whether it does harm"]
+        if spec.drift.retrain_on_stable_performance:
+            return "retrain", reasons
+        return "watch", [*reasons, f"{harm.in_words}: watched, not retrained"]
+    doubt = _doubt(spec, report, harm)
+    if drifted or moving or doubt:
+        return "watch", [*doubt, *reasons]
+    if report.state == "insufficient":
+        return "watch", [
+            f"{report.rows} rows are too few to say anything (drift.min_rows {spec.drift.min_rows})"
+        ]
+    return "ignore", [nothing_found(report.columns)]
+
+
+def _is_sure(feature: FeatureDrift) -> bool:
+    """Say whether enough windows of history stand behind a finding to ask for a retrain."""
+    return feature.state == "calibrated"
+
+
+def _drift_words(
+    spec: ModelSpec,
+    drifted: Sequence[FeatureDrift],
+    persistent: Sequence[FeatureDrift],
+    share: float,
+) -> list[str]:
+    """Say what drifted: for some time, for the first time, or too early to be sure."""
+    reasons = []
+    sure = [f for f in drifted if _is_sure(f)]
+    unsure = [f for f in drifted if not _is_sure(f)]
     if persistent:
         names = _furthest(persistent)
         reasons.append(
             f"drifted for {spec.drift.persistence_windows} of {LOOK_BACK} windows or at twice its "
             f"threshold: {names}; {share:.0%} of the model's importance"
         )
-    elif drifted:
-        reasons.append(f"drifted for the first time: {_furthest(drifted)}")
-    moving = _moving(spec, report, earlier)
-    reasons += moving
-    if harm or due:
-        return "retrain", reasons
-    if persistent and share >= spec.drift.max_drifted_importance:
-        if report.performance is None:
-            return "retrain", [*reasons, "no labels yet to say whether it does harm"]
-        if spec.drift.retrain_on_stable_performance:
-            return "retrain", reasons
-        return "watch", [*reasons, "performance holds its promise: watched, not retrained"]
-    if drifted or moving:
-        return "watch", reasons
-    if report.state == "insufficient":
-        return "watch", [
-            f"{report.rows} rows are too few to say anything (drift.min_rows {spec.drift.min_rows})"
-        ]
-    return "ignore", ["nothing is out of the ordinary"]
+    elif sure:
+        reasons.append(f"drifted for the first time: {_furthest(sure)}")
+    if unsure:
+        reasons.append(
+            f"unlike the reference, but fewer than {spec.drift.min_history_windows} windows of "
+            f"history say what is ordinary: {_furthest(unsure)}"
+        )
+    # nothing proves it, so it blocks nothing; but who reads of the drift should know
+    like = [f"{f.name} {f.broken.cause}" for f in drifted if f.broken and not f.broken.proven]
+    return [*reasons, *like[:NAMED]]
+
+
+def nothing_found(columns: Sequence[FeatureDrift]) -> str:
+    """Say that no column is out of the ordinary, and how many could not be judged.
+
+    Parameters
+    ----------
+    columns : sequence of FeatureDrift
+        All that was measured, none of it drifted.
+    """
+    blind = _blind(columns)
+    if not blind:
+        return "nothing is out of the ordinary"
+    return f"nothing that could be judged is out of the ordinary; {blind}"
+
+
+def _blind(columns: Sequence[FeatureDrift]) -> str:
+    """Say which columns could not be judged, and what they are worth; nothing if all could."""
+    left = unjudged(columns)
+    if not left:
+        return ""
+    share = unjudged_share(columns)
+    worth = "" if share is None else f" ({share:.0%} of the model's importance)"
+    named = ", ".join(one.name for one in left[:NAMED])
+    more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
+    return f"{len(left)} of {len(columns)} columns could not be judged{worth}: {named}{more}"
+
+
+def _worth(feature: FeatureDrift) -> float:
+    """Give what a feature is worth to the model; chance alone puts one below 0."""
+    return max(feature.importance or 0.0, 0.0)
+
+
+def unjudged_share(columns: Sequence[FeatureDrift]) -> float | None:
+    """Give the share of the importance that could not be judged; None where none is known."""
+    worth = {one.name: _worth(one) for one in columns}
+    total = sum(worth.values())
+    if not total:
+        return None
+    return sum(worth[one.name] for one in columns if not one.is_judged) / total
 
 
 def _moving(spec: ModelSpec, report: DriftReport, earlier: Sequence[DriftReport]) -> list[str]:
@@ -178,7 +362,7 @@ def _recent(
     spec: ModelSpec, report: DriftReport, earlier: Sequence[DriftReport], windows: int
 ) -> list[DriftReport]:
     """Give the reports against the same champion from so many windows, the current one included."""
-    oldest = report.batch.start - (windows - 1) * spec.partitions.length
+    oldest = spec.partitions.step(report.batch.start, 1 - windows)
     return [
         r
         for r in earlier
@@ -186,53 +370,33 @@ def _recent(
     ]
 
 
-def _harm(spec: ModelSpec, report: DriftReport, realised: Sequence[Performance]) -> list[str]:
+def _doubt(spec: ModelSpec, report: DriftReport, harm: Harm | None) -> list[str]:
+    """Say that a window is below the promise while nobody can know yet whether that is chance."""
     now, promise = report.performance, report.promise
-    if now is None or promise is None:
+    if harm is None or harm.state != "not known" or now is None or promise is None:
         return []
-    ordinary = ordinary_drop(spec, realised)
-    if now.high >= promise.value - max(spec.retrain.min_performance_drop, ordinary):
+    is_ordinary = harm.windows >= spec.drift.min_history_windows and harm.times < DOUBTED
+    if now.high >= promise.value or is_ordinary:
+        return []
+    interval = f"{now.low:.3f} to {now.high:.3f}, {now.rows:,} rows"
+    text = (
+        f"{now.metric} {now.value:.3f} ({interval}) is below the {promise.value:.3f} that version "
+        f"{report.champion_version} promised; {harm.in_words}"
+    )
+    return [text]
+
+
+def _another_promise(report: DriftReport) -> list[str]:
+    """Say that nothing was promised of the metric that is measured, if it was another then."""
+    promised, now = report.promised_before, report.performance
+    if promised is None or now is None:
         return []
     text = (
-        f"{now.metric} {now.value:.3f} "
-        f"(interval {now.low:.3f} to {now.high:.3f}, {now.rows:,} rows) is below "
-        f"the {promise.value:.3f} that version {report.champion_version} promised"
+        f"version {report.champion_version} promised {promised.metric} {promised.value:.3f}, and "
+        f"{now.metric} is measured now: nothing says yet whether {now.value:.3f} is well; the next "
+        "promotion will promise it"
     )
-    return [text + (f" by more than the {ordinary:.3f} that batches differ" if ordinary else "")]
-
-
-def ordinary_drop(spec: ModelSpec, history: Sequence[Performance]) -> float:
-    r"""Give how far a batch's metric may ordinarily fall below a promise that one window made.
-
-    Some batches are harder than others, for any model. The variance between them is taken from the
-    median of the squared successive differences, which neither a slow decline nor one fall for good
-    inflates, less what the sampling of rows explains:
-
-    .. math:: \tau^2 = \frac{median_i (p_{i+1} - p_i)^2}{2 \cdot 0.455} - \overline{s^2}
-
-    where 0.455 is the median of a squared standard normal variable.
-
-    The batch and the promise each have their share of it, so the bound is
-    :math:`t_{W-1}(1-\alpha) \sqrt{2} \tau`. 0 with fewer than ``drift.min_history_windows``
-    batches: then only the sampling of rows is allowed for.
-
-    Parameters
-    ----------
-    spec : ModelSpec
-        With the settings.
-    history : sequence of Performance
-        Realised, of earlier batches, oldest first; the champions may have changed.
-    """
-    if len(history) < spec.drift.min_history_windows:
-        return 0.0
-    from scipy.special import stdtrit
-
-    successive = median((after.value - before.value) ** 2 for before, after in pairwise(history))
-    half_width = NormalDist().inv_cdf((1 + spec.gate.confidence) / 2)
-    sampling = sum(((p.high - p.low) / 2 / half_width) ** 2 for p in history) / len(history)
-    between = max(0.0, successive / 2 / 0.455 - sampling)
-    quantile = float(stdtrit(len(history) - 1, 1 - spec.drift.alpha))
-    return float(quantile * (2 * between) ** 0.5)
+    return [text]
 
 
 def _growth(spec: ModelSpec, report: DriftReport) -> list[str]:
@@ -282,10 +446,18 @@ def _persists(spec: ModelSpec, feature: FeatureDrift, earlier: Sequence[DriftRep
 
 
 def importance_share(features: Sequence[FeatureDrift], drifted: Sequence[FeatureDrift]) -> float:
-    """Share of the importance the drifted features carry; if none is known, all count alike."""
-    weights = {f.name: f.importance or 0.0 for f in features if not f.expected}
+    """Share of the importance the drifted features carry; if none is known, all count alike.
+
+    What could not be judged counts on neither side. A feature that was constant in training could
+    not show what it is worth: once it moves, it counts as much as the average one.
+    """
+    weights = {f.name: _worth(f) for f in features if not f.expected and f.is_judged}
     if not sum(weights.values()):
         weights = dict.fromkeys(weights, 1.0)
+    average = sum(weights.values()) / max(len(weights), 1)
+    for feature in features:
+        if feature.was_constant and feature.drifted and feature.name in weights:
+            weights[feature.name] = max(weights[feature.name], average)
     total = sum(weights.values())
     return sum(weights.get(f.name, 0.0) for f in drifted) / total if total else 0.0
 

@@ -12,19 +12,21 @@ beginning.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Literal
 
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import AwareDatetime, Field
 
 from include.retraining import shelf
-from include.retraining.errors import LedgerError
+from include.retraining.errors import DamagedRecord, LedgerError
 from include.retraining.records import Record
-from include.retraining.storage import Storage, json_bytes
+from include.retraining.storage import Storage, at_once, json_bytes
 
 GENESIS = "0" * 64
 MAX_ATTEMPTS = 200
@@ -49,11 +51,38 @@ class Entry(Record):
     at: AwareDatetime
     previous_hash: str
     hash: str = ""
+    version_incident: str | None = Field(
+        default=None,
+        description="the incident that made the version, by its tag; None: an entry from before "
+        "this was kept",
+    )
+    version_sha256: str | None = Field(default=None, description="of its artifact, by its tag")
 
     def digest(self) -> str:
         """Give the SHA-256 of everything but the hash itself."""
         content = self.model_dump(mode="json", exclude={"hash"})
+        for name in ("version_incident", "version_sha256"):
+            if content[name] is None:  # older entries were hashed without them
+                del content[name]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def made_by(self) -> str | None:
+        """The incident that made the version; None: the entry does not know."""
+        if self.version_incident is None and self.action == "promotion":
+            return self.incident_id
+        return self.version_incident
+
+    def is_about_same(self, other: Entry) -> bool:
+        """Are both about one version, as far as they know? A number alone comes back."""
+        return all(
+            None in {mine, theirs} or mine == theirs
+            for mine, theirs in (
+                (self.version, other.version),
+                (self.made_by, other.made_by),
+                (self.version_sha256, other.version_sha256),
+            )
+        )
 
 
 class Intent(Record):
@@ -91,7 +120,7 @@ def made(storage: Storage, model: str, incident_id: str, action: Action) -> Entr
     if found is None:
         return None
     if found.sequence is not None:
-        return _read(storage, model, found.sequence)
+        return numbered(storage, model, found.sequence)
     return next(
         (
             entry
@@ -120,7 +149,7 @@ def append(storage: Storage, draft: Entry, *, after: int | None = None) -> Entry
         The last entry is gone, or other writers were always first.
     """
     mine = intend(storage, draft)
-    if mine.sequence is not None and (entry := _read(storage, draft.model, mine.sequence)):
+    if mine.sequence is not None and (entry := numbered(storage, draft.model, mine.sequence)):
         return entry
     if after is not None and mine.after > after:
         return None
@@ -128,7 +157,7 @@ def append(storage: Storage, draft: Entry, *, after: int | None = None) -> Entry
     lost = 0
     while lost < MAX_ATTEMPTS:
         number = previous.sequence + 1 if previous else 1
-        there = _read(storage, draft.model, number)
+        there = numbered(storage, draft.model, number)
         if there is None:
             entry = draft.model_copy(
                 update={
@@ -190,13 +219,13 @@ def last(storage: Storage, model: str) -> Entry | None:
 
 
 def _walk(storage: Storage, model: str, number: int) -> Iterator[Entry]:
-    while entry := _read(storage, model, number):
+    while entry := numbered(storage, model, number):
         yield entry
         number += 1
 
 
 def _require(storage: Storage, model: str, number: int) -> Entry:
-    found = _read(storage, model, number)
+    found = numbered(storage, model, number)
     if found is None:
         raise LedgerError(
             f"{model}: ledger entry {number} was there and is gone; restore "
@@ -205,12 +234,13 @@ def _require(storage: Storage, model: str, number: int) -> Entry:
     return found
 
 
-def _read(storage: Storage, model: str, number: int) -> Entry | None:
+def numbered(storage: Storage, model: str, number: int) -> Entry | None:
+    """Give the entry of a number, or None; LedgerError if it is damaged."""
     try:
         return storage.read_record(shelf.ledger_entry_key(model, number), Entry)
-    except ValidationError as error:
+    except DamagedRecord as error:
         raise LedgerError(
-            f"{model}: ledger entry {number} is damaged ({error.errors()[0]['msg']}); restore "
+            f"{model}: ledger entry {number} is damaged; restore "
             f"{shelf.ledger_entry_key(model, number)} from a backup of the storage"
         ) from error
 
@@ -227,8 +257,17 @@ def count(storage: Storage, model: str) -> int:
 
 def read(storage: Storage, model: str) -> list[Entry]:
     """Give all entries, oldest first; LedgerError if one is damaged."""
-    found = (_read(storage, model, number) for number in _numbers(storage, model))
+    found = at_once(partial(numbered, storage, model), _numbers(storage, model))
     return [entry for entry in found if entry is not None]
+
+
+def sound(storage: Storage, model: str) -> list[Entry]:
+    """Give all entries that can be read, oldest first."""
+    found: list[Entry] = []
+    for number in _numbers(storage, model):
+        with contextlib.suppress(LedgerError):
+            found += filter(None, [numbered(storage, model, number)])
+    return found
 
 
 def verify(storage: Storage, model: str, entries: Sequence[Entry] | None = None) -> list[str]:
@@ -242,7 +281,7 @@ def verify(storage: Storage, model: str, entries: Sequence[Entry] | None = None)
         entries = []
         for number in _numbers(storage, model):
             try:
-                entries += filter(None, [_read(storage, model, number)])
+                entries += filter(None, [numbered(storage, model, number)])
             except LedgerError as error:
                 problems.append(str(error))
     for number, entry in enumerate(entries, start=1):
@@ -280,8 +319,7 @@ def reign(entries: list[Entry], at: dt.datetime | None = None) -> list[Entry]:
         if at is not None and entry.at > at:
             break
         if entry.action == "rollback":
-            versions = [earlier.version for earlier in line]
-            if entry.version in versions:
-                line = line[: versions.index(entry.version)]
+            places = [place for place, one in enumerate(line) if one.is_about_same(entry)]
+            line = line[: places[0]] if places else line
         line.append(entry)
     return line

@@ -30,12 +30,38 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion as ModelVersion  # noqa: PLC0414 - for others, too
+    from mlflow.entities.model_registry import RegisteredModel
 
 MLflowVersion: TypeAlias = "ModelVersion"  # for who must not name the library
 
 ANSWER_SECONDS = 10
 ANSWER_HOLDS_SECONDS = 10
 METRICS_AT_ONCE = 500  # MLflow takes 1,000 in a request
+RUNS_AT_ONCE = 100
+# its codes for what is at fault with a request; all others are its own trouble, or nothing is known
+REFUSALS = {
+    "BAD_REQUEST",
+    "ENDPOINT_NOT_FOUND",
+    "FEATURE_DISABLED",
+    "INVALID_PARAMETER_VALUE",
+    "INVALID_STATE",
+    "NOT_FOUND",
+    "NOT_IMPLEMENTED",
+    "PERMISSION_DENIED",
+    "RESOURCE_ALREADY_EXISTS",
+    "RESOURCE_DOES_NOT_EXIST",
+    "UNAUTHENTICATED",
+}
+TROUBLE = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED"}
+TROUBLE_TOLD = re.compile(
+    r"database is locked|SlowDown|\b(429|50[0234]) (Client|Server) Error|error code 50[0234]"
+    r"|too many (429|50[0234]) error"
+)
+# of an answer that MLflow did not give, but a proxy or a login page before it
+NO_ANSWER_TOLD = re.compile(
+    r"failed with error code \d+ != \d+|response body was not in a valid JSON format"
+)
+ARTIFACT_REFUSED_TOLD = re.compile(r"\b4\d\d Client Error")
 NAME_CHARACTERS = 240  # MLflow takes 250
 
 
@@ -107,18 +133,113 @@ def _require_answer(uri: str) -> None:
 
 @contextlib.contextmanager
 def writing(what: str) -> Iterator[None]:
-    """Turn MLflow's refusal to take something into `Unavailable`, with what to do."""
+    """Turn MLflow's refusal to take something into an error with what to do.
+
+    Raises
+    ------
+    RegistryError
+        What it was given, or what it has, is at fault: a retry gets the same answer.
+    Unavailable
+        Its server, database or store is.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
         yield
     except MlflowException as error:
         why = " ".join(error.message.split())[:300]
+        if is_from_elsewhere(error):
+            raise _unanswered(what, error) from error
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            raise RegistryError(
+                f"{what} is about something that was deleted in MLflow meanwhile: {why}. Look what "
+                "is there, then run it again"
+            ) from error
+        if is_refusal(error):
+            raise RegistryError(
+                f"MLflow refuses {what}: {why} ({error.error_code}). Mend what it names in the "
+                "model file or in MLflow, then clear the task"
+            ) from error
         raise Unavailable(
             f"MLflow did not take {what}: {why}. See that its database "
             "and artifact store can be written to and are not full, then clear the task: it goes "
             "on where it stopped"
         ) from error
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Say whether this is an answer of MLflow's that it will give again; its trouble is none."""
+    has_code = _is_mlflows(error) and getattr(error, "error_code", None) in REFUSALS
+    return has_code and not is_from_elsewhere(error)
+
+
+def is_from_elsewhere(error: BaseException) -> bool:
+    """Say whether something between us and MLflow answered in its place: a proxy, a login page.
+
+    MLflow's own answers are JSON with one of its codes; its client gives any other answer a code by
+    the HTTP status, as if MLflow had refused.
+    """
+    if not _is_mlflows(error):
+        return False
+    content = getattr(error, "json", None)
+    if not isinstance(content, dict):
+        return NO_ANSWER_TOLD.search(str(error)) is not None
+    from mlflow.protos.databricks_pb2 import ErrorCode
+
+    return content.get("error_code") not in set(ErrorCode.keys())
+
+
+def _is_mlflows(error: BaseException) -> bool:
+    return any(kind.__name__ == "MlflowException" for kind in type(error).__mro__)
+
+
+@contextlib.contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turn an answer that is not MLflow's into trouble with the way to it.
+
+    Raises
+    ------
+    Unavailable
+        A proxy answered in its place, say; a retry may help.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if is_from_elsewhere(error):
+            raise _unanswered(what, error) from error
+        raise
+
+
+def _unanswered(what: str, told: object) -> Unavailable:
+    why = " ".join(str(told).split())[:300]
+    return Unavailable(
+        f"MLflow was asked for {what}, and the answer is not MLflow's: {why}. See to what stands "
+        "before it, a proxy, a gateway or a login, and to address and login in the connection "
+        "mlflow_default or RETRAINING_MLFLOW_TRACKING_URI; then clear the task"
+    )
+
+
+def _require_same(what: str, asked: object, got: object) -> None:
+    """Refuse an answer about something else: a proxy may give an empty one, or that of another."""
+    if str(asked) != str(got):
+        raise _unanswered(what, f"it is about {got!r}")
+
+
+def is_trouble(error: BaseException) -> bool:
+    """Say whether a store or server that failed is the cause, and a retry may help.
+
+    MLflow tells of a download that failed in a text, whatever the cause.
+    """
+    if is_silence(error) or getattr(error, "error_code", None) in TROUBLE:
+        return True
+    if isinstance(error, Unavailable) or is_from_elsewhere(error):
+        return True
+    told = str(error)
+    if ARTIFACT_REFUSED_TOLD.search(told) and '"error_code"' not in told:
+        return True  # the server that artifacts come through would have said why
+    return TROUBLE_TOLD.search(told) is not None
 
 
 def is_silence(error: BaseException | None) -> bool:
@@ -182,7 +303,10 @@ def experiment_id(spec: ModelSpec, settings: Settings) -> str:
 
     api = client(settings)
     name = experiment_name(spec.model)
-    found = api.get_experiment_by_name(name)
+    with reading(f"the experiment {name}"):
+        found = api.get_experiment_by_name(name)
+    if found is not None:
+        _require_same(f"the experiment {name}", name, found.name)
     if found is not None and found.lifecycle_stage != "active":
         raise RegistryError(
             f"the experiment {name} was deleted in MLflow, which keeps its name taken. Restore it "
@@ -203,8 +327,21 @@ def experiment_id(spec: ModelSpec, settings: Settings) -> str:
 
 
 def run_data(settings: Settings, run_id: str) -> RunData:
-    """Give what was logged to a run."""
-    data = client(settings).get_run(run_id).data
+    """Give what was logged to a run; raises RegistryError where it is gone for good."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with reading(f"the run {run_id}"):
+            run = client(settings).get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise RegistryError(
+            f"MLflow has no run {run_id!r} any more: it was deleted for good. Restore it from a "
+            "backup, or retrain by hand with force"
+        ) from error
+    _require_same(f"the run {run_id}", run_id, run.info.run_id)
+    data = run.data
     return RunData(dict(data.tags), dict(data.params), dict(data.metrics))
 
 
@@ -354,6 +491,15 @@ def finished_run(
     return experiment, str(found[0].info.run_id), dict(found[0].data.tags)
 
 
+def remove_runs(spec: ModelSpec, settings: Settings, tags: Mapping[str, str]) -> None:
+    """Delete the runs with these tags. MLflow hides them; ``mlflow gc`` frees what they hold."""
+    api, experiment = client(settings), experiment_id(spec, settings)
+    where = " and ".join(f"tags.`{tag}` = '{tags[tag]}'" for tag in tags)
+    while found := api.search_runs([experiment], where, max_results=RUNS_AT_ONCE):
+        for run in found:
+            api.delete_run(run.info.run_id)
+
+
 def log_to_run(
     settings: Settings,
     run_id: str,
@@ -402,7 +548,7 @@ def read_artifact(settings: Settings, uri: str, file: str = "") -> bytes:
             path = mlflow.artifacts.download_artifacts(uri, dst_path=folder)
             return Path(path, file).read_bytes() if file else Path(path).read_bytes()
     except (MlflowException, OSError) as error:
-        if is_silence(error):
+        if is_trouble(error):
             raise Unavailable(
                 f"{uri} cannot be fetched, its artifact store does not answer: {error}. See to the "
                 "store, then clear the task"
@@ -412,15 +558,13 @@ def read_artifact(settings: Settings, uri: str, file: str = "") -> bytes:
 
 def model_size(settings: Settings, model: str, number: int) -> int | None:
     """Give the size of a version's artifact in bytes, as MLflow recorded it; None: unknown."""
-    from mlflow.exceptions import MlflowException
-    from mlflow.models import Model
+    import yaml
 
-    client(settings)
     try:
-        found: Any = Model.load(version_uri(model, number)).model_size_bytes
-    except (MlflowException, OSError):
+        found = yaml.safe_load(read_artifact(settings, f"{version_uri(model, number)}/MLmodel"))
+        return int(found["model_size_bytes"])
+    except (RegistryError, Unavailable, yaml.YAMLError, KeyError, TypeError, ValueError):
         return None
-    return None if found is None else int(found)
 
 
 # --- registered models ----------------------------------------------------------------------------
@@ -447,35 +591,82 @@ def create_version(
     return int(made.version)
 
 
-def aliases(spec: ModelSpec, settings: Settings) -> dict[str, int]:
-    """Give all aliases of the model; empty before its first version."""
+def delete_version(spec: ModelSpec, settings: Settings, number: int) -> None:
+    """Delete a version; one that is not there is no error."""
     from mlflow.exceptions import MlflowException
 
     try:
-        found = client(settings).get_registered_model(spec.model).aliases
+        client(settings).delete_model_version(spec.model, str(number))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+
+
+def aliases(spec: ModelSpec, settings: Settings) -> dict[str, int]:
+    """Give all aliases of the model; empty before its first version."""
+    found = _registered(spec, settings)
+    return {name: int(number) for name, number in found.aliases.items()} if found else {}
+
+
+def model_tags(spec: ModelSpec, settings: Settings) -> dict[str, str]:
+    """Give the tags of the registered model itself; empty where there is none."""
+    found = _registered(spec, settings)
+    return dict(found.tags) if found else {}
+
+
+def _registered(spec: ModelSpec, settings: Settings) -> RegisteredModel | None:
+    """Give the registered model; None where MLflow says that there is none.
+
+    Raises
+    ------
+    Unavailable
+        The answer is not MLflow's, or is about no model, or about another.
+    """
+    from mlflow.exceptions import MlflowException
+
+    what = f"the registered model {spec.model}"
+    try:
+        with reading(what):
+            found = client(settings).get_registered_model(spec.model)
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return {}
+            return None
         raise
-    return {name: int(number) for name, number in found.items()}
+    _require_same(what, spec.model, found.name)
+    return found
+
+
+def set_model_tag(spec: ModelSpec, settings: Settings, name: str, value: str) -> None:
+    """Set a tag of the registered model itself."""
+    client(settings).set_registered_model_tag(spec.model, name, value)
 
 
 def find_version(spec: ModelSpec, settings: Settings, number: int) -> MLflowVersion | None:
     """Give a version as MLflow describes it; None where the registry has none of that number."""
     from mlflow.exceptions import MlflowException
 
+    what = f"version {number} of {spec.model}"
     try:
-        return client(settings).get_model_version(spec.model, str(number))
+        with reading(what):
+            found = client(settings).get_model_version(spec.model, str(number))
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None
         raise
+    _require_same(what, (spec.model, str(number)), (found.name, str(found.version)))
+    return found
 
 
 def versions_with(spec: ModelSpec, settings: Settings, tags: Mapping[str, str]) -> list[Any]:
     """Give the versions of the model that have these tags, newest first."""
     where = [f"name = '{spec.model}'", *(f"tags.`{name}` = '{tags[name]}'" for name in tags)]
-    found = client(settings).search_model_versions(" and ".join(where))
+    what = f"versions of {spec.model}"
+    with reading(what):
+        found = client(settings).search_model_versions(" and ".join(where))
+    for one in found:
+        _require_same(what, spec.model, one.name)
+    if not found:  # MLflow's answer is empty then, as a proxy's may be: it tells by the model
+        _registered(spec, settings)
     return sorted(found, key=lambda version: -int(version.version))
 
 

@@ -7,14 +7,15 @@ a killed run has left them behind.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from include.retraining.errors import RegistryError
 from include.retraining.names import CHALLENGER, CHAMPION, PREVIOUS_CHAMPION
-from include.retraining.records import GateDecision, Promotion
-from include.retraining.registry import ledger, server, versions
+from include.retraining.records import GateDecision, LearnedFeatures, Promotion
+from include.retraining.registry import anchor, identity, ledger, server, versions
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
@@ -27,6 +28,14 @@ STRAGGLERS = 10  # so many of the last entries may have a maker who is not done 
 STRAGGLER_TIME = dt.timedelta(hours=1)  # a maker that has been at it for longer is dead
 
 
+class ChampionLost(RegistryError):
+    """The champion of the ledger is not in the registry: only a person knows what to do."""
+
+
+class ChampionChanged(RegistryError):
+    """A move came after another champion than the one it was decided about; nothing was done."""
+
+
 @server.writing("the promotion")
 def promote(
     spec: ModelSpec, settings: Settings, decision: GateDecision, *, actor: str, at: dt.datetime
@@ -37,7 +46,8 @@ def promote(
     ------
     RegistryError
         The gate did not pass, the champion is no longer the one the candidate was measured against,
-        or this very promotion was made before and the champion changed since.
+        the candidate is not in the registry, or this very promotion was made before and the
+        champion changed since.
     Unavailable
         MLflow does not answer, or takes nothing.
     """
@@ -48,16 +58,16 @@ def promote(
     storage = Storage.of(settings)
     incident_id, number = decision.incident_id, decision.candidate_version
     _refuse_if_superseded(spec, storage, incident_id, "promotion")
-    notice_hand_move(spec, settings, at=at)
+    identity.require_made_by(spec, versions.version(spec, settings, number), incident_id)
+    if decision.champion_version is None:  # with no champion left, a forced retrain is the way out
+        with contextlib.suppress(ChampionLost):
+            notice_hand_move(spec, settings, at=at)
+    else:
+        notice_hand_move(spec, settings, at=at)
     entry = ledger.made(storage, spec.model, incident_id, "promotion")
     if entry is None:
         last = ledger.last(storage, spec.model)
-        current = last.version if last else None
-        if current not in {decision.champion_version, number}:
-            raise RegistryError(
-                f"{spec.model}: the duel was against version {decision.champion_version}, but "
-                f"version {current} is champion now; nothing was changed, run a new retrain"
-            )
+        _refuse_other_champion(spec, settings, decision, last)
         draft = _draft(
             spec,
             "promotion",
@@ -85,12 +95,13 @@ def notice_hand_move(
     """Enter in the ledger that somebody moved the champion alias in MLflow, if so.
 
     A promotion or rollback that is under way, or died halfway, is none: the next run finishes it.
+    An alias at another model that has the champion's number now is one.
 
     Raises
     ------
-    RegistryError
-        The alias was removed: the model is without a champion, which nothing here may take for a
-        model that never had one.
+    ChampionLost
+        The alias was removed, or its version was deleted: the model is without a champion, which
+        nothing here may take for a model that never had one.
     """
     storage = Storage.of(settings)
     for _ in range(MAX_ATTEMPTS):
@@ -98,21 +109,21 @@ def notice_hand_move(
         alias = server.aliases(spec, settings).get(CHAMPION)
         if entry is None and alias is None:
             return None
+        other = ""
         if entry is not None:
             is_done = ledger.is_marked(storage, entry, "followed")
-            if is_done and alias == entry.version:
+            if alias == entry.version:
+                other = identity.loss(spec, settings, entry)
+            if is_done and alias == entry.version and not other:
                 return None
-            if not is_done or _is_a_straggler(spec, storage, alias, at):
+            if not other and (not is_done or _is_a_straggler(spec, settings, alias, at)):
                 _follow(spec, settings, entry)
                 return None
         if ledger.last(storage, spec.model) != entry:  # a move came in between the two looks
             continue
         if alias is None:
             assert entry is not None
-            raise RegistryError(
-                f"{spec.model}: somebody removed the alias {CHAMPION!r}; by the ledger version "
-                f"{entry.version} is champion. Do: {spec.model}__rollback with that version"
-            )
+            raise ChampionLost(no_champion(spec, settings, entry))
         after = entry.sequence if entry else 0
         draft = _draft(
             spec,
@@ -121,27 +132,93 @@ def notice_hand_move(
             previous=entry.version if entry else None,
             incident_id=f"by-hand-v{alias}-after-{after}",
             partition=entry.partition if entry else "",
-            reason="the champion alias was moved in MLflow, by nobody this pipeline knows",
+            reason="the champion alias was moved in MLflow, by nobody this pipeline knows"
+            + (f"; {other}" if other else ""),
             actor="unknown",
             at=at,
         )
-        made = ledger.append(storage, draft, after=after)
+        made = ledger.append(storage, _identified(spec, settings, draft), after=after)
         if made is not None:
-            log.warning("%s: somebody made version %s champion by hand", spec.model, alias)
-            ledger.mark(storage, made, "done")
-            ledger.mark(storage, made, "followed")
+            _follow_hand(spec, settings, made)
             return made
     raise RegistryError(
         f"{spec.model}: the champion changed {MAX_ATTEMPTS} times while this step looked; run again"
     )
 
 
-def _is_a_straggler(spec: ModelSpec, storage: Storage, alias: int | None, at: dt.datetime) -> bool:
+def _follow_hand(spec: ModelSpec, settings: Settings, made: ledger.Entry) -> None:
+    """Do for a move by hand what a promotion does after its entry."""
+    log.warning("%s: somebody made version %s champion by hand", spec.model, made.version)
+    if made.previous_version not in {None, made.version}:
+        server.set_alias(spec, settings, PREVIOUS_CHAMPION, made.previous_version)
+    anchor.anchor(spec, settings, made)
+    storage = Storage.of(settings)
+    ledger.mark(storage, made, "done")
+    ledger.mark(storage, made, "followed")
+
+
+def no_champion(spec: ModelSpec, settings: Settings, entry: ledger.Entry) -> str:
+    """Say why MLflow has no champion although the ledger, by its last entry, has; and the way out.
+
+    Raises
+    ------
+    LedgerError
+        The ledger is damaged.
+    """
+    why = identity.loss(spec, settings, entry)
+    if not why:
+        return (
+            f"{spec.model}: somebody removed the alias {CHAMPION!r}; by the ledger version "
+            f"{entry.version} is champion. Do: {spec.model}__rollback with that version"
+        )
+    line = ledger.reign(ledger.read(Storage.of(settings), spec.model))
+    left = _newest_standing(spec, settings, line)
+    back = (
+        f"{spec.model}__rollback returns to version {left}, the newest champion still there; or "
+        if left is not None
+        else f"no earlier champion is in MLflow either, so {spec.model}__rollback has nothing to "
+        "return to; "
+    )
+    return (
+        f"{spec.model} has no champion: {why}. Nothing was changed. Do: restore MLflow's database "
+        f"and artifacts from a backup; or {back}{spec.model}__retrain with force trains a new one, "
+        "which has no opponent and is held against gate.floor alone"
+    )
+
+
+def _refuse_other_champion(
+    spec: ModelSpec, settings: Settings, decision: GateDecision, last: ledger.Entry | None
+) -> None:
+    """Refuse a promotion whose duel was against another champion than the one of now."""
+    lost = identity.loss(spec, settings, last) if last else ""
+    current = last.version if last and not lost else None
+    is_other = (
+        decision.champion_incident is not None
+        and last is not None
+        and (last.made_by not in {None, decision.champion_incident})
+    )
+    against = decision.champion_version
+    if current == decision.candidate_version or (current == against and not is_other):
+        return
+    now = f"version {current} is champion now" if current is not None else lost or "there is none"
+    if current == against:
+        now = f"another model with that number is champion now, made by {last and last.made_by}"
+    raise RegistryError(
+        f"{spec.model}: the duel was against {'none' if against is None else f'version {against}'},"
+        f" but {now}; nothing was changed, run a new retrain"
+    )
+
+
+def _is_a_straggler(
+    spec: ModelSpec, settings: Settings, alias: int | None, at: dt.datetime
+) -> bool:
     """Was the alias set by the maker of an earlier entry, who is slow, or died at it?"""
+    storage = Storage.of(settings)
     return any(
         entry.version == alias
         and abs(at - entry.at) < STRAGGLER_TIME
         and not ledger.is_marked(storage, entry, "done")
+        and not identity.loss(spec, settings, entry)
         for entry in ledger.read(storage, spec.model)[-STRAGGLERS:]
     )
 
@@ -156,42 +233,52 @@ def rollback(
     request_id: str,
     at: dt.datetime,
     to_version: int | None = None,
-    is_service: Callable[[str], bool] = lambda _: True,
+    after: ledger.Entry | None = None,
+    partition: str | None = None,
+    why_not: Callable[[LearnedFeatures | None], str] = lambda _: "",
 ) -> Promotion:
     """Return to an earlier champion: the one before the current, or the version asked for.
 
     From a champion that the ledger does not know, it returns to the one the ledger knows.
-    `request_id` makes it happen once: the same request again changes nothing. `is_service` says
-    whether a feature service is still defined.
+    `request_id` makes it happen once: the same request again changes nothing. It is made right
+    after the entry `after`; without, after whichever is last now. `partition` is the batch that it
+    is about; without, that of the last move. `why_not` says why rows cannot be given the features
+    that a version learned from.
 
     Raises
     ------
     RegistryError
-        There is no earlier champion, the version asked for never was one, is champion now or could
-        not do its work (see `refuse_unusable`), or this very rollback was made or begun before and
-        the champion changed since.
+        There is no earlier champion, the version asked for never was one, is another model than
+        the one that was, is champion now or could not do its work (see `refuse_unusable`).
+    ChampionChanged
+        Another entry than `after` is the last one, or this very rollback was made or begun before
+        and the champion changed since.
     Unavailable
         MLflow does not answer, or takes nothing.
     """
     storage = Storage.of(settings)
-    _refuse_if_superseded(spec, storage, request_id, "rollback")
     alias = server.aliases(spec, settings).get(CHAMPION)
     if alias is not None:
-        notice_hand_move(spec, settings, at=at)
+        with contextlib.suppress(ChampionLost):  # this is the way out
+            notice_hand_move(spec, settings, at=at)
+    # now that a hand is in the ledger, too: what it did came after a rollback that is called again
+    _refuse_if_superseded(spec, storage, request_id, "rollback")
     entry = ledger.made(storage, spec.model, request_id, "rollback")
     if entry is None:
         entries = ledger.read(storage, spec.model)
+        if after is not None and entries[-1] != after:
+            raise _another_came(spec, entries[-1])
         line = ledger.reign(entries)
         current = line[-1].version if line and alias is not None else None
         target = _choose_target(spec, settings, entries, current=current, asked=to_version)
-        refuse_unusable(spec, settings, target, is_service=is_service)
+        refuse_unusable(spec, settings, target, why_not=why_not)
         draft = _draft(
             spec,
             "rollback",
             target,
             previous=current,
             incident_id=request_id,
-            partition=line[-1].partition if line else "",
+            partition=partition or (line[-1].partition if line else ""),
             reason=reason,
             actor=actor,
             at=at,
@@ -203,8 +290,16 @@ def rollback(
 
 
 def turn_down(spec: ModelSpec, settings: Settings, decision: GateDecision, *, by: str) -> None:
-    """Archive a candidate that passed the gate but that a person, or their silence, turned down."""
+    """Archive a candidate that passed the gate but that a person, or their silence, turned down.
+
+    Raises
+    ------
+    RegistryError
+        The candidate is not in the registry.
+    """
     number = decision.candidate_version
+    found = versions.version(spec, settings, number)
+    identity.require_made_by(spec, found, decision.incident_id)
     server.set_tags(spec, settings, number, {APPROVER_TAG: f"turned down by {by}"})
     if server.aliases(spec, settings).get(CHAMPION) != number:
         server.set_stage(spec, settings, number, "Archived")
@@ -226,25 +321,63 @@ def _choose_target(
     if asked is not None:
         if asked not in crowned:
             raise RegistryError(f"version {asked} never was champion; allowed: {crowned}")
+        losses = [
+            identity.loss(spec, settings, entry)
+            for entry in reversed(entries)
+            if entry.version == asked
+        ]
+        if all(losses):
+            others = [n for n in crowned if _newest_standing(spec, settings, entries, only=n)]
+            named = f"one of {others}" if others else "none of them is; retrain with force"
+            raise RegistryError(
+                f"{spec.model} cannot return to version {asked}: {losses[0]}. Nothing was changed. "
+                f"Do: restore MLflow from a backup, or name a champion that is still there: {named}"
+            )
         if asked == current and server.aliases(spec, settings).get(CHAMPION) == asked:
             raise RegistryError(f"version {asked} is champion already: there is nothing to do")
         return asked
-    standing = [entry.version for entry in line if entry.version != current]
-    for number in reversed(standing):
-        if not quarantine_reason(spec, settings, number):
-            return number
+    found = _newest_standing(spec, settings, line, without=current)
+    if found is not None:
+        return found
+    left = [
+        n for n in crowned if n != current and _newest_standing(spec, settings, entries, only=n)
+    ]
+    by_name = f"name one of {left} that was taken out of the line, " if left else ""
+    who = "there is no champion, and none before it is"
+    if current is not None:
+        who = f"version {current} is the only champion so far that is"
     raise RegistryError(
-        f"{spec.model} version {current} is the only champion so far that is not quarantined: "
-        f"there is nothing to return to; name one of {crowned}, or retrain"
+        f"{spec.model}: {who} in MLflow and not quarantined: there is nothing to return to. Do: "
+        f"{by_name}restore MLflow from a backup, or "
+        f"{spec.model}__retrain with force"
+    )
+
+
+def _newest_standing(
+    spec: ModelSpec,
+    settings: Settings,
+    line: Sequence[ledger.Entry],
+    *,
+    without: int | None = None,
+    only: int | None = None,
+) -> int | None:
+    """Give the newest version of a line that is still in the registry, and may come back."""
+    return next(
+        (
+            one.version
+            for one in reversed(line)
+            if one.version != without
+            and only in {None, one.version}
+            and not identity.loss(spec, settings, one)
+            and not quarantine_reason(spec, settings, one.version)
+        ),
+        None,
     )
 
 
 def quarantine_reason(spec: ModelSpec, settings: Settings, number: int) -> str:
     """Give why a version must not come back: what its tag says; empty if it may."""
-    found = server.find_version(spec, settings, number)
-    if found is None:
-        return "it was deleted from the registry"
-    return str(found.tags.get(versions.QUARANTINE_TAG, ""))
+    return versions.version(spec, settings, number).tags.get(versions.QUARANTINE_TAG, "")
 
 
 def refuse_unusable(
@@ -252,17 +385,16 @@ def refuse_unusable(
     settings: Settings,
     number: int,
     *,
-    is_service: Callable[[str], bool] = lambda _: True,
+    why_not: Callable[[LearnedFeatures | None], str] = lambda _: "",
 ) -> None:
     """Refuse a version that could not do a champion's work now.
 
     Raises
     ------
     RegistryError
-        It is quarantined, its features are not those of the model file, or the feature service it
-        was trained with is gone.
+        It is quarantined, or rows cannot be given the features it learned from any more.
     ScoringError
-        Its artifact cannot be loaded.
+        Its artifact cannot be loaded, or nothing says what it learned from.
     """
     if why := quarantine_reason(spec, settings, number):
         raise RegistryError(
@@ -270,17 +402,10 @@ def refuse_unusable(
             f"its tag {versions.QUARANTINE_TAG} in MLflow"
         )
     found = versions.version(spec, settings, number)
-    if found.features and set(found.features) != set(spec.features.names):
+    if gone := why_not(versions.learned_features(spec, settings, found)):
         raise RegistryError(
-            f"{spec.model} version {number} was trained with other features than the model file "
-            f"has: {', '.join(sorted(set(found.features) ^ set(spec.features.names)))}; restore "
-            "that model file, or name another version"
-        )
-    service = versions.run_data(settings, found).tags.get(versions.SERVICE_TAG)
-    if service and not is_service(service):
-        raise RegistryError(
-            f"{spec.model} version {number} was trained with feature service {service!r}, "
-            f"which is gone from feature_repo/; restore it, or name another version"
+            f"{spec.model} version {number} learned from other features than the model file has, "
+            f"and rows cannot be given them: {gone}. Put that back, or name another version"
         )
     versions.load_model(spec, settings, found)
 
@@ -294,14 +419,14 @@ def _refuse_if_superseded(
         return
     done = ledger.made(storage, spec.model, incident_id, action)
     if done is not None:
-        raise RegistryError(
+        raise ChampionChanged(
             f"{spec.model}: the {action} to version {done.version} is done (ledger entry "
             f"{done.sequence}), and entry {last.sequence} made version {last.version} champion "
             "since; nothing was changed"
         )
     started = ledger.intended(storage, spec.model, incident_id, action)
     if started is not None and last.sequence > started.after:
-        raise RegistryError(
+        raise ChampionChanged(
             f"{spec.model}: the {action} to version {started.version} was begun before ledger "
             f"entry {last.sequence} made version {last.version} champion; nothing was changed"
         )
@@ -334,6 +459,14 @@ def _draft(
     )
 
 
+def _identified(spec: ModelSpec, settings: Settings, draft: ledger.Entry) -> ledger.Entry:
+    """Say in an entry which version its number means; RegistryError if there is none."""
+    found = versions.version(spec, settings, draft.version)
+    return draft.model_copy(
+        update={"version_incident": found.incident_id, "version_sha256": found.model_sha256}
+    )
+
+
 def _enter(
     spec: ModelSpec, settings: Settings, draft: ledger.Entry, *, after: ledger.Entry | None
 ) -> ledger.Entry:
@@ -341,31 +474,49 @@ def _enter(
     storage = Storage.of(settings)
     # first of all: where MLflow takes nothing, nothing is entered
     server.set_tags(spec, settings, draft.version, {APPROVER_TAG: draft.actor})
+    draft = _identified(spec, settings, draft)
     entry = ledger.append(storage, draft, after=after.sequence if after else 0)
     if entry is None:  # another one came in between: the intent that was kept says so from now on
         _refuse_if_superseded(spec, storage, draft.incident_id, draft.action)
-        raise RegistryError(
-            f"{spec.model}: another champion came while this step looked; nothing was changed, "
-            "look and run it again"
-        )
+        raise _another_came(spec, ledger.last(storage, spec.model))
     return entry
 
 
+def _another_came(spec: ModelSpec, last: ledger.Entry | None) -> ChampionChanged:
+    which = f" (ledger entry {last.sequence}, version {last.version})" if last else ""
+    return ChampionChanged(
+        f"{spec.model}: another champion came while this step looked{which}; nothing was changed, "
+        "look and run it again"
+    )
+
+
 def _follow(spec: ModelSpec, settings: Settings, entry: ledger.Entry) -> None:
-    """Move aliases and stages to where the ledger has them, once an entry is in it."""
+    """Move aliases and stages to where the ledger has them, once an entry is in it.
+
+    Raises
+    ------
+    ChampionLost
+        The champion is not in the registry, or its number is another model's: nothing was moved.
+    """
     storage = Storage.of(settings)
     ledger.append(storage, entry)  # whose maker may have died before it noted where it is
     while True:
-        line = ledger.reign(ledger.read(storage, spec.model))
+        entries = ledger.read(storage, spec.model)
+        line = ledger.reign(entries)
         champion, before = line[-1], _standing_before(spec, settings, line)
+        if identity.loss(spec, settings, champion):
+            raise ChampionLost(no_champion(spec, settings, champion))
+        replaced = [one for one in entries[:-1] if one.version == champion.previous_version]
+        is_there = replaced and not identity.loss(spec, settings, replaced[-1])
         _crown(
             spec,
             settings,
             version=champion.version,
             previous=before,
-            retired=champion.previous_version,
+            retired=champion.previous_version if is_there else None,
         )
         if ledger.last(storage, spec.model) == champion:
+            anchor.anchor(spec, settings, champion)
             ledger.mark(storage, champion, "followed")
             return
 
@@ -376,8 +527,7 @@ def _standing_before(spec: ModelSpec, settings: Settings, line: list[ledger.Entr
         (
             one.version
             for one in reversed(line[:-1])
-            if one.version != line[-1].version
-            and server.find_version(spec, settings, one.version) is not None
+            if one.version != line[-1].version and not identity.loss(spec, settings, one)
         ),
         None,
     )
@@ -392,11 +542,7 @@ def _crown(
     if server.aliases(spec, settings).get(CHALLENGER) == version:
         server.set_alias(spec, settings, CHALLENGER, None)
     server.set_stage(spec, settings, version, "Production")
-    if (
-        retired is not None
-        and retired != version
-        and server.find_version(spec, settings, retired) is not None
-    ):
+    if retired is not None and retired != version:
         server.set_stage(spec, settings, retired, "Archived")
 
 
@@ -413,4 +559,5 @@ def _told(entry: ledger.Entry) -> Promotion:
         actor=entry.actor,
         at=entry.at,
         ledger_sequence=entry.sequence,
+        ledger_hash=entry.hash,
     )

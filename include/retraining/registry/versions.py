@@ -16,8 +16,8 @@ from include.retraining.errors import RegistryError, ScoringError, Unavailable
 from include.retraining.learning import artifact
 from include.retraining.learning.metrics import Floats
 from include.retraining.learning.scoring import predict
-from include.retraining.names import CHALLENGER, CHAMPION, INCIDENT_TAG
-from include.retraining.records import Performance, TrainingSet
+from include.retraining.names import CHALLENGER, CHAMPION, INCIDENT_TAG, PREVIOUS_CHAMPION
+from include.retraining.records import LearnedFeatures, Performance, TrainingSet
 from include.retraining.registry import server
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
@@ -33,6 +33,7 @@ DIGEST_TAG = "retraining.digest"
 SHA256_TAG = "retraining.model_sha256"
 QUARANTINE_TAG = "retraining.quarantined"
 SERVICE_TAG = "retraining.feature_service"
+LEARNED_TAG = "retraining.learned_features"
 
 
 class Version(NamedTuple):
@@ -72,18 +73,30 @@ def champion(spec: ModelSpec, settings: Settings) -> Version | None:
     return None if number is None else version(spec, settings, number)
 
 
+def champion_before(spec: ModelSpec, settings: Settings) -> Version | None:
+    """Give the version that was in production before the champion, or None; it may be gone."""
+    number = server.aliases(spec, settings).get(PREVIOUS_CHAMPION)
+    return None if number is None else find(spec, settings, number)
+
+
 def version(spec: ModelSpec, settings: Settings, number: int) -> Version:
     """Give one version; raises RegistryError where the registry has none of that number."""
-    found = server.find_version(spec, settings, number)
+    found = find(spec, settings, number)
     if found is None:
         raise RegistryError(f"{spec.model} has no version {number}")
-    return _describe(found)
+    return found
+
+
+def find(spec: ModelSpec, settings: Settings, number: int) -> Version | None:
+    """Give one version, or None where the registry has none of that number."""
+    found = server.find_version(spec, settings, number)
+    return None if found is None else _describe(found)
 
 
 def version_of_incident(spec: ModelSpec, settings: Settings, incident_id: str) -> Version | None:
-    """Give the version an incident made, or None."""
+    """Give the version an incident made, or None; of two attempts at once, the first one's."""
     found = server.versions_with(spec, settings, {INCIDENT_TAG: incident_id})
-    return _describe(found[0]) if found else None
+    return _describe(found[-1]) if found else None
 
 
 def all_versions(spec: ModelSpec, settings: Settings) -> list[Version]:
@@ -123,7 +136,8 @@ def register(
 ) -> Version:
     """Log a fitted pipeline to a run of its incident, and register it as the challenger.
 
-    A run that a killed attempt left is continued.
+    A run that a killed attempt left is continued. Of two attempts at once the first version stays,
+    and both give it.
 
     Parameters
     ----------
@@ -172,8 +186,61 @@ def register(
             SHA256_TAG: hashlib.sha256(content).hexdigest(),
         },
     )
-    server.set_alias(spec, settings, CHALLENGER, number)
-    return version(spec, settings, number)
+    found = keep_first(spec, settings, incident_id) or version(spec, settings, number)
+    if found.stage == "None":  # the gate has not seen it
+        server.set_alias(spec, settings, CHALLENGER, found.number)
+    return found
+
+
+def keep_first(spec: ModelSpec, settings: Settings, incident_id: str) -> Version | None:
+    """Give the first version of an incident, or None; delete others that attempts at once made.
+
+    Whoever registers a later one sees those before it, so all agree on which one stays.
+    """
+    *others, first = server.versions_with(spec, settings, {INCIDENT_TAG: incident_id}) or [None]
+    for other in others:
+        server.delete_version(spec, settings, int(other.version))
+    return None if first is None else _describe(first)
+
+
+def learned_features(spec: ModelSpec, settings: Settings, found: Version) -> LearnedFeatures | None:
+    """Give the features that a version learned from; None if they are the model file's.
+
+    MLflow is asked only of a version from before they were kept, whose names are others.
+
+    Raises
+    ------
+    ScoringError
+        They are others, and nothing says any more what they were.
+    """
+    if (kept := found.tags.get(LEARNED_TAG)) is not None:
+        try:
+            return LearnedFeatures.model_validate_json(kept)
+        except ValueError as error:
+            raise ScoringError(
+                f"{spec.model} version {found.number}: its tag {LEARNED_TAG} cannot be read: "
+                f"{error}. Remove the tag in MLflow: then {shelf.SPEC_ARTIFACT} of its run says it"
+            ) from error
+    service = found.tags.get(SERVICE_TAG, spec.features.service)
+    same_names = set(found.features or spec.features.names) == set(spec.features.names)
+    if same_names and service == spec.features.service:
+        return None
+    try:
+        then = json.loads(run_artifact(settings, found, shelf.SPEC_ARTIFACT))
+        return LearnedFeatures(
+            **{name: then["features"][name] for name in ("service", "tables")},
+            numeric=tuple(then["features"]["numeric"]),
+            categorical=tuple(then["features"]["categorical"]),
+            views=None if then["features"]["service"] else {},
+            expected=tuple(then["drift"]["expected"]),
+        )
+    except (RegistryError, ValueError, KeyError, TypeError) as error:
+        raise ScoringError(
+            f"{spec.model} version {found.number} learned from other features than the model file "
+            f"has ({', '.join(sorted(set(found.features) ^ set(spec.features.names)))}), and what "
+            f"says which, {shelf.SPEC_ARTIFACT} of its run, cannot be read: {error}. Restore it, "
+            "or the features in the model file"
+        ) from error
 
 
 def load_model(spec: ModelSpec, settings: Settings, found: Version) -> Any:
@@ -209,7 +276,8 @@ def load_model(spec: ModelSpec, settings: Settings, found: Version) -> Any:
     except Exception as error:
         raise ScoringError(
             f"{spec.model} version {number} cannot be loaded: {error}. Restore its artifact, or "
-            f"roll back to another version with {spec.model}__rollback"
+            f"roll back to another version with {spec.model}__rollback. If it is the only one: "
+            f"delete version {number} in MLflow, and run {spec.model}__retrain with force"
         ) from error
 
 
@@ -225,17 +293,17 @@ def score(spec: ModelSpec, settings: Settings, of: Version | int, rows: pa.Table
 
     Parameters
     ----------
+    spec : ModelSpec
+        With the features that the version learned from (`features.own_features` gives it).
     of : Version or int
         The version, or its number: then the registry is asked for it.
     """
     found = version(spec, settings, of) if isinstance(of, int) else of
     number = found.number
     if found.features and set(found.features) != set(spec.features.names):
-        gone = sorted(set(found.features) - set(spec.features.names))
-        new = sorted(set(spec.features.names) - set(found.features))
+        other = ", ".join(sorted(set(found.features) ^ set(spec.features.names)))
         raise ScoringError(
-            f"{spec.model} version {number} was trained with other features (gone: {gone}, new: "
-            f"{new}); restore them in the model file, or retrain with force"
+            f"{spec.model} version {number} learned from other features than these: {other}"
         )
     return predict(spec, load_model(spec, settings, found), rows)
 
@@ -248,7 +316,7 @@ def profile_bytes(spec: ModelSpec, settings: Settings, found: Version) -> bytes:
     except RegistryError as error:
         raise RegistryError(
             f"{spec.model} version {found.number} has no drift profile: {error}. Retrain the model "
-            "by hand"
+            "by hand with force, or roll back"
         ) from error
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from include.retraining.data.outcomes import outcomes_of, with_outcomes
 from include.retraining.data.publication import batches_of
 from include.retraining.errors import DataError
 from include.retraining.features import feature_sets
@@ -234,9 +235,7 @@ class Past:
         end = batch.end if self.ideal else duel_start
         pipeline, start = self._fit(at, end)
         later = [window.rows for window in self.windows[at + 1 :]]
-        scores = scoring.predict(
-            self.spec, pipeline, pa.concat_tables(later, promote_options="permissive")
-        )
+        scores = scoring.predict(self.spec, pipeline, pa.concat_tables(later))
         ends = np.cumsum([table.num_rows for table in later])[:-1]
         return _Trained(pipeline, start, end, np.split(scores, ends))
 
@@ -259,12 +258,11 @@ class Past:
         if at not in self._references:
             spec, model = self.spec, self.model(at)
             learned = self._rows(at, model.start, model.end)
+            known = labels(spec, learned, known_at=model.end)
+            labelled = learned.filter(pa.array(~np.isnan(known)))
+            unseen = estimator.predict_unseen(spec, labelled, known[~np.isnan(known)])
             profile = candidate.build_profile(
-                spec,
-                learned,
-                scoring.predict(spec, model.pipeline, learned),
-                start=model.start,
-                end=model.end,
+                spec, learned, scored=(labelled, unseen), start=model.start, end=model.end
             )
             duel = self._duel(at)
             labelled = duel.rows.append_column(training_set.LABEL, pa.array(duel.known))
@@ -316,16 +314,22 @@ class Past:
 
     def _rows(self, at: int, start: dt.datetime, end: dt.datetime) -> pa.Table:
         """Give the rows of the windows up to this one with event times in ``[start, end)``."""
-        # a column of whole numbers is one of floats in a window where one is missing
         tables = [window.rows for window in self.windows[: at + 1]]
-        rows = pa.concat_tables(tables, promote_options="permissive")
+        rows = pa.concat_tables(tables)
         return between(self.spec, rows, start, end)
 
 
 def published_windows(spec: ModelSpec, storage: Storage) -> list[Window]:
     """Give all published batches of a model with their features, oldest first."""
-    joined = feature_sets.joined_rows(spec, storage)
-    return [Window(batch, joined.read([batch.partition])) for batch in batches_of(spec, joined)]
+    joined, outcomes = feature_sets.joined_rows(spec, storage), outcomes_of(spec, storage)
+    latest = outcomes.until if outcomes else spec.partitions.first
+    return [
+        Window(
+            batch,
+            with_outcomes(spec, outcomes, joined.read([batch.partition]), known_at=latest),
+        )
+        for batch in batches_of(spec, joined)
+    ]
 
 
 def _evidently_default(spec: ModelSpec, reference: pa.Table, current: pa.Table) -> bool:

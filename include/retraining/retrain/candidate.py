@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from include.retraining import shelf
 from include.retraining.drift.profile import ReferenceProfile
+from include.retraining.features import own_features
 from include.retraining.learning import artifact, estimator, metrics, scoring
 from include.retraining.learning.rows import between, feature_frame
 from include.retraining.names import CHALLENGER, SCORE
@@ -38,7 +39,7 @@ def train_candidate(
 ) -> Candidate:
     """Fit, log and register the candidate of an incident; one incident gives one version."""
     storage = Storage.of(settings)
-    done = versions.version_of_incident(spec, settings, request.incident_id)
+    done = versions.keep_first(spec, settings, request.incident_id)
     if done is not None:
         log.info("version %s of this incident is registered already: reused", done.number)
         if done.stage == "None":  # the gate has not seen it: an attempt may have died before this
@@ -53,7 +54,7 @@ def train_candidate(
     profile = build_profile(
         spec,
         training,
-        scoring.predict(spec, fitted.pipeline, training),
+        scored=(labelled, fitted.unseen),
         start=training_set.training_start,
         end=training_set.training_end,
     )
@@ -82,8 +83,11 @@ def train_candidate(
 def permutation_importances(spec: ModelSpec, pipeline: Any, duel: pa.Table) -> dict[str, float]:
     """Give what the metric loses when one feature is shuffled, on unseen rows; at least 0.
 
-    Empty where the rows cannot carry the metric.
+    Empty where the rows cannot carry the metric, and where the model is served elsewhere: nobody
+    here can ask it what it would say of other rows.
     """
+    if spec.predictions is not None:
+        return {}
     generator = np.random.default_rng(spec.training.seed)
     some = duel.take(generator.permutation(duel.num_rows)[:IMPORTANCE_ROWS])
     known = some.column(LABEL).to_numpy()
@@ -103,30 +107,66 @@ def permutation_importances(spec: ModelSpec, pipeline: Any, duel: pa.Table) -> d
 
 
 def build_profile(
-    spec: ModelSpec, training: pa.Table, scores: Any, *, start: dt.datetime, end: dt.datetime
+    spec: ModelSpec,
+    training: pa.Table,
+    *,
+    scored: tuple[pa.Table, metrics.Floats | None],
+    start: dt.datetime,
+    end: dt.datetime,
 ) -> ReferenceProfile:
     """Profile the reference in windows of a partition's length; predictions are a column more.
 
-    Rows go in by their time: how alike neighbours are is read off them.
+    Rows go in by their time: how alike neighbours are is read off them. A model is surer of rows
+    that it learned from than of any to come, so the predictions are those of rows that the
+    predicting pipeline had not seen. Where there are none, predictions are not profiled.
+
+    Parameters
+    ----------
+    training : Table
+        All rows to learn from.
+    scored : (Table, ndarray of shape (n_rows,) or (n_rows, n_classes))
+        Rows, and predictions as `estimator.Fitted.unseen` gives them.
     """
-    table = training.select([*spec.features.names, spec.source.event_time]).append_column(
-        SCORE, scoring.score_column(spec, scores)
-    )
-    table = table.sort_by(spec.source.event_time)
+    time = spec.source.event_time
+    table = training.select([*spec.features.names, time]).sort_by(time)
     numeric, categorical = list(spec.features.numeric), list(spec.features.categorical)
-    (categorical if spec.label.task == "multiclass" else numeric).append(SCORE)
+    predictions = _unseen_predictions(spec, *scored)
+    if predictions is not None:
+        (categorical if spec.label.task == "multiclass" else numeric).append(SCORE)
+    else:
+        log.warning("%s: no fold predicted a row: predictions are not watched", spec.model)
     windows: list[pa.Table] = []
     starts: list[dt.datetime] = []
+    ends: list[dt.datetime] = []
     while end > start and len(windows) < spec.drift.max_history_windows:
-        begin = end - spec.partitions.length
+        begin = spec.partitions.step(end, -1)
         window = between(spec, table, begin, end)
         if window.num_rows and begin >= start:
             windows.insert(0, window)
             starts.insert(0, begin)
+            ends.insert(0, end)
         end = begin
+    apart = {}
+    if predictions is not None:
+        cut = zip(starts, ends, strict=True)
+        apart[SCORE] = [between(spec, predictions, *one) for one in cut] or [predictions]
     return ReferenceProfile.build(
-        windows or [table], numeric=numeric, categorical=categorical, starts=starts
+        windows or [table], numeric=numeric, categorical=categorical, starts=starts, apart=apart
     )
+
+
+def _unseen_predictions(
+    spec: ModelSpec, rows: pa.Table, scores: metrics.Floats | None
+) -> pa.Table | None:
+    """Give event time and prediction of the rows that have one, by time; None without any."""
+    if scores is None:
+        return None
+    is_known = np.isfinite(scores).reshape(len(scores), -1).all(axis=1)
+    if not is_known.any():
+        return None
+    times = rows.select([spec.source.event_time]).filter(pa.array(is_known))
+    column = scoring.score_column(spec, scores[is_known])
+    return times.append_column(SCORE, column).sort_by(spec.source.event_time)
 
 
 def _registration(
@@ -144,8 +184,9 @@ def _registration(
         "retraining.data_sha256": training_set.sha256,
         "retraining.spec_sha256": sha256(json_bytes(spec)),
         "retraining.git_commit": git_commit(settings),
-        versions.SERVICE_TAG: spec.features.service,
     }
+    if spec.features.service:
+        lineage[versions.SERVICE_TAG] = spec.features.service
     metric = spec.gate.metric
     files = {
         shelf.PROFILE_ARTIFACT: profile.to_bytes(),
@@ -170,9 +211,13 @@ def _registration(
             "retraining.reason": request.reason,
             "retraining.partition": request.batch.partition,
         },
-        version_tags={**lineage, "retraining.drift_report": drift_report},
+        version_tags={
+            **lineage,
+            versions.LEARNED_TAG: own_features.learned_features(spec).model_dump_json(),
+            "retraining.drift_report": drift_report,
+        },
         params={
-            "estimator": spec.training.estimator,
+            "estimator": _origin(spec),
             "seed": spec.training.seed,
             "training_start": training_set.training_start.isoformat(),
             "training_end": training_set.training_end.isoformat(),
@@ -198,6 +243,12 @@ def _registration(
     )
 
 
+def _origin(spec: ModelSpec) -> str:
+    if spec.predictions is None:
+        return spec.training.estimator
+    return f"served elsewhere, predictions in the column {spec.predictions.column}"
+
+
 def _candidate(
     spec: ModelSpec,
     settings: Settings,
@@ -207,7 +258,10 @@ def _candidate(
 ) -> Candidate:
     """Describe a registered version; its digest is that of its predictions on the duel's rows."""
     storage = Storage.of(settings)
-    scores = versions.score(spec, settings, found, duel_rows(spec, storage, training_set))
+    learned = versions.learned_features(spec, settings, found)  # others, if an old run is resumed
+    rows = duel_rows(spec, storage, training_set)
+    own, rows = own_features.rows_for(spec, settings, learned, rows, version=found.number)
+    scores = versions.score(own, settings, found, rows)
     candidate = Candidate(
         incident_id=request.incident_id,
         model=spec.model,

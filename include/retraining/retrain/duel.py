@@ -9,13 +9,15 @@ from __future__ import annotations
 import logging
 import math
 import time
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from include.retraining import shelf
-from include.retraining.errors import DataError, RegistryError, ScoringError
+from include.retraining.errors import DataError, FeaturesGone, RegistryError, ScoringError
+from include.retraining.features import own_features
 from include.retraining.learning import metrics
 from include.retraining.learning.scoring import performance, predict
 from include.retraining.records import (
@@ -26,11 +28,14 @@ from include.retraining.records import (
     TrainingSet,
     Traits,
 )
-from include.retraining.registry import ledger, server, versions
+from include.retraining.registry import identity, ledger, server, versions
 from include.retraining.retrain.training_set import LABEL, duel_rows, training_rows
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +54,8 @@ class Comparison(NamedTuple):
     traits: Traits = Traits()
     leaked_rows: int | None = 0
     trouble: str = ""
+    is_waived: bool = False  # nothing can score it any more, and who forces a retrain knows
+    incident_id: str | None = None  # that made the other version; None: it could not be looked at
 
 
 class Duel(NamedTuple):
@@ -72,6 +79,7 @@ def compare(
     The opponents are the champion and, while it stands by a rollback, the version that was rolled
     back: a candidate no better than that one would only bring it back. While it stands by a hand in
     MLflow, the last champion that passed a gate is one as well: a hand does not lower the bar.
+    Each scores the rows with the features that it learned from, whatever the model file says now.
     Where the gate is disabled the candidate scores the rows alone.
     """
     storage = Storage.of(settings)
@@ -80,8 +88,8 @@ def compare(
     known: metrics.Floats = rows.column(LABEL).to_numpy()
     trouble = _window_trouble(spec, candidate.training_set, known)
     try:
-        scores = versions.score(spec, settings, candidate.version, rows)
-        traits = _traits(spec, settings, candidate.version, rows=rows, known=known, scores=scores)
+        made = versions.version(spec, settings, candidate.version)
+        scores, traits = _scored(spec, settings, made, rows=rows, known=known)
     except ScoringError as error:
         return Duel(
             candidate=None,
@@ -92,7 +100,10 @@ def compare(
     def against(number: int | None) -> Comparison | None:
         if number is None or own is None or spec.gate.mode == "disabled":
             return None
-        return _compare(spec, settings, candidate, number, rows=rows, known=known, scores=scores)
+        if last and last.version == number and (why := identity.loss(spec, settings, last)):
+            return Comparison(number, trouble=why)
+        found = _compare(spec, settings, candidate, number, rows=rows, known=known, scores=scores)
+        return found._replace(is_waived=found.is_waived and request.force)
 
     return Duel(
         candidate=own,
@@ -100,7 +111,7 @@ def compare(
         leaked_rows=_leaked_rows(spec, storage, rows, candidate.training_set),
         window_trouble=trouble,
         champion=against(request.champion_version),
-        rolled_back=against(_rolled_back_from(last)),
+        rolled_back=against(_rolled_back_from(spec, settings, last)),
         gated=against(_gated_before(spec, settings, last)),
     )
 
@@ -116,9 +127,19 @@ def _window_trouble(spec: ModelSpec, training_set: TrainingSet, known: metrics.F
     )
 
 
-def _rolled_back_from(last: ledger.Entry | None) -> int | None:
-    """Give the version that the current champion was rolled back from, if that is why it stands."""
-    return last.previous_version if last and last.action == "rollback" else None
+def _rolled_back_from(spec: ModelSpec, settings: Settings, last: ledger.Entry | None) -> int | None:
+    """Give the version that the current champion was rolled back from, if that is why it stands.
+
+    None where that version was deleted: it bars no retrain for ever.
+    """
+    if last is None or last.action != "rollback" or last.previous_version is None:
+        return None
+    before = ledger.read(Storage.of(settings), spec.model)[: last.sequence - 1]
+    left = [one for one in before if one.version == last.previous_version]
+    if left and (why := identity.loss(spec, settings, left[-1])):
+        log.warning("the version that was rolled back from is no opponent: %s", why)
+        return None
+    return last.previous_version
 
 
 def _gated_before(spec: ModelSpec, settings: Settings, last: ledger.Entry | None) -> int | None:
@@ -126,10 +147,10 @@ def _gated_before(spec: ModelSpec, settings: Settings, last: ledger.Entry | None
     if last is None or last.action != "by_hand":
         return None
     line = ledger.reign(ledger.read(Storage.of(settings), spec.model))
-    number = next((one.version for one in reversed(line) if one.action != "by_hand"), None)
-    if number in {None, last.version} or server.find_version(spec, settings, number) is None:
+    gated = next((one for one in reversed(line) if one.action != "by_hand"), None)
+    if gated is None or gated.version == last.version or identity.loss(spec, settings, gated):
         return None
-    return number
+    return gated.version
 
 
 def _compare(
@@ -142,16 +163,36 @@ def _compare(
     known: metrics.Floats,
     scores: metrics.Floats,
 ) -> Comparison:
-    storage = Storage.of(settings)
+    storage, opponent = Storage.of(settings), None
     try:
         opponent = versions.version(spec, settings, number)
         leaked = _leaked_into(spec, storage, candidate, opponent, rows)
-        theirs = versions.score(spec, settings, number, rows)
-        traits = _traits(spec, settings, number, rows=rows, known=known, scores=theirs)
+        theirs, traits = _scored(spec, settings, opponent, rows=rows, known=known)
     except (RegistryError, ScoringError) as error:
-        return Comparison(number, trouble=str(error))
+        return Comparison(
+            number,
+            trouble=str(error),
+            is_waived=isinstance(error, FeaturesGone),
+            incident_id=opponent.incident_id if opponent else None,
+        )
     found = compare_scores(spec, number, rows=rows, known=known, scores=scores, theirs=theirs)
-    return found._replace(traits=traits, leaked_rows=leaked)
+    return found._replace(traits=traits, leaked_rows=leaked, incident_id=opponent.incident_id)
+
+
+def _scored(
+    spec: ModelSpec,
+    settings: Settings,
+    version: versions.Version,
+    *,
+    rows: pa.Table,
+    known: metrics.Floats,
+) -> tuple[metrics.Floats, Traits]:
+    """Let a version score rows with the features it learned from; ScoringError if it cannot."""
+    learned = versions.learned_features(spec, settings, version)
+    own, seen = own_features.rows_for(spec, settings, learned, rows, version=version.number)
+    scores = versions.score(own, settings, version, seen)
+    traits = _traits(own, settings, version.number, rows=seen, known=known, scores=scores)
+    return scores, traits
 
 
 def compare_scores(
@@ -268,15 +309,27 @@ def _slice_gains(
     """Give the gain within each level of the slice columns that is large enough to be judged."""
     gains = {}
     for column in spec.gate.slices:
-        values = rows.column(column).to_pandas()
-        for level in sorted(values.dropna().unique()):
-            inside = (values == level).to_numpy()
+        for level, inside in _levels(rows.column(column)):
             if inside.sum() < spec.gate.min_slice_rows or len(np.unique(known[inside])) < 2:
                 continue
             gain = _paired(spec, known[inside], candidate[inside], other[inside])
             if gain is not None:
                 gains[f"{column}={level}"] = gain
     return gains
+
+
+def _levels(column: pa.ChunkedArray) -> Iterator[tuple[Any, NDArray[np.bool_]]]:
+    """Give each value of a column, exactly as it is there, and which rows have it."""
+    found = column.combine_chunks()
+    if not pa.types.is_dictionary(found.type):
+        found = found.dictionary_encode()
+    numbers = found.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    values = enumerate(found.dictionary.to_pylist())
+    levels = {
+        value: n for n, value in values if not (isinstance(value, float) and math.isnan(value))
+    }
+    for level in sorted(levels):
+        yield level, numbers == levels[level]
 
 
 def _traits(

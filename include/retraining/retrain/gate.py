@@ -16,7 +16,7 @@ from include.retraining.records import (
     GateDecision,
     RetrainRequest,
 )
-from include.retraining.registry import ledger, server, versions
+from include.retraining.registry import identity, ledger, server, versions
 from include.retraining.retrain.duel import Comparison, Duel, compare
 from include.retraining.retrain.gate_rules import check_rules
 from include.retraining.settings import Settings
@@ -37,7 +37,10 @@ def decide(
         return done
     duel = compare(spec, settings, request, candidate)
     version = versions.version(spec, settings, candidate.version)
-    slices = duel.champion.slices if duel.champion else {}
+    identity.require_made_by(spec, version, request.incident_id)
+    opponent = duel.champion
+    slices = opponent.slices if opponent else {}
+    is_unopposed = request.champion_version is None or bool(opponent and opponent.is_waived)
     checks = (
         *check_duel(spec.gate, duel),
         *check_rules(
@@ -46,10 +49,12 @@ def decide(
             request,
             candidate.training_set,
             features=version.features,
-            judged_slices=None if request.champion_version is None else list(slices),
+            judged_slices=None if is_unopposed else list(slices),
         ),
     )
     passed, reasons = conclude(spec.gate, checks, duel)
+    if passed and spec.is_served_elsewhere:
+        reasons = (_reference(duel),)
     champion = duel.champion
     decision = GateDecision(
         incident_id=request.incident_id,
@@ -57,6 +62,7 @@ def decide(
         partition=request.batch.partition,
         candidate_version=candidate.version,
         champion_version=request.champion_version,
+        champion_incident=champion.incident_id if champion else None,
         mode=spec.gate.mode,
         passed=passed,
         reasons=reasons,
@@ -121,6 +127,14 @@ def _checks(gate: Gate, duel: Duel) -> Iterator[GateCheck]:
 def _comparison(gate: Gate, metric: str, comparison: Comparison, who: str) -> Iterator[GateCheck]:
     """Ask for a win that is larger than the margin, and more than chance."""
     whom = f"the {who}, version {comparison.version}"
+    if comparison.is_waived:
+        yield GateCheck(
+            name=who,
+            passed=True,
+            detail=f"{whom}, is no opponent of this retrain, which was forced: "
+            f"{comparison.trouble}",
+        )
+        return
     if comparison.trouble or comparison.gain is None:
         trouble = comparison.trouble or "the gain has no interval on these rows"
         yield GateCheck(name=who, passed=False, detail=f"{whom}, cannot be compared: {trouble}")
@@ -206,6 +220,14 @@ def conclude(gate: Gate, checks: Sequence[GateCheck], duel: Duel) -> tuple[bool,
     )
 
 
+def _reference(duel: Duel) -> str:
+    start = "the reference of a model that is served elsewhere, no duel is held: "
+    own = duel.candidate
+    if own is None:
+        return f"{start}nothing is promised, {duel.window_trouble}"
+    return f"{start}{own.metric} {own.value:.3f} on {own.rows:,} rows"
+
+
 def _win(gate: Gate, duel: Duel) -> str:
     if gate.mode == "disabled":
         return "gate.mode is disabled: no duel was held"
@@ -214,6 +236,12 @@ def _win(gate: Gate, duel: Duel) -> str:
     if own is None:
         return f"{start}the candidate was not measured"
     gain = duel.champion.gain if duel.champion else None
+    if duel.champion is not None and duel.champion.is_waived:
+        return (
+            f"{start}no duel: the champion, version {duel.champion.version}, cannot be given the "
+            f"features it learned from any more, and the retrain was forced; {own.metric} "
+            f"{own.value:.3f}, floor {gate.floor:.3f}"
+        )
     if gain is None:
         return f"{start}no champion to beat: {own.metric} {own.value:.3f}, floor {gate.floor:.3f}"
     return (

@@ -19,7 +19,7 @@ from include.retraining.retrain import claims
 from include.retraining.retrain.claims import Claimed
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
-from include.retraining.storage import Storage, json_bytes
+from include.retraining.storage import Storage, at_once, json_bytes
 
 BUDGET_DAYS = 30
 
@@ -79,7 +79,7 @@ def open_incident(
     # before the claim: a run killed right after it finds the claim by this
     storage.write_json(shelf.run_key(spec.model, run_id), request)
 
-    counted: list[str] = []
+    counted: list[str | None] = []
 
     def check(standing: Sequence[Claimed]) -> None:
         if not force and (hold := hold_after(spec, [one.end for one in standing], batch)):
@@ -94,7 +94,7 @@ def open_incident(
         require_own(claim, run_id)
     finally:
         if claim is None:  # it was counted, and came to nothing
-            for key in counted:
+            for key in filter(None, counted):
                 storage.delete(key)
     return claim.request
 
@@ -152,34 +152,45 @@ def _request(
     )
 
 
-def _count(storage: Storage, request: RetrainRequest, at: dt.datetime, *, limit: int | None) -> str:
+def _count(
+    storage: Storage, request: RetrainRequest, at: dt.datetime, *, limit: int | None
+) -> str | None:
     """Enter a retrain in the list of all models, by the order they came in; give its key.
+
+    Those that one model's monitor asks for count once an hour, and give None from the second on:
+    in data time they have limits of their own, and a backfill of a year is no storm.
 
     Raises
     ------
     Storm
         `limit` others came since an hour before `at`.
     """
-    hour, mine = dt.timedelta(hours=1), f"{request.batch.model}--{request.incident_id}"
+    hour, model = dt.timedelta(hours=1), request.batch.model
+    mine = f"{model}--{request.incident_id}"
+    monitored = f"{model}--by its monitor" if request.trigger == "monitor" else None
     for _ in range(claims.MAX_ATTEMPTS):
         today = keys = storage.list(shelf.day_folder(at))
         if shelf.day_folder(at - hour) != shelf.day_folder(at):
             keys = storage.list(shelf.day_folder(at - hour)) + today
         newest = keys[-(limit or 1) * 2 :]
-        found = [storage.read_json(key) for key in newest]
+        found = at_once(storage.read_json, newest)
         for key, one in zip(newest, found, strict=True):
             if one["retrain"] == mine:
                 return key
         # those with a later moment, too: clocks differ, and it is the order that counts
-        recent = sum(dt.datetime.fromisoformat(one["at"]) > at - hour for one in found)
-        if limit is not None and recent >= limit:
+        recent = [one for one in found if dt.datetime.fromisoformat(one["at"]) > at - hour]
+        if monitored and any(one.get("counts_as") == monitored for one in recent):
+            return None
+        if limit is not None and len(recent) >= limit:
             raise Storm(
-                f"{recent} retrains of all models within an hour, RETRAINING_MAX_RETRAINS_PER_HOUR "
-                f"is {limit}: one cause, such as a broken feed, is likelier than drift. Look at "
-                "what the models share; then clear this task, or retrain by hand with force"
+                f"{len(recent)} retrains of all models within an hour, "
+                f"RETRAINING_MAX_RETRAINS_PER_HOUR is {limit}: one cause, such as a broken feed, "
+                "is likelier than drift. Look at what the models share; then clear this task, or "
+                "retrain by hand with force"
             )
         key = shelf.day_key(at, shelf.number_of(today[-1]) + 1 if today else 1)
-        if storage.create(key, json_bytes({"at": at.isoformat(), "retrain": mine})):
+        content = {"at": at.isoformat(), "retrain": mine, "counts_as": monitored or mine}
+        if storage.create(key, json_bytes(content)):
             return key
     raise Storm("the list of retrains is written to by too many at once; clear this task")
 
@@ -244,15 +255,19 @@ def last_training(spec: ModelSpec, storage: Storage, batch: BatchRef) -> Trainin
 
 
 def _require_newer(spec: ModelSpec, champion: versions.Version | None, batch: BatchRef) -> None:
-    """Refuse a batch whose rows are all older than those the champion learned from."""
+    """Refuse a batch that nothing could be learned from which the champion has not learned.
+
+    `trained_until` is when its duel began; its labels were mature by then, as those of a retrain
+    about the batch will be by the beginning of its own duel.
+    """
     if champion is None or champion.trained_until is None:
         return
-    until = split_times(spec, batch)[0] - dt.timedelta(days=spec.label.maturity_days)
-    if until < champion.trained_until:
+    until = split_times(spec, batch)[0]
+    if until <= champion.trained_until:
         raise NotDue(
-            f"version {champion.number} learned from rows up to {champion.trained_until:%Y-%m-%d}; "
-            f"a retrain about {batch.partition} would learn from rows up to {until:%Y-%m-%d} only. "
-            "Retrain by hand with force if that is meant"
+            f"version {champion.number} learned from all labels that were mature on "
+            f"{champion.trained_until:%Y-%m-%d}; a retrain about {batch.partition} would learn "
+            f"from those of {until:%Y-%m-%d} only. Retrain by hand with force if that is meant"
         )
 
 

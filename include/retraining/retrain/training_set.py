@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from include.retraining import shelf
+from include.retraining.data import broken_feeds
+from include.retraining.data.outcomes import (
+    complete_by,
+    needed_for_labels,
+    outcomes_of,
+    partitions_of,
+    with_outcomes,
+)
 from include.retraining.data.publication import batches_of
 from include.retraining.data.tables import Snapshot
-from include.retraining.errors import DataError
-from include.retraining.features import feature_sets
+from include.retraining.errors import DataError, RegistryError
+from include.retraining.features import definitions, feature_sets
+from include.retraining.learning.metrics import Floats
 from include.retraining.learning.rows import (
     between,
     feature_frame,
@@ -24,7 +33,7 @@ from include.retraining.learning.rows import (
 )
 from include.retraining.names import OWN
 from include.retraining.records import BatchRef, DriftReport, RetrainRequest, TrainingSet
-from include.retraining.registry import versions
+from include.retraining.registry import ledger, server, versions
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage, sha256
@@ -50,7 +59,7 @@ def drift_start(spec: ModelSpec, storage: Storage, request: RetrainRequest) -> d
         if not any(column.drifted and not column.expected for column in columns):
             break
         found = start
-        start -= spec.partitions.length
+        start = spec.partitions.step(start, -1)
     return found
 
 
@@ -59,20 +68,20 @@ def _window_start(
     storage: Storage,
     request: RetrainRequest,
     rows: pa.Table,
-    duel_start: dt.datetime,
+    known: Floats,
 ) -> dt.datetime | None:
     """Give the moment from which on rows train, as `training.window` says; None: all history.
 
     Since-drift windows reach further back where they would hold less than `training.min_rows`.
     """
     if spec.training.window != "since_drift":
-        return oldest_row(spec, duel_start)
+        return oldest_row(spec, split_times(spec, request.batch)[0])
     since = drift_start(spec, storage, request)
     if since is None:
         log.info("%s has not drifted: all history trains", request.batch.partition)
         return None
-    known = ~np.isnan(labels(spec, rows, known_at=duel_start))
-    times = np.sort(rows.column(spec.source.event_time).filter(pa.array(known)).to_numpy())
+    is_known = pa.array(~np.isnan(known))
+    times = np.sort(rows.column(spec.source.event_time).filter(is_known).to_numpy())
     if len(times) < spec.training.min_rows:
         return None
     enough: dt.datetime = times[-spec.training.min_rows].astype("datetime64[us]").item()
@@ -98,24 +107,35 @@ def build_training_set(spec: ModelSpec, settings: Settings, request: RetrainRequ
     stale = feature_sets.stale_batches(
         spec, storage, since=earliest - spec.partitions.length, until=batch.end, with_missing=True
     )
+    if stale:  # no batch may have been ingested since the model file named another service
+        definitions.apply_definitions(spec, settings)
     for one in stale:
         if one.end > earliest:  # what is before it may have been removed
             feature_sets.join_anew(spec, settings, one)
     snapshot = feature_sets.joined_rows(spec, storage)
-    needed = [spec.source.event_time, spec.label.column]
+    outcomes = outcomes_of(spec, storage)
     parts = _parts(spec, snapshot, batch, earliest)
+    broken = set(broken_feeds.left_out(storage, spec.model))
+    left_out = tuple(name for name in parts if name in broken)
+    parts = [name for name in parts if name not in broken]
     if not parts:
+        why = f" whose feed did not break ({', '.join(left_out)} did)" if left_out else ""
         raise DataError(
-            f"{spec.model}: no published batch up to {batch.partition}; ingest one first"
+            f"{spec.model}: no published batch up to {batch.partition}{why}; ingest one first"
         )
-    every = snapshot.read(parts, needed)
+    every = snapshot.read(parts, needed_for_labels(spec, outcomes, snapshot))
+    before = with_outcomes(spec, outcomes, every, known_at=duel_start, delivered_by=batch.end)
     first = spec.batch_ref(parts[0]).start
-    start = max(first, _window_start(spec, storage, request, every, duel_start) or first)
-    seen = between(spec, every, start)
-    training = between(spec, seen, None, duel_start)
-    duel = between(spec, seen, duel_start, duel_end)
-    known = int((~np.isnan(labels(spec, training, known_at=duel_start))).sum())
-    duelling = int((~np.isnan(labels(spec, duel, known_at=batch.end))).sum())
+    known_before = labels(spec, before, known_at=complete_by(outcomes, duel_start))
+    start = max(first, _window_start(spec, storage, request, before, known_before) or first)
+    training = between(spec, before, start, duel_start)
+    duel = with_outcomes(
+        spec, outcomes, between(spec, every, max(start, duel_start), duel_end), known_at=batch.end
+    )
+    known = int(
+        (~np.isnan(labels(spec, training, known_at=complete_by(outcomes, duel_start)))).sum()
+    )
+    duelling = int((~np.isnan(labels(spec, duel, known_at=complete_by(outcomes, batch.end)))).sum())
     training_set = TrainingSet(
         incident_id=request.incident_id,
         model=spec.model,
@@ -127,7 +147,9 @@ def build_training_set(spec: ModelSpec, settings: Settings, request: RetrainRequ
         duel_rows=duelling,
         duel_start=duel_start,
         duel_end=duel_end,
-        unlabelled_rows=seen.num_rows - known - duelling,
+        unlabelled_rows=between(spec, every, start).num_rows - known - duelling,
+        left_out=left_out,
+        outcomes_version=outcomes.table.version if outcomes else None,
         sha256="",
     )
     digest = digest_of(spec, storage, training_set)
@@ -146,16 +168,36 @@ def digest_of(spec: ModelSpec, storage: Storage, training_set: TrainingSet) -> s
     return sha256(
         spec.label.model_dump_json().encode(),
         *(time.isoformat().encode() for time in times),
-        snapshot.digest(_parts(spec, snapshot, batch, found.training_start)).encode(),
+        snapshot.digest(
+            _parts(spec, snapshot, batch, found.training_start, found.left_out)
+        ).encode(),
+        *_digest_of_outcomes(spec, storage, found),
     )
 
 
-def _parts(spec: ModelSpec, snapshot: Snapshot, batch: BatchRef, start: dt.datetime) -> list[str]:
+def _digest_of_outcomes(
+    spec: ModelSpec, storage: Storage, training_set: TrainingSet
+) -> Iterator[bytes]:
+    found = training_set
+    outcomes = outcomes_of(spec, storage, found.outcomes_version)
+    if outcomes is not None:
+        until = spec.batch_ref(found.partition).end
+        names = partitions_of(outcomes, since=found.training_start, until=until)
+        yield outcomes.table.digest(names).encode()
+
+
+def _parts(
+    spec: ModelSpec,
+    snapshot: Snapshot,
+    batch: BatchRef,
+    start: dt.datetime,
+    left_out: Collection[str] = (),
+) -> list[str]:
     """Give the partitions up to a batch that may hold rows from a moment on, oldest first."""
     return [
         one.partition
         for one in batches_of(spec, snapshot, since=start - spec.partitions.length, until=batch.end)
-        if one.end > start
+        if one.end > start and one.partition not in left_out
     ]
 
 
@@ -180,19 +222,57 @@ def check_learnable(spec: ModelSpec, training: pa.Table) -> None:
         log.warning("no training row is of class %s: it will never be predicted", missing)
     frame = feature_frame(spec, labelled)
     if empty := [name for name in spec.features.names if frame[name].isna().all()]:
+        where = "the source" if spec.features.is_inline else "features.tables or the source"
         raise DataError(
             f"{spec.model}: no value in any of {labelled.num_rows} training rows: "
-            f"{', '.join(empty)}. Mend features.tables or the source, or take the feature out of "
+            f"{', '.join(empty)}. Mend {where}, or take the feature out of "
             "the model file"
         )
 
 
 def pinned_versions(spec: ModelSpec, settings: Settings) -> list[int]:
-    """Give the versions of the table of joined rows that registered models learned from."""
+    """Give the versions of the table of joined rows that `pinned` names."""
+    return sorted({one.table_version for one in pinned(spec, settings)})
+
+
+def pinned(spec: ModelSpec, settings: Settings) -> list[TrainingSet]:
+    """Give what registered models learned from.
+
+    Where the model file has `retention.versions`: that so many of the newest did, those that have
+    an alias, and the last two that were put into production.
+
+    Raises
+    ------
+    DataError
+        What one of ours learned from is not known any more.
+    """
     storage = Storage.of(settings)
-    incidents = {one.incident_id for one in versions.all_versions(spec, settings)} - {""}
-    found = (shelf.find(storage, TrainingSet, spec.model, one) for one in incidents)
-    return sorted({one.table_version for one in found if one is not None})
+    registered = versions.all_versions(spec, settings)
+    if (newest := spec.retention.versions) is not None:
+        entries = ledger.read(storage, spec.model)[-2:]
+        crowned = {one.version for one in entries} | {one.previous_version for one in entries}
+        crowned |= set(server.aliases(spec, settings).values())
+        registered = registered[:newest] + [
+            one for one in registered[newest:] if one.number in crowned
+        ]
+    return [_learned_from(spec, settings, one) for one in registered if one.incident_id]
+
+
+def _learned_from(spec: ModelSpec, settings: Settings, version: versions.Version) -> TrainingSet:
+    """Give what a version of ours learned from: as kept, else as it is kept beside the model."""
+    found = shelf.find(Storage.of(settings), TrainingSet, spec.model, version.incident_id)
+    if found is not None:
+        return found
+    try:
+        content = versions.run_artifact(settings, version, shelf.TRAINING_SET_ARTIFACT)
+        return TrainingSet.model_validate_json(content)
+    except (RegistryError, ValueError) as error:
+        key = shelf.key_of(TrainingSet, spec.model, version.incident_id)
+        raise DataError(
+            f"{spec.model} version {version.number}: nothing says any more which rows it learned "
+            f"from ({key} and {shelf.TRAINING_SET_ARTIFACT} of its run are not there), so nothing "
+            "is removed. Restore one of them, or delete the version in MLflow, then clear the task"
+        ) from error
 
 
 def training_rows(
@@ -231,11 +311,16 @@ def _cut(
     known_at: dt.datetime,
 ) -> pa.Table:
     snapshot = feature_sets.joined_rows(spec, storage, training_set.table_version)
-    parts = _parts(spec, snapshot, spec.batch_ref(training_set.partition), start)
+    batch = spec.batch_ref(training_set.partition)
+    parts = _parts(spec, snapshot, batch, start, training_set.left_out)
     parts = [name for name in parts if spec.batch_ref(name).start < end]
     time = spec.source.event_time
     asked = None if columns is None else list(dict.fromkeys([*columns, time]))
     rows = between(spec, snapshot.read(parts, asked), start, end)
     if columns is not None:
         return rows.select(list(columns))
-    return rows.append_column(LABEL, pa.array(labels(spec, rows, known_at=known_at)))
+    outcomes = outcomes_of(spec, storage, training_set.outcomes_version)
+    until = spec.batch_ref(training_set.partition).end
+    rows = with_outcomes(spec, outcomes, rows, known_at=known_at, delivered_by=until)
+    known = labels(spec, rows, known_at=complete_by(outcomes, known_at))
+    return rows.append_column(LABEL, pa.array(known))

@@ -15,15 +15,19 @@ from urllib.parse import quote
 from pydantic import Field
 
 from include.retraining import shelf
-from include.retraining.names import dag_id
+from include.retraining.data import broken_feeds
+from include.retraining.names import dag_id, model_of_feed
 from include.retraining.records import (
     GateDecision,
+    GuardAnswer,
+    GuardMode,
     Promotion,
     Record,
     SkewReport,
     ValidationReport,
     Verdict,
 )
+from include.retraining.registry.anchor import SHOWN
 from include.retraining.registry.ledger import Entry
 from include.retraining.storage import Storage, json_bytes, sha256
 from include.retraining.telling import duel_table
@@ -42,6 +46,9 @@ MAX_LINES = 12
 TITLE_CHARACTERS = 300
 THREAD_CHARACTERS = 100
 MAX_CHARACTERS = 2900  # Slack cuts a section at 3,000
+
+
+NO_BATCH = "champion"  # the thread of what is about no batch
 
 
 class Alert(Record):
@@ -256,24 +263,23 @@ def of_validation(report: ValidationReport, *, pages: str = "") -> Alert:
     )
     where: tuple[str, ...]
     model, partition = report.batch.model, report.batch.partition
-    rows = f"{shelf.table_key(model, 'quarantine', 'batch')}, partition {partition}"
-    where = (f"Quarantined rows: {rows}",) if report.quarantine_key else ()
+    what, rows = ("Outcomes", "outcomes") if model_of_feed(model) else ("Batch", "rows")
+    bad = f"{shelf.table_key(model, 'quarantine', 'batch')}, partition {partition}"
+    where = (f"Quarantined rows: {bad}",) if report.quarantine_key else ()
     level: Level = "warning"
     if report.status == "refused":
-        level, title = "critical", "Batch refused, the last good data stays in force"
-        reader = dag_id(model, "replay_quarantine")
+        level, title = "critical", f"{what} refused, the last good data stays in force"
         where = (
             f"All {report.rows_in:,} rows are kept in {report.quarantine_key}",
-            f"Do: deliver a corrected file and clear the ingest run, or say in {reader} how this "  # noqa: ISC004
-            "one is to be read",
+            *_ways_out(model, partition),
         )
     elif not problems:
-        level, title = "good", f"Batch accepted: all {report.rows_in:,} rows are good"
+        level, title = "good", f"{what} accepted: all {report.rows_in:,} rows are good"
         where = ()
     elif report.rows_quarantined:
-        title = f"{report.rows_quarantined:,} of {report.rows_in:,} rows quarantined"
+        title = f"{report.rows_quarantined:,} of {report.rows_in:,} {rows} quarantined"
     else:
-        title = "Batch accepted with warnings"
+        title = f"{what} accepted with warnings"
     return Alert(
         model=report.batch.model,
         thread=report.batch.partition,
@@ -287,8 +293,28 @@ def of_validation(report: ValidationReport, *, pages: str = "") -> Alert:
     )
 
 
-def of_skew(report: SkewReport) -> Alert:
-    """Tell that the online store serves other values than training saw, or does so no longer."""
+def _ways_out(name: str, partition: str) -> tuple[str, ...]:
+    """Say what to do about a delivery that was refused."""
+    model = model_of_feed(name)
+    if model is None:
+        reader = dag_id(name, "replay_quarantine")
+        how = f"or say in {reader} how this one is to be read"
+        return (f"Do: deliver a corrected file and clear the ingest run, {how}",)
+    waits = f"retrains of {model} wait, and later batches are not judged by their performance"
+    run = f"clear this run of {dag_id(model, 'outcomes')}"
+    return (
+        f"Until outcomes of {partition} are in force, {waits}",
+        f"Do: deliver a corrected file (its heading alone if there were no outcomes), then {run}",
+    )
+
+
+def of_skew(report: SkewReport) -> Alert | None:
+    """Tell that the online store serves other values than training saw, or does so no longer.
+
+    Nothing where nothing was compared; the report says why.
+    """
+    if not report.features:
+        return None
     if not report.problems:
         return Alert(
             model=report.batch.model,
@@ -299,47 +325,99 @@ def of_skew(report: SkewReport) -> Alert:
             subject="skew",
             is_all_clear=True,
         )
+    todo = []
+    if report.differences:
+        todo.append(
+            "Do: clear materialize_features; if it stays, the feature view and its table disagree. "
+            "Of a view with a PushSource, look after what pushes it"
+        )
+    if report.ahead:
+        todo.append(
+            "Do: in features.tables, date rows when they are there online, which is at batch.end "
+            "where their table comes with the batch; a view that is pushed online sooner gets a "
+            "PushSource. Until then, metrics here are not those that the model reaches online"
+        )
     return Alert(
         model=report.batch.model,
         thread=report.batch.partition,
         level="warning",
-        title="Online features are not those the model learns from",
+        title="Online features are not those the model learns from"
+        if report.differences
+        else "The model learns from values that are not there yet when it predicts",
         lines=(
             *report.problems,
-            f"As of {report.at:%Y-%m-%d %H:%M} UTC, {report.keys:,} keys",
-            "Do: clear materialize_features; if it stays, the feature view and its table disagree",
+            f"As of {report.at:%Y-%m-%d %H:%M} UTC, {report.keys:,} keys and {report.rows:,} rows",
+            *todo,
         ),
         subject="skew",
     )
 
 
-def of_verdict(verdict: Verdict, before: Verdict | None) -> Alert | None:
+def of_verdict(
+    verdict: Verdict,
+    before: Verdict | None,
+    *,
+    guard_mode: GuardMode | None = None,
+    is_served_elsewhere: bool = False,
+) -> Alert | None:
     """Tell what will happen about a batch; nothing when it is still as it was in the one before.
 
     That nothing will happen is told where the thread told something else.
+
+    Parameters
+    ----------
+    guard_mode : str, optional
+        Of the model file now: a verdict that asks for a rollback stands where the file asks for
+        none any more, and nothing follows.
+    is_served_elsewhere : bool
+        Whoever trains it has to retrain it; what is made here is its reference.
     """
-    if before and verdict.outcome == "watch" and before.outcome == "watch":
-        same_champion = before.champion_version == verdict.champion_version
-        if same_champion and before.worst_feature == verdict.worst_feature:
+    if before is not None and _goes_on(before, verdict):
+        if verdict.outcome == "watch" and before.worst_feature == verdict.worst_feature:
             return None
+        if verdict.outcome == "blocked" and is_served_elsewhere:
+            return None  # who trains it was told, and it takes as long as it takes
     titles: dict[str, tuple[Level, str]] = {
         "ignore": ("good", "Judged anew: nothing is to be done"),
         "watch": ("info", "Drift, watched: no retrain"),
         "retrain": ("warning", "Retraining"),
         "blocked": ("warning", "A retrain is wanted but has to wait"),
+        "broken_feed": ("critical", "The feed broke: nothing is learned from this batch"),
+        "rollback": (
+            "critical",
+            f"Version {verdict.champion_version} is worse than the version before it",
+        ),
     }
+    if is_served_elsewhere:
+        titles["retrain"] = ("info", "There are rows enough: they become the reference")
+        titles["blocked"] = ("warning", "The model is to be retrained where it is trained")
     level, title = titles[verdict.outcome]
-    champion = verdict.champion_version
+    champion, lines = verdict.champion_version, verdict.reasons
+    if verdict.outcome == "broken_feed":
+        lines += (broken_feeds.what_to_do(verdict.batch.model, verdict.batch.partition),)
+    if verdict.outcome == "rollback" and guard_mode in {"tell", "off"}:
+        by_hand = dag_id(verdict.batch.model, "rollback")
+        lines += (f"guard.mode is {guard_mode} now: nothing follows. A person may run {by_hand}",)
     return Alert(
         model=verdict.batch.model,
         thread=verdict.batch.partition,
         level=level,
         title=title,
-        lines=verdict.reasons,
+        lines=lines,
         subject="verdict",
-        fact="|".join([verdict.content_sha256, str(champion), verdict.outcome, *verdict.reasons]),
+        fact="|".join([verdict.content_sha256, str(champion), verdict.outcome, *lines]),
         is_all_clear=verdict.outcome == "ignore",
     )
+
+
+def _goes_on(before: Verdict, verdict: Verdict) -> bool:
+    """Say whether a verdict says of the same champion what the one before it said."""
+    harms = [one.harm.state if one.harm else None for one in (before, verdict)]
+    of = [(one.champion_version, one.champion_incident) for one in (before, verdict)]
+    is_same = of[0] == of[1]
+    if verdict.outcome == "blocked":
+        is_same = is_same and harms[0] == harms[1]
+    return is_same and before.outcome == verdict.outcome
 
 
 def of_gate(decision: GateDecision) -> Alert:
@@ -375,6 +453,19 @@ def of_question(decision: GateDecision) -> Alert:
     )
 
 
+def of_guard_question(verdict: Verdict) -> Alert:
+    """Ask for an answer: a champion is worse than the version before it."""
+    return Alert(
+        model=verdict.batch.model,
+        thread=verdict.batch.partition,
+        level="critical",
+        title=f"Roll back version {verdict.champion_version}? A person has to answer",
+        lines=verdict.reasons,
+        subject="question",
+        fact=verdict.incident_id,
+    )
+
+
 def of_answer(decision: GateDecision, *, approved: bool, by: str) -> Alert | None:
     """Tell that a candidate was turned down; nothing where it was approved: its promotion tells."""
     if approved:
@@ -391,47 +482,87 @@ def of_answer(decision: GateDecision, *, approved: bool, by: str) -> Alert | Non
     )
 
 
-def of_promotion(promotion: Promotion) -> Alert:
-    """Tell that the champion changed."""
+def of_guard_answer(verdict: Verdict, answer: GuardAnswer, *, is_made: bool) -> Alert | None:
+    """Tell that a champion is not rolled back though it was worse; if it is, that tells.
+
+    `is_made`: somebody said yes, and the rollback was made; else champion or verdict had changed.
+    """
+    if answer.approved and is_made:
+        return None
+    model = verdict.batch.model
+    said = answer.in_words
+    what = "It stays in production, and nobody is asked again. If it is to go after all: "
+    what += dag_id(model, "rollback")
+    if answer.approved:
+        said += ", and it was too late"
+        what = "Champion or verdict changed before the answer: the log of the guard's task says how"
+    return Alert(
+        model=model,
+        thread=verdict.batch.partition,
+        level="warning",
+        title=f"Version {verdict.champion_version} is not rolled back: {said}",
+        lines=(
+            verdict.reasons[0],
+            what,
+        ),
+        subject="answer",
+        fact=f"{verdict.incident_id} {verdict.content_sha256} {said}",
+    )
+
+
+def of_promotion(promotion: Promotion, *, is_served_elsewhere: bool = False) -> Alert:
+    """Tell that the champion changed, or the reference of a model that is served elsewhere."""
     version, previous = promotion.version, promotion.previous_version
+    entry = _head(promotion.ledger_sequence, promotion.ledger_hash)
     if promotion.action == "rollback":
         level: Level = "warning"
-        title = f"Rolled back: version {version} is in production, version {previous} is not"
+        not_now = "" if previous is None else f", version {previous} is not"
+        title = f"Rolled back: version {version} is in production{not_now}"
     else:
         level = "good"
         instead = "the first model" if previous is None else f"in place of version {previous}"
         title = f"Version {version} is in production, {instead}"
+    if is_served_elsewhere:
+        title = f"Later rows are held against version {version} of the reference"
     return Alert(
         model=promotion.model,
-        thread=promotion.partition,
+        thread=promotion.partition or NO_BATCH,
         level=level,
         title=title,
         lines=(
             f"Reason: {promotion.reason}",
-            f"Ledger entry {promotion.ledger_sequence}, by {promotion.actor}",
+            f"Ledger entry {entry}, by {promotion.actor}",
         ),
         subject="promotion",
         fact=f"ledger entry {promotion.ledger_sequence}",
     )
 
 
+def _head(sequence: int, digest: str) -> str:
+    """Name an entry so that `ledger verify --head` can hold the ledger against the message."""
+    return f"{sequence}:{digest[:SHOWN]}" if digest else str(sequence)
+
+
 def of_hand_move(entry: Entry) -> Alert:
     """Tell that somebody moved the champion alias in MLflow."""
     before = "nothing" if entry.previous_version is None else f"version {entry.previous_version}"
+    if entry.previous_version == entry.version:  # the number came back, the model did not
+        before = "another model with that number, which MLflow has no more"
     back = (
         f"{dag_id(entry.model, 'rollback')} returns to {before}, unless that is deleted or "
         "quarantined"
-        if entry.previous_version is not None
+        if entry.previous_version not in {None, entry.version}
         else f"move the alias champion of {entry.model} in MLflow again"
     )
     return Alert(
         model=entry.model,
-        thread=entry.partition or "champion",
+        thread=entry.partition or NO_BATCH,
         level="warning",
         title=f"Version {entry.version} was made champion by hand, in place of {before}",
         lines=(
             "The alias was moved in MLflow; no gate was asked about that move",
-            f"Ledger entry {entry.sequence}. If that was not meant: {back}",
+            *([entry.reason] if entry.previous_version == entry.version else []),
+            f"Ledger entry {_head(entry.sequence, entry.hash)}. If that was not meant: {back}",
         ),
         subject="promotion",
         fact=f"ledger entry {entry.sequence}",

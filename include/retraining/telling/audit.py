@@ -10,7 +10,7 @@ import io
 import posixpath
 import zipfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from include.retraining import shelf
 from include.retraining.data.publication import published_partitions
@@ -23,13 +23,12 @@ from include.retraining.records import (
     ValidationReport,
     Verdict,
 )
-from include.retraining.registry import ledger, server, versions
+from include.retraining.registry import anchor, ledger, server, versions
 from include.retraining.settings import REPOSITORY, Settings
 from include.retraining.spec import ModelSpec
-from include.retraining.storage import Storage, json_bytes, sha256
+from include.retraining.storage import Storage, at_once, json_bytes, sha256
 
 REPORTS = (ValidationReport, FeatureSet, DriftReport, Verdict)
-READERS = 16
 RUN_ARTIFACTS = (shelf.CARD_ARTIFACT, shelf.DUEL_ARTIFACT, shelf.IMPORTANCES_ARTIFACT)
 MODEL_FILES = ("MLmodel", "requirements.txt", "python_env.yaml", "conda.yaml")
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the zip format's first moment: packing twice gives the same bytes
@@ -100,10 +99,9 @@ def audit_pack(spec: ModelSpec, settings: Settings, number: int) -> tuple[bytes,
     for partition in _partitions(spec, storage, training_set):
         found_keys = (shelf.key_of(kind, spec.model, partition) for kind in REPORTS)
         keys |= {f"reports/{partition}/{posixpath.basename(key)}": key for key in found_keys}
-    with ThreadPoolExecutor(READERS) as threads:  # on S3 every record is a round trip
-        stored = threads.map(lambda key: _stored(storage, key), keys.values())
-        for name, content in zip(keys, stored, strict=True):
-            add(name, content)
+    stored = at_once(partial(_stored, storage), keys.values())
+    for name, content in zip(keys, stored, strict=True):
+        add(name, content)
     for one in ledger.read(storage, spec.model):
         add(f"ledger/{one.sequence:06d}.json", json_bytes(one))
     add("model_file.json", json_bytes(spec))
@@ -112,7 +110,7 @@ def audit_pack(spec: ModelSpec, settings: Settings, number: int) -> tuple[bytes,
         version=number,
         files={name: sha256(content) for name, content in sorted(found.items())},
         missing=tuple(missing),
-        ledger_problems=tuple(ledger.verify(storage, spec.model)),
+        ledger_problems=anchor.verify(spec, settings).problems,
     )
     found["manifest.json"] = json_bytes(manifest)
     return _zip(found), manifest

@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from include.retraining import shelf
-from include.retraining.monitor.verdict import importance_share
+from include.retraining.monitor.verdict import unjudged_share
 from include.retraining.records import BatchRef, DriftReport, FeatureDrift, Verdict
 from include.retraining.telling.escapes import one_line
 
@@ -647,16 +647,22 @@ def _not_judged(report: DriftReport) -> str:
     left = [_shortened(_label(f.name), 20) for f in report.unjudged]
     if not left:
         return "All columns were judged."
-    share = importance_share(report.features, report.unjudged)
+    share = unjudged_share(report.columns)
     more = f" and {len(left) - _NAMED:,} more" if len(left) > _NAMED else ""
-    told = f"Not judged: {len(left):,} of {len(report.columns):,} columns, {share:.0%} of the"
-    return f"{told} model's importance: {', '.join(left[:_NAMED])}{more}"
+    told = f"Not judged: {len(left):,} of {len(report.columns):,} columns"
+    worth = "" if share is None else f", {share:.0%} of the model's importance"
+    return f"{told}{worth}: {', '.join(left[:_NAMED])}{more}"
 
 
 def _draw(panel: Axes, name: str, series: Sequence[FeatureDrift | None]) -> None:
     newest = next((f for f in reversed(series) if f is not None), None)
-    what = newest.measurements.index(newest.furthest) if newest else 0
-    shown = [f.measurements[what] if f and f.distance is not None else None for f in series]
+    what = newest.furthest.name if newest else "distance"
+    shown = [
+        next((one for one in f.measurements if one.name == what), None)
+        if f and f.distance is not None
+        else None
+        for f in series
+    ]
     gap = float("nan")
     distances = [one.value if one and one.value is not None else gap for one in shown]
     thresholds = [one.threshold if one and one.threshold is not None else gap for one in shown]
@@ -678,7 +684,8 @@ def _draw(panel: Axes, name: str, series: Sequence[FeatureDrift | None]) -> None
     _dress(panel, name, _note(newest), len(series))
     panel.margins(y=0.18)
     panel.set_ylim(0, None)
-    panel.set_ylim(0, min(1.05, max(panel.get_ylim()[1], 0.01)))
+    most = math.inf if what in {"location", "spread"} else 1.05
+    panel.set_ylim(0, min(most, max(panel.get_ylim()[1], 0.01)))
 
 
 def _dress(panel: Axes, name: str, note: str, windows: int) -> None:

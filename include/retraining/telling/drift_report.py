@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 
 from include.retraining import shelf
-from include.retraining.features import feature_sets
+from include.retraining.features import feature_sets, own_features
 from include.retraining.monitor.measuring import reports_before
 from include.retraining.records import (
     BatchRef,
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 PICTURED_WINDOWS = 11
 MEASURED = ("distance", "threshold", "shift")  # of each column, logged to MLflow
 SAME_TAGS = ("retraining.content_sha256", "retraining.verdict", "retraining.champion_version")
-_ALARMING = ("retrain", "blocked")
+_ALARMING = ("retrain", "blocked", "broken_feed")
 
 
 def publish_report(
@@ -94,6 +94,13 @@ def publish_report(
     )
 
 
+def remove_reports(spec: ModelSpec, settings: Settings, partitions: Iterable[str]) -> None:
+    """Delete what was logged to MLflow of the measurements of partitions."""
+    for name in partitions:
+        tags = {"retraining.kind": "monitor", "retraining.partition": name}
+        server.remove_runs(spec, settings, tags)
+
+
 # --- whether there is something to look at --------------------------------------------------------
 
 
@@ -136,7 +143,7 @@ def _is_worth_a_look(
 
 def _refused(storage: Storage, model: str, partitions: Iterable[str]) -> list[BatchRef]:
     """Give the batches whose last delivery was refused."""
-    told = (shelf.find(storage, ValidationReport, model, name) for name in partitions)
+    told = shelf.find_all(storage, ValidationReport, model, partitions)
     return [one.batch for one in told if one and one.status == "refused"]
 
 
@@ -171,15 +178,22 @@ def _write_page(
             spec.model, report.batch.partition, champion.number,
         )  # fmt: skip
         return None
-    names = [name for name in page_columns(report) if name in spec.features.names]
+    learned = versions.learned_features(spec, settings, champion)
+    own = own_features.own_spec(spec, learned)
+    names = [name for name in page_columns(report) if name in own.features.names]
+    found = feature_sets.feature_set(spec, storage, report.batch)
+    if own is spec:
+        rows = feature_sets.rows_of(spec, storage, found, names)
+    else:
+        rows = feature_sets.rows_of(spec, storage, found)
+        own, rows = own_features.rows_for(spec, settings, learned, rows, version=champion.number)
+        rows = rows.select(names)
     script, content = shared_script()
     page = evidently_page(
         report,
         verdict,
         training_rows(spec, storage, training_set, names),
-        feature_sets.rows_of(
-            spec, storage, feature_sets.feature_set(spec, storage, report.batch), names
-        ),
+        rows,
         script_url=shelf.shared_script_url(script),
     )
     if page is None:

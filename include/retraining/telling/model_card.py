@@ -14,7 +14,7 @@ import logging
 from typing import NamedTuple
 
 from include.retraining import shelf
-from include.retraining.monitor.verdict import importance_share
+from include.retraining.monitor.verdict import unjudged_share
 from include.retraining.records import (
     DriftReport,
     FeatureDrift,
@@ -261,9 +261,10 @@ def _unjudged(report: DriftReport) -> list[str]:
         return []
     names = ", ".join(markdown(feature.name) for feature in left[:UNJUDGED_SHOWN])
     more = f" and {len(left) - UNJUDGED_SHOWN:,} more" if len(left) > UNJUDGED_SHOWN else ""
-    share = importance_share(report.features, left)
+    share = unjudged_share(report.columns)
+    worth = "" if share is None else f", with {share:.0%} of the model's importance"
     told = f"{len(left):,} of {len(report.columns):,} columns could not be judged"
-    return [f"* {told}, with {share:.0%} of the model's importance: {names}{more}"]
+    return [f"* {told}{worth}: {names}{more}"]
 
 
 def _drift(feature: FeatureDrift) -> str:

@@ -98,14 +98,19 @@ class RetrainingHook(BaseHook):
         from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 
         hook = S3Hook(aws_conn_id=self.aws_conn_id)
-        credentials = hook.get_credentials()
+        conn = hook.conn_config
         known = {
-            "AWS_ACCESS_KEY_ID": credentials.access_key,
-            "AWS_SECRET_ACCESS_KEY": credentials.secret_key,
-            "AWS_SESSION_TOKEN": credentials.token,
             "AWS_DEFAULT_REGION": hook.region_name,
-            "AWS_ENDPOINT_URL_S3": hook.conn_config.get_service_endpoint_url(service_name="s3"),
+            "AWS_ENDPOINT_URL_S3": conn.get_service_endpoint_url(service_name="s3"),
         }
+        # those of the machine's role end within hours; boto renews them where nobody exports them
+        if conn.aws_access_key_id or conn.role_arn or conn.profile_name:
+            credentials = hook.get_credentials()
+            known |= {
+                "AWS_ACCESS_KEY_ID": credentials.access_key,
+                "AWS_SECRET_ACCESS_KEY": credentials.secret_key,
+                "AWS_SESSION_TOKEN": credentials.token,
+            }
         os.environ.update({name: value for name, value in known.items() if value})
 
 

@@ -32,6 +32,7 @@ class FailureNotifier(BaseNotifier):
         from include.retraining.storage import Storage
         from include.retraining.telling import alerts
 
+        self._note_that_it_failed(context)
         error = context.get("exception")
         if isinstance(error, BatchRefused):
             return
@@ -54,6 +55,25 @@ class FailureNotifier(BaseNotifier):
         except Exception:
             # Airflow swallows what a callback raises; at least the task's log has the message
             self.log.exception("nobody was told of the failure: %s", told)
+
+    def _note_that_it_failed(self, context: Any) -> None:
+        """Say that this run failed, so that later batches do not wait for its verdict."""
+        from include.retraining import shelf
+        from include.retraining.records import PipelineRun
+        from include.retraining.storage import Storage
+
+        dag_run = context["dag_run"]
+        stage = dag_run.dag_id.rpartition("__")[2]
+        partition = self._partition(context)
+        if stage not in {"ingest", "monitor"} or partition is None:
+            return
+        try:
+            batch = self.spec.batch_ref(partition)
+            storage = Storage.of(RetrainingHook().settings())
+            run = PipelineRun(batch=batch, stage=stage, run_id=dag_run.run_id)
+            shelf.keep_run(storage, run)
+        except Exception:  # the wait for it has an end anyway
+            self.log.exception("nobody knows that %s has failed", dag_run.run_id)
 
     def _partition(self, context: Any) -> str | None:
         """Give the partition that a run is about; None where it names none of this model."""

@@ -16,8 +16,21 @@ if TYPE_CHECKING:
     from include.retraining.spec import ModelSpec
     from include.retraining.telling.alerts import Alert
 
-Subject = Literal["validation", "skew", "verdict", "gate", "promotion", "question", "answer"]
+Subject = Literal[
+    "validation",
+    "skew",
+    "verdict",
+    "gate",
+    "promotion",
+    "question",
+    "answer",
+    "guard_question",
+    "guard_answer",
+]
 QUESTION_TASK = "approve_promotion"
+ROLLBACK_QUESTION_TASK = "approve_rollback"
+ROLLBACK_TASK = "return_to_version_before"
+_QUESTIONS = {"question": QUESTION_TASK, "guard_question": ROLLBACK_QUESTION_TASK}
 ANSWER_KEY = "answer"
 
 
@@ -50,8 +63,8 @@ class AlertOperator(BaseOperator):
         if alert is None:
             raise AirflowSkipException("nothing to tell")
         url = run_url(context)
-        if url and self.subject == "question":  # to where it is answered
-            url += f"/tasks/{QUESTION_TASK}/required_actions?map_index=-1"
+        if url and self.subject in _QUESTIONS:  # to where it is answered
+            url += f"/tasks/{_QUESTIONS[self.subject]}/required_actions?map_index=-1"
         alert = alert.model_copy(update={"url": url, "run_id": context["dag_run"].run_id})
         channel = hook.channel(self.spec)
         is_told = alerts.deliver(alert, storage, channel)
@@ -62,7 +75,7 @@ class AlertOperator(BaseOperator):
             self.log.info("told before: %s", alert.title)
         return alert.title
 
-    def _alert(  # noqa: PLR0911 - one return per subject
+    def _alert(  # noqa: C901, PLR0911 - one return per subject
         self, storage: Any, pages: str, context: Context
     ) -> Alert | None:
         from include.retraining import records
@@ -78,21 +91,42 @@ class AlertOperator(BaseOperator):
                 from include.retraining import shelf
 
                 verdict = records.Verdict.model_validate(self.record)
-                before = self.spec.partition_key(verdict.batch.start - self.spec.partitions.length)
+                before = self.spec.partition_key(self.spec.partitions.step(verdict.batch.start, -1))
                 earlier = shelf.find(storage, records.Verdict, self.spec.model, before)
-                return alerts.of_verdict(verdict, earlier)
+                return alerts.of_verdict(
+                    verdict,
+                    earlier,
+                    guard_mode=self.spec.guard_mode,
+                    is_served_elsewhere=self.spec.is_served_elsewhere,
+                )
             case "gate":
                 return alerts.of_gate(records.GateDecision.model_validate(self.record))
             case "question":
                 return alerts.of_question(records.GateDecision.model_validate(self.record))
+            case "guard_question":
+                return alerts.of_guard_question(records.Verdict.model_validate(self.record))
             case "answer":
                 answer = context["task_instance"].xcom_pull(task_ids=QUESTION_TASK, key=ANSWER_KEY)
                 if not answer:  # nobody was asked: the gate had said no
                     return None
                 decision = records.GateDecision.model_validate(self.record)
                 return alerts.of_answer(decision, approved=answer["approved"], by=answer["by"])
+            case "guard_answer":
+                instance = context["task_instance"]
+                answer = instance.xcom_pull(task_ids=ROLLBACK_QUESTION_TASK, key=ANSWER_KEY)
+                if not answer:  # nobody was asked: the verdict was replaced
+                    return None
+                verdict = records.Verdict.model_validate(self.record)
+                return alerts.of_guard_answer(
+                    verdict,
+                    records.GuardAnswer.to(verdict, **answer),
+                    is_made=bool(instance.xcom_pull(task_ids=ROLLBACK_TASK)),
+                )
             case "promotion":
-                return alerts.of_promotion(records.Promotion.model_validate(self.record))
+                promotion = records.Promotion.model_validate(self.record)
+                return alerts.of_promotion(
+                    promotion, is_served_elsewhere=self.spec.is_served_elsewhere
+                )
 
 
 def run_url(context: Any) -> str:

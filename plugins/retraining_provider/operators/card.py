@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
 
+from include.retraining.temporary import temporary_folder
 from retraining_provider.defaults import BACKGROUND
 from retraining_provider.hooks.retraining import RetrainingHook
 
@@ -41,7 +42,9 @@ class ModelCardOperator(BaseOperator):
 
         instance = context["task_instance"]
         try:
-            model_card.publish_move(self.spec, RetrainingHook().settings(), self.record["version"])
+            with temporary_folder():
+                settings = RetrainingHook().settings()
+                model_card.publish_move(self.spec, settings, self.record["version"])
         except Exception as error:
             if instance.try_number <= (instance.max_tries or 0):
                 raise

@@ -9,6 +9,7 @@ from airflow.providers.common.compat.sdk import BaseOperator
 from airflow.sdk import XComArg
 from pydantic import BaseModel
 
+from include.retraining.temporary import temporary_folder
 from retraining_provider.context import Run
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class RecordOperator(BaseOperator):
         records = [
             kind.model_validate(content) for kind, content in zip(kinds, self.records, strict=True)
         ]
-        found = self.step(Run(self.spec, context), *records)
+        with temporary_folder():
+            found = self.step(Run(self.spec, context), *records)
         return found.model_dump(mode="json") if isinstance(found, BaseModel) else found
 
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook, BaseOperator
 
+from include.retraining.temporary import temporary_folder
 from retraining_provider.context import batch_of
-from retraining_provider.defaults import DATA
+from retraining_provider.defaults import ROWS
 from retraining_provider.hooks.retraining import RetrainingHook
 
 if TYPE_CHECKING:
@@ -28,8 +29,7 @@ class SnapshotOperator(BaseOperator):
     ui_color = "#d4e8f0"
 
     def __init__(self, *, spec: ModelSpec, **kwargs: Any) -> None:
-        kwargs.setdefault("execution_timeout", DATA)
-        super().__init__(**kwargs)
+        super().__init__(**{**ROWS, **kwargs})
         self.spec = spec
 
     def execute(self, context: Context) -> list[Any]:
@@ -41,7 +41,8 @@ class SnapshotOperator(BaseOperator):
         batch = batch_of(self.spec, context)
         engine = BaseHook.get_hook(self.spec.source.connection).get_sqlalchemy_engine()
         try:
-            found = land_queries(self.spec, storage, batch, engine)
+            with temporary_folder():
+                found = land_queries(self.spec, storage, batch, engine)
         finally:
             engine.dispose()
         for one in found:

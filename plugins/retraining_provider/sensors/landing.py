@@ -10,6 +10,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
 
 from retraining_provider.context import batch_of
 from retraining_provider.hooks.retraining import RetrainingHook
+from retraining_provider.operators.snapshot import SnapshotOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -87,3 +88,22 @@ class LandingSensor(BaseSensorOperator):
         from airflow.providers.standard.triggers.file import FileTrigger
 
         return FileTrigger(filepath=url.removeprefix("file://"), poke_interval=self.poke_interval)
+
+
+def wait_for_landing(spec: ModelSpec) -> LandingSensor:
+    """Add to the DAG at hand: the results of the source's queries land, and its files are awaited.
+
+    :param spec: the model, or its feed of outcomes.
+    """
+    wait = LandingSensor(
+        task_id="wait_for_landing",
+        spec=spec,
+        # a file that lands within moments can resume the task before the executor has reported
+        # that it was deferred; Airflow takes that for a failure, and one more look mends it
+        retries=10,
+        retry_delay=dt.timedelta(seconds=1),
+        retry_exponential_backoff=0,
+    )
+    if spec.source.queries:
+        SnapshotOperator(task_id="snapshot_source", spec=spec) >> wait
+    return wait

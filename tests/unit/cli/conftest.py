@@ -10,7 +10,7 @@ import pytest
 
 from include.retraining import shelf
 from include.retraining.__main__ import main
-from include.retraining.records import Verdict
+from include.retraining.records import Harm, Verdict
 from include.retraining.settings import Settings
 from include.retraining.storage import Storage
 from tests.unit.pipeline import WEEKS
@@ -52,14 +52,27 @@ def ask(capsys: pytest.CaptureFixture[str]) -> Ask:
     return run
 
 
+WITHIN = Harm(
+    state="within", metric="roc_auc", windows=3, times=0.7, needed=20, before=0.7, after=0.7
+)
+BELOW = WITHIN.model_copy(
+    update={"state": "below", "since": WEEKS[-1], "times": 45.0, "after": 0.6}
+)
+
+
 def judge(
-    settings: Settings, outcome: str, *, model: str = "flights", version: int | None = 2
+    settings: Settings,
+    outcome: str,
+    *,
+    model: str = "flights",
+    version: int | None = 2,
+    harm: Harm | None = WITHIN,
 ) -> None:
     """Keep a verdict on the newest batch."""
     batch = SPEC.batch_ref(WEEKS[-1]).model_copy(update={"model": model})
     verdict = Verdict(
         batch=batch, outcome=outcome, reasons=("a test says so",), content_sha256="c",
-        champion_version=version, incident_id="incident-9",
+        champion_version=version, incident_id="incident-9", harm=harm,
     )  # fmt: skip
     shelf.keep(Storage.of(settings), verdict)
 

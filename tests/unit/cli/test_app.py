@@ -13,7 +13,9 @@ from include.retraining.cli.app import app, main
 from tests.airflow_home import ROOT
 
 COMMANDS = (
-    "status", "ledger show", "ledger verify", "ledger audit-pack", "rollback", "quarantine show",
+    "new", "rehearse", "status", "ledger show", "ledger verify", "ledger audit-pack",
+    "feed show", "feed accept", "feed withdraw", "rollback", "scorecard",
+    "quarantine show",
     "quarantine replay", "skew", "lint", "schema", "reproduce", "drift", "replay",
 )  # fmt: skip
 
@@ -21,7 +23,9 @@ COMMANDS = (
 def test_help_groups_the_commands(ask):
     said = ask("--help")
     assert said.status == 0
-    places = [said.out.index(f"─ {panel} ─") for panel in ("Look", "Decide", "Check", "Study")]
+    places = [
+        said.out.index(f"─ {panel} ─") for panel in ("Begin", "Look", "Decide", "Check", "Study")
+    ]
     assert places == sorted(places)
     assert "install-completion" not in said.out
     assert "RETRAINING_*" in said.out

@@ -35,7 +35,7 @@ def test_reasons_that_look_like_markup_are_shown_as_they_are(ask, reigning):
 
 def test_ledger_is_verified(ask, reigning):
     assert ask("ledger", "verify", "flights").out == "2 entries, all intact\n"
-    intact = {"model": "flights", "entries": 2, "problems": []}
+    intact = {"model": "flights", "entries": 2, "problems": [], "notes": []}
     assert ask("ledger", "verify", "flights", "--json").found == intact
     storage, key = Storage.of(reigning), "flights/ledger/000001.json"
     storage.write_json(key, storage.read_json(key) | {"version": 3})

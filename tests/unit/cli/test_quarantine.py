@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from include.retraining.data.publication import rows_in_force
+from include.retraining.features import feature_sets
 from include.retraining.settings import Settings
+from include.retraining.storage import Storage
 from tests.unit.data.test_quarantine import SPEC, WEEK, misspelt_week, refused_week
 from tests.unit.pipeline import validate
 
@@ -44,6 +47,23 @@ def test_replay_with_options_before_and_after_the_batch(ask, home):
     assert said.found["files"] == []
     said = ask("quarantine", "replay", "flights", WEEK, "--json")
     assert (said.status, said.found["published"]) == (0, False)  # it is in force already
+
+
+def test_replay_that_was_killed_after_publishing_is_ended_by_the_next(ask, home, monkeypatch):
+    validate(SPEC, home, WEEK, misspelt_week())
+    command = ("quarantine", "replay", "flights", WEEK, "--replace", "origin:Newark=EWR", "--json")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(feature_sets, "materialize", killed)
+        assert ask(*command).status not in {0, 1}
+    storage, batch = Storage.of(home), SPEC.batch_ref(WEEK)
+    assert WEEK in rows_in_force(SPEC, storage).parts
+    assert feature_sets.feature_set_or_none(SPEC, storage, batch) is None
+    assert ask(*command).found["to_judge"] == [WEEK]
+    assert feature_sets.is_current(SPEC, storage, batch)
 
 
 def test_batch_that_never_came_is_said(ask, home):

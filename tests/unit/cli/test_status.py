@@ -16,11 +16,11 @@ from include.retraining.records import (
     ValidationReport,
     Verdict,
 )
-from include.retraining.registry import ledger
+from include.retraining.registry import ledger, server
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec, SpecFiles
 from include.retraining.storage import Storage
-from tests.unit.cli.conftest import Ask, judge
+from tests.unit.cli.conftest import BELOW, WITHIN, Ask, judge
 from tests.unit.pipeline import WEEKS
 from tests.unit.registry.test_succession import SPEC
 from tests.unit.writers import draft
@@ -35,7 +35,7 @@ def several(reigning: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """One model of each kind: well, not well, new, and one whose ledger is no JSON."""
     folder = reigning.home / "storage"
     shutil.copytree(folder / "flights", folder / "sick")
-    judge(reigning, "retrain", model="sick")
+    judge(reigning, "retrain", model="sick", harm=BELOW)
     Storage.of(reigning).write("broken/ledger/000001.json", b"[red]{[/red]")
     specs = tuple(named(name) for name in ("flights", "new", "broken", "sick"))
     wrong = SpecError("lable is no setting", path="include/models/wrong.yaml", line=3)
@@ -54,7 +54,7 @@ def test_one_model_answers_three_questions(ask, reigning):
 
 
 def test_model_that_is_not_well_gives_status_1(ask, reigning):
-    judge(reigning, "retrain")
+    judge(reigning, "retrain", harm=BELOW)
     assert ask("status", "flights").status == 1
     assert ask("status", "flights", "--json").found["well"] is False
 
@@ -90,6 +90,54 @@ def test_watched_drift_is_not_nothing_to_do(ask, reigning, drifted):
     said = shown(ask)
     assert "Is it well?\n  drift is watched: distance at 5.0x its threshold\n" in said
     assert "Nothing to do" not in said
+    assert ask("status", "flights", "--json").found["well"] is None
+
+
+def test_what_all_windows_say_is_told_once(ask, reigning):
+    assert f"  has it fallen? {WITHIN.in_words}\n" in shown(ask)
+    unsure = WITHIN.model_copy(update={"state": "not known", "times": 3.0})
+    judge(reigning, "ignore", harm=unsure)
+    assert shown(ask).count(unsure.in_words) == 1
+    judge(reigning, "ignore", harm=unsure, version=1)  # about another version
+    assert unsure.in_words not in shown(ask)
+
+
+def test_without_outcomes_nobody_says_yes(ask, reigning):
+    judge(reigning, "ignore", harm=None)
+    assert "as it was; no outcome says yet how well it does\n" in shown(ask)
+    assert ask("status", "flights", "--json").found["well"] is None
+    unsure = WITHIN.model_copy(update={"state": "not known", "times": 3.0})
+    judge(reigning, "ignore", harm=unsure)
+    assert f"as it was; {unsure.in_words}\n" in shown(ask)
+    assert ask("status", "flights", "--json").found["well"] is None
+
+
+@pytest.mark.parametrize(
+    ("state", "well"), [("below", False), ("within", True), ("not known", None)]
+)
+def test_a_retrain_that_was_asked_for_says_how_well_it_does(ask, reigning, state, well):
+    harm = WITHIN.model_copy(update={"state": state})
+    judge(reigning, "blocked", harm=harm)
+    shelf.keep(
+        Storage.of(reigning),
+        DriftReport(
+            batch=SPEC.batch_ref(WEEKS[-1]), content_sha256="c", champion_version=2,
+            state="calibrated", rows=9, labelled_rows=9,
+        ),
+    )  # fmt: skip
+    assert harm.in_words in shown(ask)
+    assert ask("status", "flights", "--json").found["well"] is well
+
+
+def test_a_batch_the_champion_learned_from_says_nothing(ask, reigning):
+    """Whatever it is like: "what comes in is as it was" would be wrong of one that drifted."""
+    judge(reigning, "ignore", harm=None)
+    report = DriftReport(
+        batch=SPEC.batch_ref(WEEKS[-1]), content_sha256="c", champion_version=2,
+        state="calibrated", rows=9, labelled_rows=9, in_sample=True,
+    )  # fmt: skip
+    shelf.keep(Storage.of(reigning), report)
+    assert "not judged: the newest batch is as old as what the champion" in shown(ask)
     assert ask("status", "flights", "--json").found["well"] is None
 
 
@@ -188,6 +236,16 @@ def test_the_ledger_is_read_once(ask, reigning, monkeypatch):
 
 def test_registry_is_asked_on_demand(ask, reigning):
     assert ask("status", "flights", "--registry", "--json").found["registry_asked"] is True
+
+
+def test_champion_that_a_hand_made_is_told_no_story_of_another_version(ask, reigning):
+    server.client(reigning).set_registered_model_alias("flights", "champion", "3")
+    said = ask("status", "flights", "--registry")
+    assert said.status == 1
+    assert "version 3, which the ledger does not know as champion" in said.out
+    assert "trained on" not in said.out
+    assert "promised" not in said.out
+    assert "no: version 3 was made champion by hand, and nothing was judged since" in said.out
 
 
 def test_without_a_name_all_models_are_shown(ask, reigning):

@@ -11,9 +11,9 @@ from include.demo import flights_feed
 from include.retraining import shelf
 from include.retraining.__main__ import main
 from include.retraining.data import publication, quarantine, validation
-from include.retraining.errors import BatchRefused, DataError, NotPublished
+from include.retraining.errors import BatchRefused, DataError, NotPublished, Superseded
 from include.retraining.features import feature_sets
-from include.retraining.records import DeliveryMapping, ValidationReport
+from include.retraining.records import DeliveryMapping, Finding, ValidationReport
 from include.retraining.settings import Settings
 from include.retraining.storage import Storage
 from tests.unit.pipeline import WEEKS, ingest, small_spec, validate
@@ -219,6 +219,47 @@ def test_replays_at_once_come_to_one_result(empty, storage, processes: ProcessPo
 # --- what cannot be replayed ----------------------------------------------------------------------
 
 
+def test_mapping_that_the_model_file_has_no_place_for_any_more_is_left_out_and_told(empty, storage):
+    validate(SPEC, empty, WEEK, misspelt_week())
+    both = {"origin": {"Newark": "EWR"}, "distance": {"-1": "200.5"}}
+    assert replay(storage, DeliveryMapping(replacements=both)).rows_good == 6053
+
+    def later(**source: object) -> ValidationReport:
+        spec = SPEC.model_copy(update={"source": SPEC.source.model_copy(update=source)})
+        report = quarantine.revalidate_batch(spec, storage, BATCH)
+        assert validation.validate_batch(spec, storage, BATCH).identity == report.identity
+        assert report.rows_in == report.rows_good + report.rows_quarantined == 6053
+        return report
+
+    def left_out(report: ValidationReport) -> Finding:
+        (found,) = (one for one in report.findings if one.expectation.startswith("mapping"))
+        return found
+
+    whole = later(columns={**SPEC.source.columns, "distance": "integer"})
+    assert whole.rows_quarantined == 2
+    assert "'-1' -> '200.5', as column 'distance' is integer" in left_out(whole).detail
+    gone = later(columns={n: k for n, k in SPEC.source.columns.items() if n != "origin"})
+    assert (gone.status, left_out(gone).severity) == ("refused", "warning")  # the suite has it
+    assert left_out(gone).detail.endswith("the model file has changed: column 'origin'")
+
+
+def test_replay_does_not_override_a_delivery_that_came_meanwhile(empty, storage, monkeypatch):
+    publication.publish_batch(SPEC, storage, validate(SPEC, empty, WEEK, misspelt_week()))
+    real = validation.number_delivery
+
+    def after_the_newer(*arguments, **named):
+        monkeypatch.setattr(validation, "number_delivery", real)
+        ingest(SPEC, empty, WEEK, week().iloc[1:])
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(validation, "number_delivery", after_the_newer)
+    with pytest.raises(Superseded, match="delivery 2 came meanwhile; nothing was changed"):
+        replay(storage, NEWARK)
+    part = publication.rows_in_force(SPEC, storage).parts[WEEK]
+    assert (part.order, part.rows) == (2, 6052)
+    assert quarantine.newest_report(SPEC, storage, BATCH).delivery == 2
+
+
 def test_nothing_to_replay_is_said(empty, storage):
     with pytest.raises(NotPublished, match="was never validated; run flights__ingest for it"):
         replay(storage)
@@ -249,6 +290,38 @@ def test_mapping_that_names_what_is_not_there_changes_nothing(empty, storage, ma
     with pytest.raises(DataError, match=says):
         replay(storage, DeliveryMapping(**mapping))
     assert not storage.exists(f"{folder_of(report)}/mapping.json")
+
+
+def test_mapping_that_leads_to_a_refusal_is_not_kept(empty, storage):
+    validate(SPEC, empty, WEEK, misspelt_week())
+    mapped = replay(storage, NEWARK)
+    wrong = DeliveryMapping(renames={"distance": "origin"}, reason="a slip", actor="ann")
+    assert replay(storage, wrong).status == "refused"
+    again = replay(storage)  # as it was read before
+    assert (again.status, again.mapping) == ("accepted", NEWARK)
+    assert good(storage, again).equals(good(storage, mapped))
+
+
+def test_first_mapping_that_leads_to_a_refusal_leaves_none(empty, storage):
+    before = validate(SPEC, empty, WEEK, misspelt_week())
+    wrong = DeliveryMapping(renames={"distance": "origin"}, reason="a slip", actor="ann")
+    assert replay(storage, wrong).status == "refused"
+    again = validation.validate_batch(SPEC, storage, BATCH)  # the same files, by a cleared run
+    assert (again.status, again.mapping) == ("accepted", None)
+    assert again.rows_good == before.rows_good
+
+
+@pytest.mark.parametrize("gone", [2, None])
+def test_a_gap_in_the_numbers_of_deliveries_stops_nothing(empty, storage, gone):
+    weeks = [week().head(3000), week().head(3001), week().head(3002)]
+    for number, rows in enumerate(weeks, 1):
+        assert validate(SPEC, empty, WEEK, rows).delivery == number
+    if gone:
+        storage.delete(shelf.delivery_key("flights", WEEK, gone))
+    storage.write(f"{shelf.deliveries_folder('flights', WEEK)}/notes.txt", b"hands were here")
+    assert validate(SPEC, empty, WEEK, weeks[2]).delivery == 3
+    assert validate(SPEC, empty, WEEK, week().head(3003)).delivery == 4
+    publication.publish_batch(SPEC, storage, validate(SPEC, empty, WEEK, week().head(3003)))
 
 
 def test_batch_that_is_still_refused_publishes_nothing(empty, storage):

@@ -260,3 +260,39 @@ def test_database_that_is_gone_is_worth_a_retry(storage):
     engine = sa.create_engine("postgresql+psycopg2://nobody@127.0.0.1:9/none")
     with pytest.raises(sa.exc.OperationalError):
         land_queries(SPEC, storage, SPEC.batch_ref(DAY), engine)
+
+
+def test_a_session_in_another_zone_reads_the_same_window_and_writes_the_same_file(shop, storage):
+    """Berlin's clock goes from +1 to +2 within; a plain `timestamp` is compared as UTC."""
+    with shop.begin() as connection:
+        connection.execute(sa.text("create table plain (n int, at timestamp, at_zone timestamptz)"))
+        connection.execute(
+            sa.text(
+                "insert into plain select n, '2020-03-28'::timestamp + n * interval '1 hour',"
+                " ('2020-03-28'::timestamp + n * interval '1 hour') at time zone 'UTC'"
+                " from generate_series(0, 71) n"
+            )
+        )
+    query = (
+        "select n as order_id, 'c' as customer_id, at_zone as ordered_at, at as plain, 1.5 as"
+        " amount, 1 as items, true as gift, true as again from plain"
+        " where at >= :start and at < :end"
+    )
+    spec = spec_of(batch=query)
+    batch = spec.batch_ref("2020-03-29")
+    landed = set()
+    for zone in ("UTC", "Europe/Berlin", "America/New_York"):
+        with shop.begin() as connection:
+            connection.execute(
+                sa.text(f"alter database {shop.url.database} set timezone to '{zone}'")
+            )
+        shop.dispose()  # a new session gets it
+        found = next(
+            one for one in land_queries(spec, storage, batch, shop) if one.input == "batch"
+        )
+        landed.add(found.sha256)
+        table = storage.read_table(found.key)
+        assert table.column("order_id").to_pylist() == list(range(24, 48))
+        assert {str(table.schema.field("ordered_at").type)} == {"timestamp[us, tz=UTC]"}
+        assert table.column("ordered_at")[0].as_py() == batch.start
+    assert len(landed) == 1

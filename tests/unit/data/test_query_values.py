@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
@@ -73,6 +74,13 @@ def test_values_that_no_file_holds_as_they_are_are_told(parts, says):
         column(*parts)
 
 
+def test_what_parquet_cannot_hold_is_told(tmp_path: Path):
+    spec, storage = spec_with(SELECT.format("")), Storage(tmp_path.as_uri())
+    table = pa.table({"v": pa.array([{}], pa.struct([]))})
+    with pytest.raises(DataError, match=r"queries\.batch: its result cannot be kept as Parquet"):
+        query._land(spec, storage, spec.batch_ref(PARTITION), "batch", table)
+
+
 def spec_with(select: str) -> ModelSpec:
     content = spec_of(".parquet").model_dump()
     content["source"] |= {"connection": "db", "queries": {"batch": select}}
@@ -123,3 +131,18 @@ def test_columns_that_change_their_type_between_fetches_land_exactly(
     assert found.rows == 20
     assert [f.column for f in report.findings] == ["at"]
     assert "give it the declared type" in report.findings[0].detail
+
+
+def test_times_of_a_session_whose_clock_changes_are_one_column():
+    from include.retraining.data import query
+
+    winter, summer = (dt.timezone(dt.timedelta(hours=hours)) for hours in (1, 2))
+    times = [
+        dt.datetime(2013, 3, 31, 1, tzinfo=winter),
+        None,
+        dt.datetime(2013, 3, 31, 4, tzinfo=summer),
+    ]
+    parts = [pa.table({"at": query._array(some)}) for some in (times[:1], times[1:2], times[2:])]
+    found = query._joined("batch", "at", parts)
+    assert found.type == pa.timestamp("us", tz="UTC")
+    assert found.to_pylist() == times

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import time
+from functools import partial
+from pathlib import Path
 
 import pytest
 
+from benchmarks import history
 from include.demo import flights_feed
-from include.retraining.data import publication, retention
+from include.retraining import shelf
+from include.retraining.data import publication, retention, tables
+from include.retraining.data.outcomes import missing_until, outcomes_of
 from include.retraining.data.tables import Table
+from include.retraining.errors import DataError
 from include.retraining.features import definitions, feature_sets
-from include.retraining.records import BatchRef, Sweep
+from include.retraining.records import BatchRef, Sweep, TrainingSet
+from include.retraining.registry import server, versions
 from include.retraining.retrain import training_set
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
 from include.retraining.storage import Storage
+from include.retraining.telling import drift_report
+from tests.unit.data.test_outcomes import deliver, line, moment
+from tests.unit.data.test_outcomes import spec_of as outcome_spec
 from tests.unit.pipeline import WEEKS, ingest, request_retrain, small_spec, train, validate
 
 WEEK = dt.timedelta(weeks=1)
@@ -32,7 +44,8 @@ def sweep(spec: ModelSpec, settings: Settings) -> list[str]:
         spec.batch_ref(WEEKS[-1]),
         feature_tables=definitions.table_names(spec),
         reach=feature_sets.reach(spec),
-        pinned=training_set.pinned_versions(spec, settings),
+        pinned=training_set.pinned(spec, settings),
+        forget=partial(drift_report.remove_reports, spec, settings),
     )
     return list(found.partitions)
 
@@ -74,7 +87,7 @@ def far_on(weeks: int) -> BatchRef:
 def sweep_at(spec: ModelSpec, settings: Settings, batch: BatchRef) -> Sweep:
     return retention.sweep(
         spec, Storage.of(settings), batch, feature_tables=definitions.table_names(spec),
-        reach=feature_sets.reach(spec), pinned=(),
+        reach=feature_sets.reach(spec), pinned=(), forget=lambda names: None,
     )  # fmt: skip
 
 
@@ -108,7 +121,7 @@ def test_a_view_without_a_time_to_live_keeps_rows_for_ever(ingested: Settings):
     spec = spec_of(7)
     retention.sweep(
         spec, Storage.of(ingested), far_on(weeks=40), feature_tables=definitions.table_names(spec),
-        reach=None, pinned=(),
+        reach=None, pinned=(), forget=lambda names: None,
     )  # fmt: skip
     found = in_force(spec, ingested)
     assert found["joined"] == []
@@ -174,6 +187,47 @@ def test_what_a_registered_version_learned_from_stays_readable(ingested: Setting
     assert training_set.digest_of(spec, storage, candidate.training_set) == digest
 
 
+def test_of_many_versions_those_keep_their_rows_that_may_be_needed(ingested: Settings):
+    spec = small_spec(retention={"versions": 1})
+    first, second = (train(spec, ingested, week)[1].training_set for week in WEEKS[2:4])
+    assert first.table_version == second.table_version  # nothing was published in between
+    storage = Storage.of(ingested)
+    # as if a batch had been published after the first
+    moved = second.model_copy(update={"table_version": second.table_version + 1})
+    shelf.keep(storage, moved)
+    all_of_them = [first.table_version, moved.table_version]
+    assert training_set.pinned_versions(spec_of(None), ingested) == all_of_them
+    assert training_set.pinned_versions(spec, ingested) == [moved.table_version]
+    server.set_alias(spec, ingested, "champion", 1)
+    assert training_set.pinned_versions(spec, ingested) == all_of_them
+
+
+def test_what_mlflow_holds_of_old_batches_goes_with_their_records(ingested: Settings):
+    spec = spec_of(14)
+    for week in WEEKS:
+        tags = {"retraining.kind": "monitor", "retraining.partition": week}
+        with server.run_of(spec, ingested, name=week, tags=tags, same=tuple(tags)):
+            pass
+    assert sweep(spec, ingested) == list(WEEKS[:2])
+    runs = [server.finished_run(spec, ingested, {"retraining.partition": one}) for one in WEEKS]
+    assert [run is None for run in runs] == [True, True, False, False]
+
+
+def test_what_killed_writers_left_half_written_goes_once_it_is_a_day_old(ingested: Settings):
+    storage, now = Storage.of(ingested), time.time()
+    folder = Path(storage.url_of("flights/reports/partition=2013-01-07").removeprefix("file://"))
+    for number, hours in enumerate((25, 23)):
+        half = folder / f".drift.json.{number:032x}.tmp"
+        half.write_bytes(b"{")
+        os.utime(half, (now - hours * 3600,) * 2)
+    for name in (".notes.tmp", "a.tmp"):
+        (folder / name).write_bytes(b"")
+        os.utime(folder / name, (0, 0))
+    before = set(folder.iterdir())
+    sweep(spec_of(None), ingested)
+    assert before - set(folder.iterdir()) == {folder / f".drift.json.{0:032x}.tmp"}
+
+
 def test_superseded_files_are_removed(ingested: Settings):
     spec, storage = spec_of(None), Storage.of(ingested)
     sweep(spec, ingested)
@@ -196,21 +250,101 @@ def test_superseded_files_are_removed(ingested: Settings):
     assert len([key for key in data if "/rows/batch/" in key or "/joined/" in key]) == len(in_force)
 
 
-@pytest.mark.parametrize(
-    ("every", "start", "due"),
-    [
-        ("hour", "2024-01-02T00", True),
-        ("hour", "2024-01-02T01", False),
-        ("day", "2024-01-01", True),
-        ("day", "2024-01-02", False),
-        ("week", "2024-01-02", True),
-    ],
-)
-def test_a_sweep_is_due_once_in_a_while(every, start, due):
-    parts = small_spec().partitions.model_copy(
-        update={"every": every, "first": dt.datetime(2024, 1, 2, tzinfo=dt.UTC), "last": None}
+@pytest.mark.parametrize(("every", "due"), [("hour", 24), ("day", 7), ("week", 1)])
+def test_a_sweep_is_due_once_in_a_while_and_hangs_on_no_hour_or_weekday(storage, every, due):
+    # a feed of shop hours, or a Monday that was refused, meant no sweep ever
+    spec = history.spec_of(every)
+    first = spec.partitions.first + 9 * spec.partitions.length  # a Wednesday, nine o'clock
+
+    def at(number: int) -> BatchRef:
+        return spec.batch_ref(spec.partition_key(first + number * spec.partitions.length))
+
+    def is_due(number: int) -> bool:
+        return retention.is_due(spec, storage, at(number))
+
+    assert is_due(0)
+    done = retention.sweep(
+        spec, storage, at(0), feature_tables=(), reach=None, pinned=(), forget=lambda names: None
     )
-    if start == "2024-01-01":
-        parts = parts.model_copy(update={"first": dt.datetime(2024, 1, 1, tzinfo=dt.UTC)})
-    spec = small_spec().model_copy(update={"partitions": parts})
-    assert retention.is_due(spec, spec.batch_ref(start)) == due
+    assert shelf.find_sweep(storage, spec.model) == done
+    assert not is_due(0)
+    assert not is_due(-1)  # of a backfill
+    assert [is_due(due - 1), is_due(due), is_due(due + 5)] == [False, True, True]
+
+
+def outcome_files(storage: Storage) -> set[str]:
+    return {key for key in storage.list("history/outcomes") if "_delta_log" not in key}
+
+
+def sweep_of_outcomes(
+    spec: ModelSpec, storage: Storage, day: int, *pinned: TrainingSet, days: float | None = None
+) -> Sweep:
+    kept = spec.retention.model_copy(update={"days": days, "superseded_days": 0.0})
+    spec = spec.model_copy(update={"retention": kept})
+    batch = spec.batch_ref(spec.partition_key(moment(day)))
+    return retention.sweep(
+        spec, storage, batch, feature_tables=(), reach=None, pinned=pinned, forget=lambda _: None
+    )
+
+
+def learned(version: int) -> TrainingSet:
+    return TrainingSet.model_construct(table_version=0, outcomes_version=version)
+
+
+def test_superseded_outcomes_are_removed_unless_a_training_set_read_them(storage):
+    # the feed of outcomes was never swept, and nothing kept what a training set had read
+    spec = outcome_spec()
+    for y in (0, 1, 0, 1):
+        deliver(spec, storage, 0, line(7, y, 0))
+        deliver(spec, storage, 1, line(8, y, 1))
+    table = Table(storage, "history/outcomes/tables/rows/batch")
+    before = table.snapshot(2).read()
+    sweep_of_outcomes(spec, storage, 3, learned(2))
+    data = [key for key in outcome_files(storage) if key.endswith(".parquet")]
+    assert len([key for key in data if "/rows/" in key]) == 4  # two in force, two in version 2
+    tables._forget()
+    assert table.snapshot(2).read().equals(before)
+    assert outcomes_of(spec, storage, 2).table.read().equals(before)
+    sweep_of_outcomes(spec, storage, 3)
+    assert len([key for key in outcome_files(storage) if "/rows/" in key]) == 2
+
+
+def test_outcomes_stay_as_long_as_a_kept_batch_can_need_them(storage):
+    spec = outcome_spec()  # mature after 2 days
+    for day in range(12):
+        deliver(spec, storage, day, line(day, 1, day))
+    assert outcomes_of(spec, storage).until == moment(12)
+    assert sweep_of_outcomes(spec, storage, 11).outcomes == ()  # only where retention.days is set
+    # batches of day 7 and later are kept; those of day 6 ended 5 days before the newest did
+    done = sweep_of_outcomes(spec, storage, 11, days=5)
+    # what was known by the end of day 6 says nothing of day 7; and two days more
+    assert done.outcomes == tuple(f"2024-01-0{day}" for day in (1, 2, 3, 4))
+    assert not any("2024-01-04" in key for key in outcome_files(storage))
+    assert any("reports/partition=2024-01-05" in key for key in outcome_files(storage))
+    # and nothing that was removed counts as missing
+    assert outcomes_of(spec, storage).until == moment(12)
+    assert missing_until(outcomes_of(spec, storage), moment(12)) == []
+    tables._forget()
+    assert outcomes_of(spec, storage).until == moment(12)
+    # nor does one that is delivered once more
+    deliver(spec, storage, 1, line(1, 0, 1))
+    assert outcomes_of(spec, storage).until == moment(12)
+    assert sweep_of_outcomes(spec, storage, 11, days=5).outcomes == ("2024-01-02",)
+    deliver(spec, storage, 13, line(13, 1, 13))
+    assert outcomes_of(spec, storage).until == moment(12)  # one is missing
+
+
+def test_no_pin_is_dropped_where_a_record_is_gone(trained: Settings):
+    spec, storage = spec_of(None), Storage.of(trained)
+    before = training_set.pinned_versions(spec, trained)
+    version = versions.all_versions(spec, trained)[0]
+    key = shelf.key_of(TrainingSet, "flights", version.incident_id)
+    content = storage.read(key)
+    storage.delete(key)
+    assert training_set.pinned_versions(spec, trained) == before  # beside the model, too
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shelf, "TRAINING_SET_ARTIFACT", "gone.json")
+        with pytest.raises(DataError, match="nothing says any more"):
+            training_set.pinned_versions(spec, trained)
+        storage.write(key, content)
+        assert training_set.pinned_versions(spec, trained) == before

@@ -6,6 +6,7 @@ import datetime as dt
 import decimal
 import errno
 import hashlib
+import itertools
 import multiprocessing
 import os
 import threading
@@ -26,7 +27,7 @@ from deltalake import DeltaTable, write_deltalake
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from include.retraining.data import tables
+from include.retraining.data import delta_log, tables
 from include.retraining.data.tables import DELIVERY, PARTITION, Snapshot, Table
 from include.retraining.errors import DataError, NotPublished, Superseded, Unavailable
 from include.retraining.storage import Storage
@@ -313,6 +314,127 @@ def test_vacuum_refuses_to_keep_what_was_never_there(local: Table) -> None:
     put(local, "a", batch(1))
     with pytest.raises(DataError, match=r"0 to 0, got \[3\]"):
         local.vacuum(keep_versions=[3], older_than=NO_AGE)
+
+
+def _fill(log: delta_log.Log, count: int, state: delta_log.State) -> delta_log.State:
+    """Commit partitions that have no data file: what is looked at is the log."""
+    for version in range(state.version + 1, count):
+        name = f"p{version:05}"
+        add = {
+            "path": f"{PARTITION}={name}/{DELIVERY}=000000-{digest(version)[:12]}/"
+            f"000000-{digest(version)}-{version + 1}-{version:08x}.parquet",
+            "partitionValues": {PARTITION: name, DELIVERY: f"000000-{digest(version)[:12]}"},
+            "size": 1, "modificationTime": 0, "dataChange": True,
+            "stats": '{"numRecords": 1, "nullCount": {"x": 0, "at": 0}}',
+        }  # fmt: skip
+        about = {"commitInfo": {"engineInfo": delta_log.ENGINE, "operation": "WRITE"}}
+        actions = [about, {"add": add}, {"txn": {"appId": name, "version": 0}}]
+        after = log.commit(state, actions)
+        assert after is not None
+        state = after
+    return state
+
+
+def _log_sizes(table: Table) -> tuple[int, dict[int, int]]:
+    """Give the bytes of all commits, and of each checkpoint."""
+    files = {path.name: path.stat().st_size for path in (folder(table) / "_delta_log").iterdir()}
+    commits = sum(size for name, size in files.items() if name.endswith(".json"))
+    return commits, {int(n[:20]): s for n, s in files.items() if n.endswith(".parquet")}
+
+
+@pytest.fixture
+def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.mark.usefixtures("no_sync")
+def test_a_log_grows_with_the_history_and_not_with_its_square(local: Table, monkeypatch) -> None:
+    # after a backfilled year of hours it was 860 MB, because every checkpoint stayed
+    monkeypatch.setattr(delta_log, "KEPT_EVERY", 32)
+    monkeypatch.setattr(delta_log, "COMMIT_BYTES", 256)
+    put(local, "p00000", batch(0))
+    state = local._log.newest()
+    for count in (150, 300, 600):
+        state = _fill(local._log, count, state)
+        commits, checkpoints = _log_sizes(local)
+        newest = checkpoints[max(checkpoints)]
+        assert sum(checkpoints.values()) < commits + (delta_log.HINT_EVERY + 2) * newest
+        # any version is made again from one checkpoint and no more commits than this
+        marks = [0, *sorted(checkpoints), state.version]
+        apart = max(later - one for one, later in itertools.pairwise(marks))
+        assert apart <= 2 * delta_log.spacing_of(newest)
+    for version in (0, 1, 31, 32, 33, 200, 450, 575, 598, 599):
+        assert local._log.at(version).files.num_rows == version + 1
+        assert DeltaTable(str(folder(local)), version=version).version() == version
+    assert DeltaTable(str(folder(local))).version() == 599
+    # a vacuum finds nothing more to thin, and what it leaves can still be read after more commits
+    with local._lock_of():
+        local._clean_log([300], 599, dt.timedelta(0), dry_run=False)
+    state = _fill(local._log, 700, state)
+    for version in (300, 301, 450, 597, 598, 599, 650, 699):
+        assert local._log.at(version).files.num_rows == version + 1
+    with pytest.raises(DataError):
+        local._log.at(3)
+
+
+@pytest.mark.usefixtures("no_sync")
+def test_a_vacuum_removes_checkpoints_that_its_own_commits_keep_from_writers(local: Table) -> None:
+    # delta-rs commits twice for a vacuum; that can be the commit with which writers remove some
+    for order in range(49):
+        put(local, "a", batch(order), order)
+    local.vacuum(keep_versions=[], older_than=NO_AGE)
+    assert local.snapshot().version == 50
+    _, checkpoints = _log_sizes(local)
+    assert len(checkpoints) <= 4
+    tables._forget()
+    assert values(local.snapshot()) == [48]
+    put(local, "a", batch(49), 49)
+    assert values(seen_by_another_process(local)) == [49]
+
+
+@pytest.mark.usefixtures("no_sync")
+def test_a_hint_to_a_checkpoint_that_was_removed_leads_to_a_newer_one(local: Table) -> None:
+    put(local, "p00000", batch(0))
+    _fill(local._log, 60, local._log.newest())
+    hint = folder(local) / "_delta_log" / "_last_checkpoint"
+    # a slow writer has put it there after others had gone on
+    hint.write_text(hint.read_text().replace('"version": 50', '"version": 14'))
+    assert 14 not in _log_sizes(local)[1]
+    assert local._log.newest().version == 59
+    assert DeltaTable(str(folder(local))).version() == 59
+
+
+@pytest.mark.usefixtures("no_sync")
+def test_a_reader_whose_checkpoint_is_removed_meanwhile_looks_again(local: Table, monkeypatch):
+    put(local, "p00000", batch(0))
+    state, log = _fill(local._log, 49, local._log.newest()), local._log
+    listed = log._list
+
+    def slow(*arguments: Any) -> Any:
+        found = listed(*arguments)
+        with monkeypatch.context() as patch:
+            patch.setattr(log, "_list", listed)
+            _fill(log, 80, log._open(None))
+        return found
+
+    monkeypatch.setattr(log, "_list", slow)
+    assert log.newest().version == 79
+    assert state.version == 48
+    assert log.at(40).files.num_rows == 41
+
+
+def test_a_folder_has_any_object_or_none(storage: Storage) -> None:
+    storage.write("m/validated/a/b", b"1")
+    told = [storage.has_any(name) for name in ("m", "m/validated", "m/valid", "m/never")]
+    assert told == [True, True, False, False]
+
+
+def test_objects_are_removed_all_at_once(storage: Storage) -> None:
+    for name in "abc":
+        storage.write(f"m/{name}", b"1")
+    storage.delete_all(["m/a", "m/c", "m/never"])
+    assert storage.list("m") == ["m/b"]
+    storage.delete_all([])
 
 
 # ---- types
@@ -971,6 +1093,69 @@ def test_an_entry_of_the_log_that_is_gone_is_told(damaged: Table, version: int) 
     entry(damaged, version).unlink()
     with pytest.raises(DataError, match="log of the table cannot be used"):
         damaged.snapshot()
+
+
+def _cut(path: Path, *, lines: bool = False) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content.split(b"\n")[0] + b"\n" if lines else content[:-20])
+
+
+def _checkpoints_away(table: Table, *, broken: bool = False) -> None:
+    for path in (folder(table) / "_delta_log").glob("*checkpoint*"):
+        path.write_bytes(b"PAR1") if broken else path.unlink()
+
+
+def _without_entry(table: Table, version: int) -> None:
+    _checkpoints_away(table)
+    entry(table, version).unlink()
+
+
+def _broken_and_away(table: Table) -> None:
+    _checkpoints_away(table, broken=True)
+    entry(table, 0).unlink()
+
+
+def _entry(table: Table, damage: Callable[[Path], object]) -> None:
+    _checkpoints_away(table)
+    damage(entry(table, 1))
+
+
+def _partition_deleted(table: Table) -> None:
+    foreign = DeltaTable(str(folder(table)))
+    foreign.delete(f"{PARTITION} = 'p1'")
+    foreign.create_checkpoint()
+
+
+TOLD = {
+    "another program has written to the table": lambda table: DeltaTable(str(folder(table))).delete(
+        f"{PARTITION} = 'p1'"
+    ),
+    "which this package does not write": lambda table: entry(table, 6).write_text(
+        '{"domainMetadata": {}}\n'
+    ),
+    "another program has removed some": _partition_deleted,
+    "is missing, but there is": lambda table: _without_entry(table, 3),
+    "its end is missing": lambda table: _entry(table, lambda path: _cut(path, lines=True)),
+    "cannot be read": lambda table: _entry(table, _cut),
+    "what was committed there is lost": lambda table: _entry(table, lambda p: p.write_bytes(b"")),
+    "neither a checkpoint nor the commits before it are there any more": _broken_and_away,
+    "is gone, but version": lambda table: Path(table.snapshot().parts["p1"].files[0]).unlink(),
+    "it is not what version": lambda table: _cut(Path(table.snapshot().parts["p1"].files[0])),
+    "has no version": lambda table: _without_entry(table, 5),
+}
+
+
+@pytest.mark.parametrize("told", TOLD)
+def test_what_the_page_on_bad_input_says_of_tables_is_told(local: Table, told: str) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "bad-input.md").read_text()
+    section = page.split("## Tables that somebody has touched")[1].split("\n## ")[0]
+    assert f"`{told}`" in section
+    for number in range(6):
+        put(local, f"p{number}", batch(number))
+    TOLD[told](local)
+    tables._forget()
+    with pytest.raises(DataError, match=told):
+        local.snapshot(5 if told == "has no version" else None).read()
 
 
 def test_a_version_that_is_lost_is_not_read_as_another(damaged: Table) -> None:

@@ -65,7 +65,8 @@ def test_drift_is_said_as_a_multiple_of_the_threshold() -> None:
 
 def test_a_move_of_the_values_is_found_before_their_distance_is_out_of_the_ordinary() -> None:
     even = stats.norm.ppf((np.arange(300) + 0.5) / 300)
-    mixed = [np.random.default_rng(seed).permutation(even) for seed in range(27)]
+    # no window repeats a value of another
+    mixed = [np.random.default_rng(seed).permutation(even) + seed * 1e-9 for seed in range(27)]
     reference = pa.array(np.concatenate(mixed)[:8000])
     drift = _check(reference, pa.array(even + 0.25))
     assert drift.distance is not None
@@ -433,3 +434,13 @@ def test_what_others_report_comes_with_drift():
     assert x.wasserstein == pytest.approx(expected)
     assert x.psi > 1
     assert shops.psi > 0.2
+
+
+@pytest.mark.parametrize("scale", [0, 2])
+def test_a_decimal_is_the_level_that_the_whole_number_was(scale):
+    values = np.random.default_rng(3).integers(0, 60, 4000) * 10  # 10 is no 1E+1
+    whole = pa.table({"a": pa.array(values)})
+    exact = pa.table({"a": pa.array(values).cast(pa.decimal128(24, scale))})
+    profile = ReferenceProfile.build([whole, whole], categorical=["a"])
+    found = measure_columns(profile, exact, settings=Drift())[0]
+    assert (found.distance, found.drifted) == (0.0, False)

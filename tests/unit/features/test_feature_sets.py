@@ -152,7 +152,7 @@ def test_delay_rates_are_those_of_flights_settled_when_the_week_before_ended(sha
     assert compared > 300
 
 
-def test_weather_is_the_newest_observation_before_the_departure(shared: Settings):
+def test_weather_is_the_newest_hour_that_had_ended_at_the_departure(shared: Settings):
     weather = pd.concat([flights_feed.weather_of(SPEC.batch_ref(week)) for week in WEEKS])
     generator = np.random.default_rng(2)
     for week in WEEKS:
@@ -160,8 +160,8 @@ def test_weather_is_the_newest_observation_before_the_departure(shared: Settings
         for row in frame.iloc[generator.choice(len(frame), 60, replace=False)].itertuples():
             seen = weather[
                 (weather["origin"] == row.origin)
-                & (weather["observed_at"] <= row.sched_dep)
-                & (weather["observed_at"] >= row.sched_dep - pd.Timedelta(hours=3))
+                & (weather["observed_at"] <= row.sched_dep - pd.Timedelta(hours=1))
+                & (weather["observed_at"] >= row.sched_dep - pd.Timedelta(hours=4))
             ].sort_values("observed_at")
             for name in WEATHER:
                 expected = seen[name].iloc[-1] if len(seen) else np.nan

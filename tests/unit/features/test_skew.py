@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import sys
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from feast import FeatureService, FeatureView, FileSource, PushSource
+from feast.data_format import ParquetFormat
 
 from include.demo import churn_feed, flights_feed
 from include.retraining.__main__ import main
@@ -13,14 +18,17 @@ from include.retraining.features import definitions, feature_sets, skew
 from include.retraining.features.feature_tables import look, make_tables
 from include.retraining.records import SkewReport
 from include.retraining.settings import Settings
-from include.retraining.spec import MODELS_DIR, load_spec
+from include.retraining.spec import MODELS_DIR, ModelSpec, load_spec
 from include.retraining.storage import Storage
 from include.retraining.telling import alerts
-from tests.unit.pipeline import WEEKS, small_spec, validate
+from tests.unit.features import flights_ahead
+from tests.unit.features.redefined import redefine
+from tests.unit.pipeline import WEEKS, ingest, small_spec, validate
 
 SPEC = small_spec()
 LAST = SPEC.batch_ref(WEEKS[-1])
 RATES = {"carrier_delay_rate", "origin_delay_rate"}
+WEATHER = {"temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib"}
 
 
 def differing(report: SkewReport) -> set[str]:
@@ -47,7 +55,7 @@ def test_ages_are_those_of_the_youngest_row(ingested: Settings):
     found = {one.name: one for one in skew.check_skew(SPEC, ingested, LAST).features}
     assert found["origin_delay_rate"].age_hours == 0.0
     assert found["origin_delay_rate"].ttl_hours == 8 * 24
-    assert found["temp"].age_hours == 1.0  # the last observation of a week is that of 23:00
+    assert found["temp"].age_hours == 0.0  # that of 23:00 is there when its hour has ended
     assert found["temp"].ttl_hours == 3
     assert (found["weekday"].age_hours, found["weekday"].ttl_hours) == (None, None)
 
@@ -69,7 +77,7 @@ def test_tables_that_were_not_loaded_online_are_told(ingested: Settings):
 
 
 @pytest.mark.parametrize(
-    ("hours", "stale"), [(2.0, False), (2.1, True)], ids=["at-its-ttl", "beyond-it"]
+    ("hours", "stale"), [(3.0, False), (3.1, True)], ids=["at-its-ttl", "beyond-it"]
 )
 def test_values_older_than_their_ttl_are_told_and_not_called_different(
     ingested: Settings, hours, stale
@@ -104,6 +112,132 @@ def test_key_that_is_not_online_at_all_is_told(ingested: Settings, monkeypatch):
     assert "None online" in "".join(report.problems)
 
 
+def ahead(report: SkewReport) -> dict[str, int]:
+    return {one.name: one.ahead for one in report.features if one.ahead}
+
+
+def ingest_without_feed(spec: ModelSpec, settings: Settings, week: str) -> None:
+    publication.publish_batch(spec, Storage.of(settings), validate(spec, settings, week))
+    feature_sets.materialize(spec, settings, spec.batch_ref(week))
+
+
+def as_it_was(monkeypatch: pytest.MonkeyPatch) -> ModelSpec:
+    """Give the example with the weather that nobody could have had online."""
+    monkeypatch.setitem(sys.modules, "feature_repo.flights_views", flights_ahead)
+    return small_spec(features={"tables": "tests.unit.features.flights_ahead:build"})
+
+
+def test_weather_that_comes_with_the_week_is_not_there_when_its_flights_are_predicted(
+    empty: Settings, monkeypatch
+):
+    spec = as_it_was(monkeypatch)
+    for week in WEEKS[:2]:
+        ingest_without_feed(spec, empty, week)
+    for week in WEEKS[:2]:
+        report = skew.check_skew(spec, empty, spec.batch_ref(week))
+        assert report.differences == ()  # at the end of the week all was well
+        assert set(ahead(report)) == set(WEATHER)
+        assert report.rows == 1000
+        assert ahead(report)["temp"] > 950
+        assert set(ahead(report)) & RATES == set()
+    (line,) = [line for line in report.ahead if "flights_weather: temp" in line]
+    assert "of 1,000 rows, " in line
+    assert "not there yet when they were predicted (" in line
+    assert "; none was there)" in line
+    alert = alerts.of_skew(report)
+    assert (alert.level, alert.title) == (
+        "warning",
+        "The model learns from values that are not there yet when it predicts",
+    )
+    assert "batch.end" in alert.text
+    assert "clear materialize_features" not in alert.text
+
+
+@pytest.mark.parametrize(("hours", "is_ahead"), [(0, False), (2, True)])
+def test_what_is_pushed_is_there_from_its_creation_on(
+    empty: Settings, monkeypatch, hours, is_ahead
+):
+    spec = as_it_was(monkeypatch)
+    archive = FileSource(
+        name="flights_weather",
+        path="flights/tables/features/weather",
+        file_format=ParquetFormat(),
+        timestamp_field="event_timestamp",
+        created_timestamp_column="pushed_at",
+    )
+    pushed = FeatureView(
+        name="flights_weather",
+        entities=[flights_ahead.origin],
+        ttl=dt.timedelta(hours=3),
+        source=PushSource(name="late_feed", batch_source=archive),
+        schema=flights_ahead.weather.schema,
+    )
+    others = [
+        flights_ahead.carrier_delays,
+        flights_ahead.origin_delays,
+        flights_ahead.flights_facts,
+    ]
+    service = FeatureService(name="flights_v1", features=[pushed, *others])
+    monkeypatch.setattr(flights_ahead, "weather", pushed)
+    monkeypatch.setattr(flights_ahead, "flights_v1", service)
+    real = flights_ahead.build
+
+    def build(inputs, previous, batch):
+        made = real(inputs, previous, batch)
+        late = made["weather"]["event_timestamp"] + pd.Timedelta(hours=hours)
+        return made | {"weather": made["weather"].assign(pushed_at=late)}
+
+    monkeypatch.setattr(flights_ahead, "build", build)
+    ingest_without_feed(spec, empty, WEEKS[0])
+    report = skew.check_skew(spec, empty, spec.batch_ref(WEEKS[0]))
+    found = ahead(report)
+    assert set(found) == (WEATHER if is_ahead else set())
+    if is_ahead:  # the older hours that were there are younger than 3 hours, and other values
+        temp = {one.name: one for one in report.features}["temp"]
+        assert 500 < temp.ahead < 1000
+        assert temp.ahead_example.endswith(" was there")
+
+
+def test_value_that_was_there_already_is_not_ahead_though_its_batch_brings_it_again(
+    empty: Settings, monkeypatch
+):
+    # a fact that stays the same is served online from the batch before
+    spec = as_it_was(monkeypatch)
+    real = flights_ahead.build
+
+    def build(inputs, previous, batch):
+        weather = real(inputs, previous, batch)["weather"].groupby("origin").head(1)
+        same = weather.assign(event_timestamp=pd.Timestamp(batch.start), temp=50.0)
+        again = same.assign(event_timestamp=pd.Timestamp(batch.end), humid=1.0)
+        return real(inputs, previous, batch) | {"weather": pd.concat([same, again])}
+
+    monkeypatch.setattr(flights_ahead.weather, "ttl", dt.timedelta(days=8))
+    monkeypatch.setattr(flights_ahead, "build", build)
+    for week in WEEKS[:2]:
+        ingest_without_feed(spec, empty, week)
+    first, second = (skew.check_skew(spec, empty, spec.batch_ref(week)) for week in WEEKS[:2])
+    assert "temp" in ahead(first)  # nothing was there before the first
+    assert "temp" not in ahead(second)
+    humid = {one.name: one for one in second.features}["humid"]
+    assert humid.ahead == 1000
+    assert humid.ahead_example.endswith("; 1.0 was there")
+
+
+def test_feed_that_is_not_running_is_told_and_no_batch_stands_in_for_it(empty: Settings):
+    for week in WEEKS[:2]:
+        ingest_without_feed(SPEC, empty, week)
+    report = skew.check_skew(SPEC, empty, SPEC.batch_ref(WEEKS[1]))
+    assert differing(report) == WEATHER
+    assert report.ahead == ()
+    assert "None online" in "".join(report.problems)
+    assert "look after what pushes it" in alerts.of_skew(report).text
+    # once it runs, what it brings is not set back by a batch that is done again
+    ingest(SPEC, empty, WEEKS[2])
+    assert skew.check_skew(SPEC, empty, SPEC.batch_ref(WEEKS[2])).problems == ()
+    ingest_without_feed(SPEC, empty, WEEKS[1])
+    assert skew.check_skew(SPEC, empty, SPEC.batch_ref(WEEKS[2])).problems == ()
+
+
 @pytest.mark.parametrize(
     ("served", "expected", "equal"),
     [
@@ -117,10 +251,20 @@ def test_key_that_is_not_online_at_all_is_told(ingested: Settings, monkeypatch):
         pytest.param(["a"], ["b"], False, id="text"),
         pytest.param([True], [False], False, id="booleans"),
         pytest.param(["a", "b"], ["a", None], [True, False], id="text-missing"),
+        pytest.param(
+            [9007199254740993, None], [9007199254740992, None], [False, True], id="large-ids"
+        ),
+        pytest.param(
+            [np.datetime64("2024-01-01", "us")],
+            [dt.datetime(2024, 1, 1, tzinfo=dt.UTC)],
+            True,
+            id="zones",
+        ),
     ],
 )
 def test_equality(served, expected, equal):
-    found = skew._equal(pd.Series(served), pd.Series(expected)).tolist()
+    one, other = (pa.table({"x": pa.array(values)}) for values in (served, expected))
+    found = skew._equal(skew._values(one, "x"), skew._values(other, "x")).tolist()
     assert found == (equal if isinstance(equal, list) else [equal])
 
 
@@ -154,11 +298,11 @@ def test_shell_tells_values_and_ages(ingested: Settings, monkeypatch, capsys):
     assert main(["skew", "flights"]) == 0
     told = capsys.readouterr().out
     assert "33 keys of 2013-01-28, as of 2013-02-04 00:00:00+00:00" in told
-    assert "1.0 h old, ttl 3.0 h" in told
+    assert "0.0 h old, ttl 3.0 h" in told
     assert "computed on request" in told
-    assert "online is as offline, and young enough" in told
+    assert "online is as offline, young enough, and was there in time" in told
     assert main(["skew", "flights", "--at", "2013-02-04T12:00"]) == 1
-    assert "temp: the newest value is 13.0 h old, its ttl is 3.0 h" in capsys.readouterr().out
+    assert "temp: the newest value is 12.0 h old, its ttl is 3.0 h" in capsys.readouterr().out
     kept = Storage.of(ingested).read_record(
         "flights/reports/partition=2013-01-28/skew.json", SkewReport
     )
@@ -171,3 +315,15 @@ def test_shell_without_a_batch_says_so(empty: Settings, monkeypatch, capsys):
     Storage.of(empty).write("x", b"")
     assert main(["skew", "flights"]) == 2
     assert "no published batch; run flights__ingest" in capsys.readouterr().err
+
+
+def test_a_service_without_stored_views_has_nothing_to_compare_and_says_so(
+    ingested: Settings, monkeypatch, tmp_path
+):
+    only = '\nflights_v1 = FeatureService(name="flights_v1", features=[flights_facts])\n'
+    redefine(monkeypatch, tmp_path, added=only)
+    facts = {"numeric": ("minute_of_day", "weekday"), "categorical": ()}
+    report = skew.check_skew(small_spec(features=facts), ingested, LAST)
+    assert report.features == ()
+    assert "no view of flights_v1 has rows: all of its features are computed" in report.nothing
+    assert alerts.of_skew(report) is None

@@ -91,6 +91,33 @@ def test_metric_of_each_fold_is_kept_and_told(caplog):
     assert "fitted in" in caplog.text
 
 
+def test_rows_are_predicted_by_pipelines_that_had_not_seen_them():
+    """A model knows the rows that it learned from: here it could not have."""
+    spec = spec_of(
+        cv_folds=3, estimator="sklearn.ensemble.RandomForestClassifier", params={"n_estimators": 20}
+    )
+    found = estimator.fit(spec, ROWS, LABELS)
+    assert found.unseen is not None
+    assert np.isnan(found.unseen[:150]).all()
+    assert np.isfinite(found.unseen[150:]).all()
+    folded = estimator.predict_unseen(spec, ROWS, LABELS)
+    np.testing.assert_array_equal(folded, found.unseen)
+    known = scoring.predict(spec, found.pipeline, ROWS)[150:]
+    auc = [metrics.value("roc_auc", LABELS[150:], one) for one in (known, found.unseen[150:])]
+    assert auc[0] > 0.99 > 0.9 > auc[1]
+    assert estimator.fit(spec_of(cv_folds=0), ROWS, LABELS).unseen is None
+
+
+def test_those_of_a_search_are_of_its_best_trial():
+    spec = spec_of(
+        estimator=FOREST, params={"n_estimators": 5, "min_samples_leaf": 300}, cv_folds=3,
+        search=Search(n_iter=3, space={"min_samples_leaf": (2, 20)}),
+    )  # fmt: skip
+    found = estimator.fit(spec, ROWS, LABELS)
+    best = spec_of(estimator=FOREST, params=found.best.params, cv_folds=3)
+    np.testing.assert_array_equal(estimator.predict_unseen(best, ROWS, LABELS), found.unseen)
+
+
 def test_fold_that_cannot_be_fitted_says_so_and_does_not_stop_the_training(caplog):
     labels = np.r_[np.zeros(300), LABELS[300:]]  # the early folds have one class
     found = estimator.fit(spec_of(estimator=LOGISTIC), ROWS, labels)

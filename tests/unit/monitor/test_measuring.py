@@ -93,3 +93,16 @@ def test_of_a_batch_that_training_ended_in_only_later_rows_show_performance(sett
 
 def test_the_first_batch_after_training_is_judged(settings):
     assert not monitor(pipeline.small_spec(), settings, THIRD)[0].in_sample
+
+
+def test_no_retrain_is_asked_for_that_would_have_too_few_rows_to_learn_from(settings):
+    old = {"retrain": {"max_age_days": 1.0, "cool_down_days": 0, "max_per_30_days": 99}}
+    spec = pipeline.small_spec(**old)
+    verdict = monitor(spec, settings, FOURTH)[1]
+    assert verdict.outcome == "retrain", verdict.reasons
+    Storage.of(settings).delete(shelf.key_of(Verdict, spec.model, FOURTH))
+    more = spec.training.model_copy(update={"min_rows": 10**6})
+    verdict = monitor(spec.model_copy(update={"training": more}), settings, FOURTH)[1]
+    assert verdict.outcome == "blocked"
+    assert verdict.reasons[-1].startswith("nothing could be trained yet: ")
+    assert verdict.reasons[-1].endswith("training.min_rows is 1,000,000")

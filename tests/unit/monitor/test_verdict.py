@@ -84,6 +84,22 @@ def test_nothing_out_of_the_ordinary_is_ignored():
     assert verdict.incident_id == incident_id("flights", "monitor", "2013-03-04", 3)
 
 
+def test_columns_that_could_not_be_judged_are_counted_and_named():
+    left = [
+        feature(f"c{n}", 0.01, importance=n / 100).model_copy(update={"state": "insufficient"})
+        for n in range(7)
+    ]
+    verdict = judge(SPEC, report(CALM, *left))
+    assert verdict.outcome == "ignore"
+    told = (
+        "nothing that could be judged is out of the ordinary; 7 of 8 columns could not be judged "
+        "(30% of the model's importance): "
+    )
+    assert verdict.reasons == (f"{told}c6, c5, c4, c3, c2 and 2 more",)
+    (one,) = judge(SPEC, report(CALM, left[1])).reasons
+    assert one.endswith("1 of 2 columns could not be judged (2% of the model's importance): c1")
+
+
 @pytest.mark.parametrize(
     ("rows", "outcome"),
     [(None, "ignore"), (0, "ignore"), (14_999, "ignore"), (15_000, "retrain")],
@@ -162,7 +178,13 @@ def test_stable_performance_turns_drift_into_a_watch():
     found = report(FAR, CALM, performance=performance(0.7), promise=performance(0.7))
     verdict = judge(SPEC, found)
     assert verdict.outcome == "watch"
-    assert "performance holds its promise" in verdict.reasons[-1]
+    assert verdict.reasons[-1] == (
+        "not known yet whether roc_auc has fallen (1 window): watched, not retrained"
+    )
+    several = judge(SPEC, found, earlier=weeks_of(0.7, 0.71, 0.69, 0.7, 0.7))
+    assert several.reasons[-1] == (
+        "roc_auc has not fallen, as far as 6 windows can tell: watched, not retrained"
+    )
 
 
 def test_model_file_may_ask_for_a_retrain_on_drift_alone():
@@ -171,28 +193,28 @@ def test_model_file_may_ask_for_a_retrain_on_drift_alone():
     assert judge(spec, found).outcome == "retrain"
 
 
-@pytest.mark.parametrize(
-    ("high", "outcome"),
-    [
-        pytest.param(0.6999, "retrain", id="whole-interval-below"),
-        pytest.param(0.7, "ignore", id="interval-reaches-the-promise"),
-        pytest.param(0.71, "ignore", id="interval-holds-the-promise"),
-    ],
-)
-def test_performance_below_its_promise_is_harm_by_itself(high, outcome):
-    now = Performance(metric="roc_auc", rows=5000, value=0.66, low=0.62, high=high)
-    found = report(CALM, performance=now, promise=performance(0.7))
+def test_one_window_below_the_promise_is_watched_and_told():
+    """Neither the duel nor one window says how much windows differ."""
+    found = report(CALM, performance=performance(0.6), promise=performance(0.7))
     verdict = judge(SPEC, found)
-    assert verdict.outcome == outcome
-    if outcome == "retrain":
-        assert "below the 0.700 that version 3 promised" in verdict.reasons[0]
+    assert verdict.outcome == "watch"
+    assert verdict.reasons[0].startswith(
+        "roc_auc 0.600 (0.580 to 0.620, 5,000 rows) is below the 0.700 that version 3 promised; "
+        "not known yet whether roc_auc has fallen: "
+    )
+    assert verdict.harm is not None
+    assert (verdict.harm.state, verdict.harm.windows) == ("not known", 1)
+    inside = report(CALM, performance=performance(0.68), promise=performance(0.7))
+    assert judge(SPEC, inside).outcome == "ignore"
 
 
-@pytest.mark.parametrize(("drop", "outcome"), [(0.03, "retrain"), (0.05, "ignore")])
-def test_drop_that_the_model_file_allows_is_no_harm(drop, outcome):
+@pytest.mark.parametrize(("drop", "outcome"), [(0.05, "retrain"), (0.09, "watch")])
+def test_a_fall_that_the_model_file_allows_is_no_harm(drop, outcome):
     spec = configured(retrain={"min_performance_drop": drop})
-    found = report(CALM, performance=performance(0.64), promise=performance(0.7))
-    assert judge(spec, found).outcome == outcome
+    found = report(CALM, performance=performance(0.62), promise=performance(0.7))
+    verdict = judge(spec, found, earlier=weeks_of(0.7, 0.69, 0.71, 0.7, 0.62, 0.62))
+    assert verdict.outcome == outcome
+    assert ("no more than is allowed" in verdict.reasons[0]) == (outcome == "watch")
 
 
 def test_harm_outranks_calm_features_and_a_small_batch():
@@ -202,7 +224,7 @@ def test_harm_outranks_calm_features_and_a_small_batch():
         performance=performance(0.6),
         promise=performance(0.7),
     )
-    assert judge(SPEC, found).outcome == "retrain"
+    assert judge(SPEC, found, earlier=weeks_of(0.7, 0.7, 0.7, 0.7, 0.7, 0.6)).outcome == "retrain"
 
 
 @pytest.mark.parametrize(
@@ -319,11 +341,22 @@ def weeks_of(*values: float) -> list[DriftReport]:
 
 def test_a_hard_week_like_others_before_is_no_harm():
     now = report(CALM, performance=performance(0.66), promise=performance(0.75))
-    assert judge(SPEC, now).outcome == "retrain"  # nothing says that weeks differ
     steady = weeks_of(0.75, 0.75, 0.75, 0.75, 0.75, 0.75)
-    assert judge(SPEC, now, earlier=steady).outcome == "retrain"
+    assert judge(SPEC, now, earlier=steady).outcome == "watch"  # one window may be an odd one
+    twice = weeks_of(0.75, 0.75, 0.75, 0.75, 0.75, 0.75, 0.66)
+    assert judge(SPEC, now, earlier=twice).outcome == "retrain"
     unsteady = weeks_of(0.75, 0.66, 0.74, 0.65, 0.76, 0.66)
     assert judge(SPEC, now, earlier=unsteady).outcome == "ignore"
+
+
+def test_what_windows_of_the_champion_before_differed_by_says_what_a_fall_is():
+    now = report(CALM, performance=performance(0.62), promise=performance(0.70))
+    steady, unsteady = (
+        [one.model_copy(update={"champion_version": 2}) for one in weeks_of(*values)]
+        for values in ((0.8, 0.81, 0.8, 0.79, 0.8, 0.8), (0.8, 0.7, 0.79, 0.72, 0.82, 0.73))
+    )
+    times = [judge(SPEC, now, earlier=earlier).harm.times for earlier in ([], steady, unsteady)]
+    assert times[1] > 2 > times[0] > times[2]
 
 
 def test_a_fall_for_good_is_harm_although_weeks_differ():
@@ -331,7 +364,10 @@ def test_a_fall_for_good_is_harm_although_weeks_differ():
     earlier = weeks_of(0.80, 0.78, 0.79, 0.81, 0.79, 0.62, 0.60)
     verdict = judge(SPEC, now, earlier=earlier)
     assert verdict.outcome == "retrain"
-    assert "that version 3 promised" in verdict.reasons[0]
+    assert verdict.harm.since == earlier[5].batch.partition
+    assert verdict.reasons[0].startswith(
+        f"roc_auc has fallen since {verdict.harm.since}: 0.607, before that 0.795; "
+    )
 
 
 def test_report_without_features_is_judged_too():
@@ -441,3 +477,12 @@ def test_what_got_no_verdict_is_not_at_twice_its_threshold():
     verdict = judge(SPEC, report(few))
     assert verdict.outcome == "watch"
     assert "for the first time: temp (1.3x its threshold)" in verdict.reasons[0]
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_no_retrain_is_asked_for_while_outcomes_are_missing_that_were_due(missing):
+    until = BATCH.start if missing else BATCH.end
+    found = report(champion_version=None, trainable_rows=99_999, outcomes_until=until)
+    verdict = judge(SPEC, found)
+    assert verdict.outcome == ("blocked" if missing else "retrain")
+    assert verdict.awaits_outcomes == missing

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from include.retraining.errors import RegistryError, ScoringError
-from include.retraining.features import definitions
+from include.retraining.features import own_features
 from include.retraining.learning.estimator import build_pipeline
-from include.retraining.names import CHALLENGER, CHAMPION, PREVIOUS_CHAMPION
+from include.retraining.names import CHALLENGER, CHAMPION, INCIDENT_TAG, PREVIOUS_CHAMPION
 from include.retraining.records import GateDecision, Performance, Promotion, TrainingSet
 from include.retraining.registry import ledger, server, succession, versions
 from include.retraining.settings import Settings
@@ -22,6 +22,14 @@ from tests.unit.pipeline import small_spec
 SPEC = small_spec()
 AT = dt.datetime(2013, 2, 4, tzinfo=dt.UTC)
 PROMISE = Performance(metric="roc_auc", rows=5000, value=0.7, low=0.68, high=0.72)
+
+
+@pytest.fixture
+def trained(trained: Settings) -> Settings:
+    """Versions 1, 2 and 3, made by the incidents of `decision`."""
+    for number in (1, 2, 3):
+        server.set_tags(SPEC, trained, number, {INCIDENT_TAG: f"incident-{number}"})
+    return trained
 
 
 def decision(version: int, champion: int | None, *, passed: bool = True) -> GateDecision:
@@ -38,7 +46,9 @@ def decision(version: int, champion: int | None, *, passed: bool = True) -> Gate
 
 
 def promote(settings: Settings, version: int, champion: int | None) -> Promotion:
-    return succession.promote(SPEC, settings, decision(version, champion), actor="test", at=AT)
+    made_by = versions.version(SPEC, settings, version).incident_id
+    about = decision(version, champion).model_copy(update={"incident_id": made_by})
+    return succession.promote(SPEC, settings, about, actor="test", at=AT)
 
 
 def rollback(settings: Settings, request_id: str, to_version: int | None = None) -> Promotion:
@@ -50,7 +60,7 @@ def rollback(settings: Settings, request_id: str, to_version: int | None = None)
         request_id=request_id,
         at=AT,
         to_version=to_version,
-        is_service=lambda name: definitions.is_service(SPEC, name),
+        why_not=lambda learned: own_features.why_not(SPEC, learned),
     )
 
 
@@ -500,30 +510,33 @@ def test_rollback_with_only_quarantined_and_deleted_versions_left_is_refused(tra
     three_reigns(trained)
     quarantine(trained, 2)
     server.client(trained).delete_model_version("flights", "1")
-    with pytest.raises(RegistryError, match="only champion so far that is not quarantined"):
+    with pytest.raises(
+        RegistryError, match="version 3 is the only champion so far that is in MLflow and not"
+    ):
         rollback(trained, "r1")
     assert server.aliases(SPEC, trained)[CHAMPION] == 3
 
 
-def test_rollback_to_a_version_with_other_features_is_refused(trained: Settings):
+def test_rollback_to_a_version_whose_features_are_gone_is_refused(trained: Settings):
     promote(trained, 1, None)
     promote(trained, 2, 1)
-    server.client(trained).set_model_version_tag(
-        "flights", "1", versions.FEATURES_TAG, json.dumps([*SPEC.features.names, "colour"])
-    )
-    with pytest.raises(RegistryError, match="other features than the model file has: colour"):
+    kept = versions.learned_features(SPEC, trained, versions.version(SPEC, trained, 1))
+    views = kept.views | {"flights_radar": ("echo",)}
+    other = kept.model_copy(update={"numeric": (*kept.numeric, "echo"), "views": views})
+    server.set_tags(SPEC, trained, 1, {versions.LEARNED_TAG: other.model_dump_json()})
+    with pytest.raises(RegistryError, match="cannot be given them: echo came from view 'flights_r"):
         rollback(trained, "r1")
     assert production(trained)[:2] == (2, 1)
 
 
-def test_rollback_to_a_version_whose_feature_service_is_gone_is_refused(trained: Settings):
+def test_rollback_to_a_version_that_says_nothing_of_its_features_asks_its_run(trained: Settings):
     promote(trained, 1, None)
     promote(trained, 2, 1)
-    run_id = versions.version(SPEC, trained, 1).run_id
-    server.client(trained).set_tag(run_id, versions.SERVICE_TAG, "flights_v0")
-    with pytest.raises(RegistryError, match="'flights_v0', which is gone from feature_repo/"):
-        rollback(trained, "r1")
-    assert production(trained)[:2] == (2, 1)
+    api = server.client(trained)
+    api.delete_model_version_tag("flights", "1", versions.LEARNED_TAG)
+    other = json.dumps([*SPEC.features.names, "colour"])
+    server.set_tags(SPEC, trained, 1, {versions.FEATURES_TAG: other})
+    assert rollback(trained, "r1").version == 1  # as its run says, of those that the file has
 
 
 def test_rollback_begun_before_another_change_is_not_taken_up(trained: Settings, monkeypatch):

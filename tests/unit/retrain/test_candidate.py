@@ -23,6 +23,7 @@ from include.retraining.names import CHALLENGER, INCIDENT_TAG, SCORE
 from include.retraining.records import Candidate, DriftReport, FeatureDrift, TrainingSet
 from include.retraining.registry import server, succession, versions
 from include.retraining.retrain import gate, training_set
+from include.retraining.retrain.candidate import train_candidate
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec, Range, Search
 from include.retraining.storage import Storage
@@ -293,6 +294,29 @@ def test_training_killed_anywhere_ends_in_one_run_and_one_version(ingested, monk
     assert (len(runs(ingested)), numbers(ingested)) == (1, [1])
     assert server.aliases(SPEC, ingested) == {CHALLENGER: 1}
     assert server.client(ingested).get_run(candidate.run_id).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_two_attempts_at_once_come_to_one_version(ingested, monkeypatch, is_killed):
+    real = server.create_version
+    request = request_retrain(SPEC, ingested, "2013-01-21")
+    rows = training_set.build_training_set(SPEC, ingested, request)
+
+    def after_another(*arguments, **named):
+        with monkeypatch.context() as patch:  # an attempt that was given up goes on, and is first
+            patch.setattr(server, "create_version", real)
+            train_candidate(SPEC, ingested, request, rows)
+        return real(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server, "create_version", after_another)
+        if is_killed:  # before it has looked for others
+            patch.setattr(versions, "keep_first", lambda *_: None)
+        found = train_candidate(SPEC, ingested, request, rows)
+    assert found.version == (2 if is_killed else 1)
+    assert train_candidate(SPEC, ingested, request, rows).version == 1
+    assert [one.number for one in versions.all_versions(SPEC, ingested)] == [1]
+    assert server.aliases(SPEC, ingested) == {CHALLENGER: 1}
 
 
 def test_old_candidate_does_not_become_challenger_again(ingested):

@@ -42,7 +42,7 @@ def crown(settings: Settings, version: int) -> None:
         small_spec(),
         settings,
         GateDecision(
-            incident_id=f"i{version}",
+            incident_id=versions.version(small_spec(), settings, version).incident_id,
             model="flights",
             partition="2013-01-21",
             candidate_version=version,
@@ -210,9 +210,24 @@ def test_no_retrain_learns_from_less_than_the_champion_did(trained: Settings):
     crown(trained, 2)
     spec = small_spec(retrain=NO_HOLD)
     until = versions.version(spec, trained, 2).trained_until
-    with pytest.raises(NotDue, match=f"version 2 learned from rows up to {until:%Y-%m-%d}"):
+    with pytest.raises(NotDue, match=f"version 2 .* mature on {until:%Y-%m-%d}"):
         claim(spec, trained, week(1), "run 1", trigger="monitor")
     assert claim(spec, trained, week(1), "run 1", force=True).force
+
+
+def test_labels_that_mature_late_hold_no_retrain_back(trained: Settings):
+    """Both sides know what was mature when their duels began, however long that takes."""
+    crown(trained, 2)
+    late = {"maturity_days": 35.0}
+    spec = small_spec(retrain=NO_HOLD, label=late)
+    until = versions.version(spec, trained, 2).trained_until
+    same = until + dt.timedelta(days=35 + spec.gate.duel_days)  # the duel would begin at `until`
+    weekly = {"first": same - dt.timedelta(days=7), "last": None}
+    spec = small_spec(retrain=NO_HOLD, label=late, partitions=weekly)
+    first, second = (spec.partition_key(same + dt.timedelta(days=days)) for days in (-7, 0))
+    with pytest.raises(NotDue, match="Retrain by hand with force"):
+        claim(spec, trained, first, "run 1", trigger="monitor")
+    assert claim(spec, trained, second, "run 2", trigger="monitor").champion_version == 2
 
 
 def test_a_retrain_that_trained_nothing_holds_back_no_other(empty: Settings):
@@ -329,6 +344,26 @@ def test_a_foreign_file_among_the_claims_stops_nothing(empty: Settings):
     storage.write("flights/retrain/claims/notes.json", b"{}")
     claim(spec, empty, week(1), "run 1")
     assert len(claims.claimed(storage, "flights")) == 1
+
+
+def test_what_one_monitor_asks_for_counts_once_an_hour_so_a_backfill_is_no_storm(empty: Settings):
+    spec = small_spec(retrain=NO_HOLD)
+    settings = empty.model_copy(update={"max_retrains_per_hour": 2})
+
+    def ask(spec: ModelSpec, number: int, *, minute: int) -> RetrainRequest:
+        at = NOON + dt.timedelta(minutes=minute)
+        return claim(spec, settings, week(number), f"{number}", trigger="monitor", at=at)
+
+    for number in range(1, 6):
+        ask(spec, number, minute=number)
+    ask(other_model("b"), 1, minute=6)
+    with pytest.raises(incident.Storm, match="2 retrains of all models within an hour"):
+        ask(other_model("c"), 1, minute=7)
+    ask(spec, 6, minute=8)
+    # an hour after the first one the next counts anew, beside the one of b
+    ask(spec, 7, minute=62)
+    with pytest.raises(incident.Storm):
+        ask(other_model("c"), 1, minute=63)
 
 
 def test_storm_of_one_model_by_hand_is_stopped_too(empty: Settings):

@@ -8,6 +8,7 @@ import pytest
 from include.retraining.records import (
     Finding,
     GateDecision,
+    GuardAnswer,
     Performance,
     Promotion,
     ValidationReport,
@@ -402,6 +403,25 @@ def test_refused_batch_is_critical_and_says_what_to_do():
     found = alerts.of_validation(report)
     assert found.level == "critical"
     assert "deliver a corrected file" in found.lines[-1]
+    assert "flights__replay_quarantine" in found.lines[-1]
+
+
+def test_refused_outcomes_name_the_run_to_clear_and_what_waits_for_them():
+    batch = validation().batch.model_copy(update={"model": "flights/outcomes"})
+    report = validation(
+        batch=batch.model_dump(), status="refused", findings=(GONE,), rows_good=0,
+        rows_quarantined=1000, quarantine_key="q",
+    )  # fmt: skip
+    found = alerts.of_validation(report)
+    assert found.title == "Outcomes refused, the last good data stays in force"
+    assert "retrains of flights wait" in found.lines[-2]
+    assert "clear this run of flights__outcomes" in found.lines[-1]
+    assert "replay_quarantine" not in found.text
+    assert "ingest" not in found.text
+    some = report.model_copy(
+        update={"status": "accepted", "rows_good": 990, "rows_quarantined": 10}
+    )
+    assert alerts.of_validation(some).title == "10 of 1,000 outcomes quarantined"
 
 
 def verdict(outcome: str, **changes: object) -> Verdict:
@@ -437,6 +457,29 @@ def verdict(outcome: str, **changes: object) -> Verdict:
 def test_verdict_is_told_when_it_changes(now, before, level):
     found = alerts.of_verdict(now, before)
     assert (found.level if found else None) == level
+
+
+def test_a_verdict_says_where_the_model_file_asks_for_no_rollback_any_more():
+    wanted = verdict("rollback")
+    asked = alerts.of_verdict(wanted, None, guard_mode="ask")
+    assert asked == alerts.of_verdict(wanted, None)
+    told = alerts.of_verdict(wanted, None, guard_mode="tell")
+    assert told.lines[-1].startswith("guard.mode is tell now: nothing follows.")
+    assert told.fact_id != asked.fact_id  # so it is told where the other one was
+
+
+def test_a_no_to_the_guards_question_is_told():
+    wanted = verdict("rollback")
+    yes, no = (GuardAnswer.to(wanted, approved=approved, by="ada") for approved in (True, False))
+    assert alerts.of_guard_answer(wanted, yes, is_made=True) is None
+    late = alerts.of_guard_answer(wanted, yes, is_made=False)
+    assert late.title.endswith("is not rolled back: ada said yes, and it was too late")
+    said = alerts.of_guard_answer(wanted, no, is_made=False)
+    assert said.title.endswith("is not rolled back: ada said no")
+    silence = GuardAnswer.to(wanted, approved=False, by=GuardAnswer.NOBODY)
+    told = alerts.of_guard_answer(wanted, silence, is_made=False)
+    assert "nobody answered in time" in told.title
+    assert "flights__rollback" in said.text
 
 
 def test_gate_and_promotion_and_failure_name_what_happened():

@@ -3,7 +3,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import time
 import zipfile
 
 import pytest
@@ -28,9 +27,7 @@ def test_pack_holds_the_evidence_of_its_version(trained: Settings):
     crown(trained, 1, None)
     crown(trained, 2, 1)
     model_card.publish(SPEC, trained, 2)
-    started = time.monotonic()
     content, manifest = audit.audit_pack(SPEC, trained, 2)
-    assert time.monotonic() - started < 10
     files = unpacked(content)
     assert {
         "version.json",
@@ -108,10 +105,20 @@ def test_command_rolls_back_and_asks_for_a_reason(at_home: Settings, capsys):
     assert "there is nothing to return to" in capsys.readouterr().err
     promote(at_home, 2, 1)
     promote(at_home, 3, 2)
-    started = time.monotonic()
     assert main(["rollback", "flights", "--reason", "it is worse"]) == 0
-    assert time.monotonic() - started < 60
     assert "Rolled back: version 2 is in production, version 3 is not" in capsys.readouterr().out
+    # whoever was killed half way calls it again, and cannot know how far it came
+    assert main(["rollback", "flights", "--reason", "it is worse"]) == 0
+    assert "already; to go further back, name --to-version" in capsys.readouterr().out
+    assert server.aliases(SPEC, at_home)["champion"] == 2
+    assert len(ledger.read(Storage.of(at_home), "flights")) == 4
+    # a hand came after it: the same call claims nothing, and the one after that goes on from there
+    server.client(at_home).set_registered_model_alias("flights", "champion", "1")
+    again = ["rollback", "flights", "--reason", "it is worse"]
+    assert main(again) == 2
+    assert "made version 1 champion since; nothing was changed" in capsys.readouterr().err
+    assert main(again) == 0
+    assert server.aliases(SPEC, at_home)["champion"] == 2
     assert main(["rollback", "flights", "--reason", "worse", "--to-version", "3"]) == 0
     assert server.aliases(SPEC, at_home)["champion"] == 3
     newest = ledger.last(Storage.of(at_home), "flights")

@@ -25,6 +25,7 @@ from include.retraining.records import (
     Gain,
     GateCheck,
     GateDecision,
+    GuardAnswer,
     Performance,
     Promotion,
     RetrainClaim,
@@ -110,7 +111,7 @@ def drift_of(value: str, name: str) -> DriftReport:
 def all_alerts(value: str) -> list[alerts.Alert]:
     skew = FeatureSkew(
         view=value, name=value, compared=9, differing=1, expired=0, age_hours=None, ttl_hours=None,
-        example=value,
+        example=value, ahead=1, ahead_example=value,
     )  # fmt: skip
     decision = decision_of(value)
     told = [
@@ -120,6 +121,11 @@ def all_alerts(value: str) -> list[alerts.Alert]:
         alerts.of_gate(decision),
         alerts.of_question(decision),
         alerts.of_answer(decision, approved=False, by=value),
+        alerts.of_guard_answer(
+            verdict_of(value),
+            GuardAnswer.to(verdict_of(value), approved=False, by=value),
+            is_made=False,
+        ),
         alerts.of_promotion(promotion_of(value)),
         alerts.of_failure(
             model="flights", thread=value, task=value, run_id=value, error=value, attempt=value

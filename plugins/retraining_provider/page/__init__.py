@@ -1,0 +1,1 @@
+"""The page "Models" of Airflow's web UI: guarded endpoints, and the script that draws it."""

@@ -1,0 +1,1 @@
+"""Two at once, in an order that a seed decides."""
