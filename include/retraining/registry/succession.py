@@ -106,12 +106,13 @@ def notice_hand_move(
     storage = Storage.of(settings)
     for _ in range(MAX_ATTEMPTS):
         entry = ledger.last(storage, spec.model)
+        # the mark before the alias: once it is there, so is the alias
+        is_done = entry is not None and ledger.is_marked(storage, entry, "followed")
         alias = server.aliases(spec, settings).get(CHAMPION)
         if entry is None and alias is None:
             return None
         other = ""
         if entry is not None:
-            is_done = ledger.is_marked(storage, entry, "followed")
             if alias == entry.version:
                 other = identity.loss(spec, settings, entry)
             if is_done and alias == entry.version and not other:
@@ -119,7 +120,10 @@ def notice_hand_move(
             if not other and (not is_done or _is_a_straggler(spec, settings, alias, at)):
                 _follow(spec, settings, entry)
                 return None
-        if ledger.last(storage, spec.model) != entry:  # a move came in between the two looks
+        if (  # a move came in between the looks, or a slow maker has put the alias right meanwhile
+            ledger.last(storage, spec.model) != entry
+            or server.aliases(spec, settings).get(CHAMPION) != alias
+        ):
             continue
         if alias is None:
             assert entry is not None

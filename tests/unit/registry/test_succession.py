@@ -440,6 +440,61 @@ def test_a_slow_maker_of_an_older_entry_is_no_hand_and_does_not_win(trained, mon
     assert succession.notice_hand_move(SPEC, trained, at=later).action == "by_hand"
 
 
+def right_after(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, step: Callable):
+    """Let a step happen right after the first call of a function, before its answer is used."""
+    real, done = getattr(owner, name), []
+
+    def call(*args: object, **kwargs: object) -> object:
+        answer = real(*args, **kwargs)
+        if not done:
+            done.append(True)
+            step()
+        return answer
+
+    monkeypatch.setattr(owner, name, call)
+
+
+def test_a_rollback_that_moves_the_alias_while_it_is_looked_at_is_no_hand(trained, monkeypatch):
+    promote(trained, 1, None)
+    promote(trained, 2, 1)
+    with monkeypatch.context() as patch:  # entered, and nothing moved yet
+        patch.setattr(succession, "_follow", lambda *_: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            rollback(trained, "r1")
+    entry = entries(trained)[-1]
+
+    def finish() -> None:
+        succession._follow(SPEC, trained, entry)
+        ledger.mark(Storage.of(trained), entry, "done")
+
+    right_after(monkeypatch, server, "aliases", finish)
+    assert succession.notice_hand_move(SPEC, trained, at=AT) is None
+    assert [one.action for one in entries(trained)] == ["promotion", "promotion", "rollback"]
+    assert production(trained)[0] == 1
+
+
+def test_a_slow_maker_that_puts_the_alias_right_while_it_is_looked_at_is_no_hand(
+    trained, monkeypatch
+):
+    promote(trained, 1, None)
+    with monkeypatch.context() as patch:  # version 2 is entered, its alias comes late
+        patch.setattr(succession, "_follow", lambda *_: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            promote(trained, 2, 1)
+    slow = entries(trained)[-1]
+    rollback(trained, "r1", to_version=1)
+    server.set_alias(SPEC, trained, CHAMPION, 2)
+
+    def finish() -> None:
+        succession._follow(SPEC, trained, slow)
+        ledger.mark(Storage.of(trained), slow, "done")
+
+    right_after(monkeypatch, server, "aliases", finish)
+    assert succession.notice_hand_move(SPEC, trained, at=AT) is None
+    assert [one.action for one in entries(trained)] == ["promotion", "promotion", "rollback"]
+    assert production(trained)[0] == 1
+
+
 def test_move_that_died_between_alias_and_stage_is_finished_by_the_next_look(trained, monkeypatch):
     promote(trained, 1, None)
     promote(trained, 2, 1)
