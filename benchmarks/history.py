@@ -13,6 +13,7 @@ import argparse
 import datetime as dt
 import importlib
 import json
+import logging
 import os
 import statistics
 import sys
@@ -33,7 +34,7 @@ from include.retraining import shelf
 from include.retraining.data import publication, tables, validation
 from include.retraining.features import feature_sets, feature_tables, skew
 from include.retraining.monitor import measuring, turn
-from include.retraining.records import BatchRef, DriftReport, Verdict
+from include.retraining.records import BatchRef, DriftReport, FeatureSet, Verdict
 from include.retraining.registry import succession
 from include.retraining.retrain import candidate, gate, incident
 from include.retraining.retrain.training_set import build_training_set
@@ -215,7 +216,7 @@ class World:
                 content=digest, order=there.order,
             ).version  # fmt: skip
             for record in (
-                feature_sets.FeatureSet(
+                FeatureSet(
                     batch=batch, service=spec.features.service, rows=ROWS, table_version=version,
                     file="-",
                     seen_from=None, sha256=digest,
@@ -263,6 +264,8 @@ def s3_server(operations: Operations) -> Iterator[dict[str, int]]:
     """Run an S3 server; give its requests by task."""
     import boto3
     from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
 
     server = ThreadedMotoServer(port=0, verbose=False)
     server.start()

@@ -137,6 +137,7 @@ def _land(storage: Any, rows: int) -> None:
 def rows_of(count: int, *, champion: bool) -> dict[str, Any]:
     """Validate, publish and join so many rows; with a champion, measure them as well."""
     from benchmarks import walk
+    from include.retraining.monitor import measuring
     from include.retraining.settings import Settings
     from include.retraining.spec import MODELS_DIR, load_spec
     from include.retraining.storage import Storage
@@ -166,9 +167,7 @@ def rows_of(count: int, *, champion: bool) -> dict[str, Any]:
         meter.step("publish", lambda: walk.publication.publish_batch(spec, storage, report))
         meter.step("features", lambda: walk.feature_sets.materialize(spec, settings, batch))
         if champion:
-            drift = meter.step(
-                "measure", lambda: walk.measuring.measure_drift(spec, settings, batch)
-            )
+            drift = meter.step("measure", lambda: measuring.measure_drift(spec, settings, batch))
             assert drift.performance is not None
         return {"rows": count, **meter.result()}
 
@@ -231,6 +230,7 @@ def wide() -> dict[str, Any]:
     import pyarrow.parquet as pq
 
     from benchmarks import walk
+    from include.retraining.monitor import measuring
     from include.retraining.settings import Settings
     from include.retraining.storage import Storage
 
@@ -282,8 +282,8 @@ def wide() -> dict[str, Any]:
         meter.step("page", lambda: walk.validation_page.publish_page(spec, storage, report))
         walk.publication.publish_batch(spec, storage, report)
         walk.feature_sets.materialize(spec, settings, batch)
-        drift = meter.step("measure", lambda: walk.measuring.measure_drift(spec, settings, batch))
-        verdict = meter.step("judge", lambda: walk.measuring.judge_batch(spec, settings, drift))
+        drift = meter.step("measure", lambda: measuring.measure_drift(spec, settings, batch))
+        verdict = meter.step("judge", lambda: measuring.judge_batch(spec, settings, drift))
         assert verdict.outcome != "ignore", verdict
         assert drift.champion_version is not None
         published = meter.step(
