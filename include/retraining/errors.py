@@ -10,7 +10,8 @@
     │   ├── Superseded       a newer delivery of a partition, or another one, is in force
     │   ├── DamagedRecord    what was kept is no record, or none of this release
     │   └── ScoringError     a model version cannot score rows
-    │       └── FeaturesGone no row can be given the features it learned from any more
+    │       ├── FeaturesGone no row can be given the features it learned from any more
+    │       └── NotOurs      no retrain or adoption of ours registered it
     ├── RegistryError        the model registry is in a state no step may act on
     └── LedgerError          the ledger is broken, or two writers disagree
 
@@ -76,6 +77,10 @@ class ScoringError(DataError):
 
 class FeaturesGone(ScoringError):
     """The features that a model version learned from are not defined any more."""
+
+
+class NotOurs(ScoringError):
+    """A model version that this pipeline did not register, so it does not know how to ask it."""
 
 
 class RegistryError(RetrainingError):

@@ -745,6 +745,14 @@ class TrainingSet(Record):
     outcomes_version: Count | None = Field(
         default=None, description="of the table of outcomes, where they come apart from the rows"
     )
+    adopted_from: str = Field(
+        default="",
+        description="where the model was taken from that others trained; the rows are then what it "
+        "is held against, not what it learned from",
+    )
+    learned_until: AwareDatetime | None = Field(
+        default=None, description="adopted: no row from then on was learned from, as a person says"
+    )
     sha256: str = Field(description="of all that makes these rows what they are")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 from pydantic import ValidationError
 
-from include.retraining.cli import check, feed, ledger, new, quarantine, study
+from include.retraining.cli import adopting, check, feed, ledger, new, quarantine, study
 from include.retraining.cli import rehearse as rehearsing
 from include.retraining.cli.answer import aside
 from include.retraining.cli.several_values import SeveralValues
@@ -70,6 +70,13 @@ feeds.command(
     )
 )(feed.accept)
 feeds.command(epilog=_example("feed withdraw flights 2013-06-10 --column temp"))(feed.withdraw)
+app.command(
+    "adopt-champion", rich_help_panel=DECIDE,
+    epilog=_example(
+        "adopt-champion churn --from models:/churn-prod/7 --learned-until 2026-03-01 "
+        '--reason "in production since spring"',
+    ),
+)(adopting.adopt_champion)  # fmt: skip
 app.command(
     rich_help_panel=DECIDE, epilog=_example('rollback flights --reason "late alerts"')
 )(ledger.rollback)  # fmt: skip

@@ -131,6 +131,16 @@ def audit_pack(
     return 1 if manifest.ledger_problems else 0
 
 
+def reason_given(reason: str) -> None:
+    """Refuse a reason that says nothing, or a book."""
+    if len(reason.strip()) < 3:
+        raise RetrainingError(f"--reason: must say why, got {reason!r}")
+    if len(reason) > LONGEST_REASON:
+        raise RetrainingError(
+            f"--reason: at most {LONGEST_REASON:,} characters, got {len(reason):,}; say it shorter"
+        )
+
+
 def rollback(
     model: Model,
     *,
@@ -148,12 +158,7 @@ def rollback(
     The same call once more makes sure that it is done, and does not go further back: for that, name
     the version, or another reason. Slack is not told.
     """
-    if len(reason.strip()) < 3:
-        raise RetrainingError(f"--reason: must say why, got {reason!r}")
-    if len(reason) > LONGEST_REASON:
-        raise RetrainingError(
-            f"--reason: at most {LONGEST_REASON:,} characters, got {len(reason):,}; say it shorter"
-        )
+    reason_given(reason)
     spec, settings = model_named(model), state_there_is()
     now, actor = dt.datetime.now(dt.UTC), f"{getpass.getuser()}, by the command line"
     with work(f"moving the champion of {spec.model}"):

@@ -54,7 +54,7 @@ class Fitted(NamedTuple):
     ordered folds of the best trial; NaN where no fold was judged on a row, None without folds.
     """
 
-    pipeline: Pipeline | RecordedPredictions
+    pipeline: Any  # a Pipeline, RecordedPredictions, or a model of others' that is asked alike
     best: Trial
     trials: tuple[Trial, ...]
     unseen: metrics.Floats | None

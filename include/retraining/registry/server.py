@@ -62,6 +62,7 @@ NO_ANSWER_TOLD = re.compile(
     r"failed with error code \d+ != \d+|response body was not in a valid JSON format"
 )
 ARTIFACT_REFUSED_TOLD = re.compile(r"\b4\d\d Client Error")
+MODEL_DESCRIPTION = "MLmodel"
 NAME_CHARACTERS = 240  # MLflow takes 250
 
 
@@ -554,6 +555,83 @@ def read_artifact(settings: Settings, uri: str, file: str = "") -> bytes:
                 "store, then clear the task"
             ) from error
         raise RegistryError(f"{uri} is not there: {error}") from error
+
+
+def read_model(settings: Settings, uri: str) -> dict[str, bytes]:
+    """Give the files of a model that MLflow keeps, whoever logged it, by their path in its folder.
+
+    Raises
+    ------
+    RegistryError
+        It is not there, or is no model of MLflow's.
+    Unavailable
+        Whoever keeps it does not answer.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client(settings)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
+            paths = sorted(path for path in root.rglob("*") if path.is_file())
+            found = {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
+    except (MlflowException, OSError) as error:
+        if is_trouble(error):
+            raise Unavailable(
+                f"{uri} cannot be fetched, its artifact store does not answer: {error}. See to the "
+                "store, then run this again"
+            ) from error
+        raise RegistryError(
+            f"{uri} is not there: {error}. Name a model as MLflow does: models:/NAME/VERSION, "
+            "models:/NAME@ALIAS or runs:/RUN_ID/PATH"
+        ) from error
+    if MODEL_DESCRIPTION not in found:
+        raise RegistryError(
+            f"{uri} is no model of MLflow's: it has no file {MODEL_DESCRIPTION}; log it with the "
+            "log_model of its library"
+        )
+    return found
+
+
+class OpenModel(NamedTuple):
+    """A model of MLflow's that can be asked."""
+
+    model: Any
+    flavor: str  # whose object it is; ``pyfunc``: MLflow's own, with `predict` alone
+    inputs: tuple[tuple[str, str], ...] | None  # name and type of each column; None: it says none
+
+
+def open_model(folder: Path) -> OpenModel:
+    """Load a model from the folder that MLflow keeps it in, as the object of its own library.
+
+    That object gives probabilities, where MLflow's own wrapper may give classes. Without one, or
+    where it has no `predict_proba`, it is the wrapper. Loading runs code that the files hold.
+
+    Raises
+    ------
+    Exception
+        Whatever its library raises, for one that is not installed as well.
+    """
+    import mlflow
+    from mlflow.models import Model
+
+    about = Model.load(str(folder))
+    schema = about.get_input_schema()
+    inputs = None
+    if schema is not None and schema.has_input_names():
+        inputs = tuple((str(one.name), str(getattr(one, "type", ""))) for one in schema.inputs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of versions that are a little apart
+        for flavor in about.flavors:
+            loader = getattr(getattr(mlflow, flavor, None), "load_model", None)
+            if flavor == "python_function" or loader is None:
+                continue
+            with contextlib.suppress(Exception):  # the wrapper says what it lacks
+                found = loader(str(folder))
+                if hasattr(found, "predict_proba") or hasattr(found, "n_features_in_"):
+                    return OpenModel(found, flavor, inputs)
+        return OpenModel(mlflow.pyfunc.load_model(str(folder)), "pyfunc", inputs)
 
 
 def model_size(settings: Settings, model: str, number: int) -> int | None:

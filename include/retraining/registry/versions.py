@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 
 from include.retraining import shelf
-from include.retraining.errors import RegistryError, ScoringError, Unavailable
+from include.retraining.errors import NotOurs, RegistryError, ScoringError, Unavailable
 from include.retraining.learning import artifact
 from include.retraining.learning.metrics import Floats
 from include.retraining.learning.scoring import predict
@@ -34,6 +34,7 @@ SHA256_TAG = "retraining.model_sha256"
 QUARANTINE_TAG = "retraining.quarantined"
 SERVICE_TAG = "retraining.feature_service"
 LEARNED_TAG = "retraining.learned_features"
+ADOPTED_TAG = "retraining.adopted_from"
 
 
 class Version(NamedTuple):
@@ -180,7 +181,9 @@ def register(
         tags={
             **about.version_tags,
             INCIDENT_TAG: incident_id,
-            TRAINED_UNTIL_TAG: training_set.training_end.isoformat(),
+            TRAINED_UNTIL_TAG: (
+                training_set.learned_until or training_set.training_end
+            ).isoformat(),
             FEATURES_TAG: json.dumps(spec.features.names, ensure_ascii=False),
             FORMAT_TAG: kind,
             SHA256_TAG: hashlib.sha256(content).hexdigest(),
@@ -243,22 +246,32 @@ def learned_features(spec: ModelSpec, settings: Settings, found: Version) -> Lea
         ) from error
 
 
+def require_ours(spec: ModelSpec, found: Version) -> None:
+    """Refuse a version that something else registered; raises NotOurs."""
+    if found.model_format not in shelf.MODEL_ARTIFACTS:
+        raise NotOurs(
+            f"{spec.model} version {found.number} cannot be loaded: it has no tag {SHA256_TAG}, no "
+            "retrain of ours registered it. Take it in with `adopt-champion "
+            f"{spec.model} --version {found.number}`, roll back to another version with "
+            f"{spec.model}__rollback, or run {spec.model}__retrain with force"
+        )
+
+
 def load_model(spec: ModelSpec, settings: Settings, found: Version) -> Any:
     """Load the fitted pipeline of a version.
 
     Raises
     ------
+    NotOurs
+        Something else registered it.
     ScoringError
         Its artifact is gone, damaged, or not trusted.
     Unavailable
         Nothing is known of its artifact: whoever keeps it does not answer.
     """
     number = found.number
+    require_ours(spec, found)
     try:
-        if found.model_format not in shelf.MODEL_ARTIFACTS:
-            raise ScoringError(  # noqa: TRY301 - told like any other model that cannot be loaded
-                f"it has no tag {SHA256_TAG}: no retrain of ours registered it"
-            )
         return _load(
             settings,
             spec.model,

@@ -10,6 +10,8 @@ import datetime as dt
 import logging
 import platform
 import subprocess
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import distributions
 from typing import Any
 
@@ -38,6 +40,19 @@ def train_candidate(
     spec: ModelSpec, settings: Settings, request: RetrainRequest, training_set: TrainingSet
 ) -> Candidate:
     """Fit, log and register the candidate of an incident; one incident gives one version."""
+    learn = partial(estimator.fit, spec)
+    return make_candidate(spec, settings, request, training_set, learn=learn)
+
+
+def make_candidate(
+    spec: ModelSpec,
+    settings: Settings,
+    request: RetrainRequest,
+    training_set: TrainingSet,
+    *,
+    learn: Callable[[pa.Table, metrics.Floats], estimator.Fitted],
+) -> Candidate:
+    """Log and register what `learn` makes of the labelled rows, once for an incident."""
     storage = Storage.of(settings)
     done = versions.keep_first(spec, settings, request.incident_id)
     if done is not None:
@@ -48,7 +63,7 @@ def train_candidate(
     training = training_rows(spec, storage, training_set)
     known = training.column(LABEL).to_numpy()
     labelled = training.filter(pa.array(~np.isnan(known)))
-    fitted = estimator.fit(spec, labelled, known[~np.isnan(known)])
+    fitted = learn(labelled, known[~np.isnan(known)])
     duel = duel_rows(spec, storage, training_set)
     importances = permutation_importances(spec, fitted.pipeline, duel)
     profile = build_profile(
@@ -213,11 +228,16 @@ def _registration(
         },
         version_tags={
             **lineage,
+            **(
+                {versions.ADOPTED_TAG: training_set.adopted_from}
+                if training_set.adopted_from
+                else {}
+            ),
             versions.LEARNED_TAG: own_features.learned_features(spec).model_dump_json(),
             "retraining.drift_report": drift_report,
         },
         params={
-            "estimator": _origin(spec),
+            "estimator": _origin(spec, training_set),
             "seed": spec.training.seed,
             "training_start": training_set.training_start.isoformat(),
             "training_end": training_set.training_end.isoformat(),
@@ -243,7 +263,9 @@ def _registration(
     )
 
 
-def _origin(spec: ModelSpec) -> str:
+def _origin(spec: ModelSpec, training_set: TrainingSet) -> str:
+    if training_set.adopted_from:
+        return f"adopted from {training_set.adopted_from}"
     if spec.predictions is None:
         return spec.training.estimator
     return f"served elsewhere, predictions in the column {spec.predictions.column}"

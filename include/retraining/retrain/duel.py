@@ -16,7 +16,13 @@ import numpy as np
 import pyarrow as pa
 
 from include.retraining import shelf
-from include.retraining.errors import DataError, FeaturesGone, RegistryError, ScoringError
+from include.retraining.errors import (
+    DataError,
+    FeaturesGone,
+    NotOurs,
+    RegistryError,
+    ScoringError,
+)
 from include.retraining.features import own_features
 from include.retraining.learning import metrics
 from include.retraining.learning.scoring import performance, predict
@@ -108,7 +114,9 @@ def compare(
     return Duel(
         candidate=own,
         traits=traits,
-        leaked_rows=_leaked_rows(spec, storage, rows, candidate.training_set),
+        leaked_rows=_leaked_rows(spec, storage, rows, candidate.training_set)
+        if candidate.training_set.learned_until is None
+        else 0,  # the duel begins later: adopting asks for that
         window_trouble=trouble,
         champion=against(request.champion_version),
         rolled_back=against(_rolled_back_from(spec, settings, last)),
@@ -166,13 +174,14 @@ def _compare(
     storage, opponent = Storage.of(settings), None
     try:
         opponent = versions.version(spec, settings, number)
+        versions.require_ours(spec, opponent)
         leaked = _leaked_into(spec, storage, candidate, opponent, rows)
         theirs, traits = _scored(spec, settings, opponent, rows=rows, known=known)
     except (RegistryError, ScoringError) as error:
         return Comparison(
             number,
             trouble=str(error),
-            is_waived=isinstance(error, FeaturesGone),
+            is_waived=isinstance(error, FeaturesGone | NotOurs),
             incident_id=opponent.incident_id if opponent else None,
         )
     found = compare_scores(spec, number, rows=rows, known=known, scores=scores, theirs=theirs)

@@ -238,8 +238,8 @@ def _win(gate: Gate, duel: Duel) -> str:
     gain = duel.champion.gain if duel.champion else None
     if duel.champion is not None and duel.champion.is_waived:
         return (
-            f"{start}no duel: the champion, version {duel.champion.version}, cannot be given the "
-            f"features it learned from any more, and the retrain was forced; {own.metric} "
+            f"{start}no duel: nothing here can score the champion, version "
+            f"{duel.champion.version}, any more, and the retrain was forced; {own.metric} "
             f"{own.value:.3f}, floor {gate.floor:.3f}"
         )
     if gain is None:

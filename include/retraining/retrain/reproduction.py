@@ -76,6 +76,11 @@ def reproduce(
             f"{spec.model} version {number} cannot be reproduced: no digest or no training set of "
             "a retrain is kept for it"
         )
+    if kept.adopted_from:
+        raise RegistryError(
+            f"{spec.model} version {number} was adopted from {kept.adopted_from}: others trained "
+            "it, and what they did is not known here"
+        )
     tags = versions.run_data(settings, found).tags
     then = _spec_of(settings, found)
     changed = _changed_settings(then, spec) + _changed_packages(

@@ -336,8 +336,9 @@ def _retrain(
     training: TrainingSet | None,
     candidate: Candidate | None,
 ) -> Chapter:
+    is_adopted = training is not None and training.adopted_from
     told = (
-        f"Version {candidate.version} was trained."
+        f"Version {candidate.version} was {'adopted' if is_adopted else 'trained'}."
         if candidate
         else "It was claimed; no version is known to have come of it."
     )
@@ -347,7 +348,7 @@ def _retrain(
     if training:
         facts += [
             Fact(
-                name="learned from",
+                name="held against" if is_adopted else "learned from",
                 value=f"{training.training_rows:,} rows, {training.training_start:%Y-%m-%d} to "
                 f"{training.training_end:%Y-%m-%d}",
             ),

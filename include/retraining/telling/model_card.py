@@ -201,7 +201,14 @@ def _training(spec: ModelSpec, known: Evidence) -> list[str]:
         return ["Its training set is not kept."]
     rows = known.training
     window = markdown(known.params.get("window", "unknown"))
-    lines = [
+    lines = []
+    if rows.adopted_from and rows.learned_until:
+        lines.append(
+            f"* Others trained it; it was adopted from {markdown(rows.adopted_from)}. By who "
+            f"adopted it, it learned from no row from {rows.learned_until:%Y-%m-%d} on. What "
+            "follows is what it is held against:"
+        )
+    lines += [
         (
             f"* {rows.training_rows:,} rows from {rows.training_start:%Y-%m-%d} to "
             f"{rows.training_end:%Y-%m-%d} (window: {window})"
@@ -276,7 +283,7 @@ def _drift(feature: FeatureDrift) -> str:
 
 def _limits(spec: ModelSpec, known: Evidence) -> list[str]:
     lines = [f"* {markdown(limit)}" for limit in spec.limitations]
-    if known.training is not None:
+    if known.training is not None and not known.training.adopted_from:
         lines.append(
             f"* It knows nothing from before {known.training.training_start:%Y-%m-%d} or after "
             f"{known.training.training_end:%Y-%m-%d}."

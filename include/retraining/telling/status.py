@@ -49,6 +49,8 @@ class Status(Record):
     trained_from: dt.datetime | None
     trained_until: dt.datetime | None
     training_rows: int | None
+    adopted_from: str
+    learned_until: dt.datetime | None
     run_id: str | None
     previous_version: int | None
     promise: Performance | None
@@ -138,6 +140,8 @@ def status_of(spec: ModelSpec, settings: Settings, *, registry: bool = False) ->
         trained_from=found.training.training_start if found.training else None,
         trained_until=found.training.training_end if found.training else None,
         training_rows=found.training.training_rows if found.training else None,
+        adopted_from=found.training.adopted_from if found.training else "",
+        learned_until=found.training.learned_until if found.training else None,
         run_id=found.run_id,
         previous_version=next(
             (one.version for one in reversed(line) if one.version != number), None
@@ -510,10 +514,18 @@ def render(status: Status) -> str:
             lines.append(f"  version {status.version}, since {_moment(status.since)}, by {by}")
             lines.append(f"  {one_line(status.why)}")
         if status.trained_from and status.trained_until and status.training_rows is not None:
-            lines.append(
-                f"  trained on {status.training_rows:,} rows from {status.trained_from:%Y-%m-%d} "
-                f"to {status.trained_until:%Y-%m-%d}, MLflow run {status.run_id}"
+            rows = (
+                f"{status.training_rows:,} rows from {status.trained_from:%Y-%m-%d} to "
+                f"{status.trained_until:%Y-%m-%d}, MLflow run {status.run_id}"
             )
+            if status.adopted_from and status.learned_until:
+                lines.append(
+                    f"  adopted from {one_line(status.adopted_from)}; others trained it, on rows "
+                    f"before {status.learned_until:%Y-%m-%d}"
+                )
+                lines.append(f"  held against {rows}")
+            else:
+                lines.append(f"  trained on {rows}")
         if status.previous_version is not None:
             lines.append(
                 f"  by the ledger, a rollback would return to version {status.previous_version}"
