@@ -59,6 +59,7 @@ class Input:
     name: str
     table: pa.Table | None = None
     unusable_rows: int = 0
+    landed: tuple[str, ...] = ()  # columns, as the files name them
     result: Any = None
     findings: list[Finding] = field(default_factory=list)
     broken_rows: dict[int, list[str]] = field(default_factory=dict)
@@ -108,6 +109,16 @@ def read_input(
         ]
         for twice in _equal_files(files, parts):
             item.refuse("files_to_differ", f"{twice} hold the same bytes; deliver each file once")
+    landed = {column for part in parts for column in part.landed}
+    is_known = all(part.landed for part in parts)
+    for old, new in mapping.renames.items() if mapping and is_known else ():
+        if old not in landed:
+            item.refuse(
+                "mapping_to_fit",
+                f"{new!r} is to be read from {old!r}, which no file has{did_you_mean(old, landed)};"
+                f" columns: {', '.join(sorted(landed))}",
+                column=new,
+            )
     if item.is_refused:
         item.unusable_rows = sum(part.rows for part in parts)
         return item
@@ -143,6 +154,7 @@ def _read_file(
             raise ValueError("the file is empty; deliver it again")  # noqa: TRY301 - one answer
         table = _PARSE[kind](part, plain_content, as_landed, max_rows)
         table.validate(full=True)  # text that is not UTF-8 shows here, or in mid-task
+        part.landed = tuple(table.column_names)
         part.table = table.rename_columns([renamed.get(one, one) for one in table.column_names])
     except (pa.ArrowException, OSError, ValueError) as error:
         text = str(error).strip()
@@ -801,6 +813,18 @@ def map_values(item: Input, mapping: DeliveryMapping) -> None:
         wrong = pa.array(list(values), pa.string()).cast(column.type)
         right = pa.array(list(values.values()), pa.string()).cast(column.type)
         found = pc.index_in(column, value_set=wrong)
+        used = set(pc.unique(found).to_pylist())
+        for place, value in enumerate(values):
+            if place not in used:
+                item.findings.append(
+                    Finding(
+                        expectation="mapping_to_fit",
+                        column=name,
+                        severity="warning",
+                        detail=f"no row holds {value!r}, which is to be read as "
+                        f"{values[value]!r}",
+                    )
+                )
         column = pc.if_else(pc.is_null(found), column, right.take(found.combine_chunks()))
         item.table = item.table.set_column(position, name, column)
 

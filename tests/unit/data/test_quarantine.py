@@ -302,6 +302,24 @@ def test_mapping_that_leads_to_a_refusal_is_not_kept(empty, storage):
     assert good(storage, again).equals(good(storage, mapped))
 
 
+def test_a_slip_in_a_mapping_is_told_and_never_green(empty, storage):
+    validate(SPEC, empty, WEEK, misspelt_week())
+    slip = DeliveryMapping(renames={"distanec": "distance"}, reason="a slip", actor="ann")
+    report = replay(storage, slip)
+    assert report.status == "refused"
+    told = [one.detail for one in report.findings if one.expectation == "mapping_to_fit"]
+    assert told[0].startswith(
+        "'distance' is to be read from 'distanec', which no file has; did you mean 'distance'?"
+    )
+    assert replay(storage).mapping is None
+    slip = NEWARK.model_copy(update={"replacements": {"origin": {"Newrk": "EWR"}}})
+    report = replay(storage, slip)
+    assert (report.status, report.rows_quarantined) == ("accepted", 5)
+    told = [one.detail for one in report.findings if one.expectation == "mapping_to_fit"]
+    assert told == ["no row holds 'Newrk', which is to be read as 'EWR'"]
+    assert "mapping_to_fit" not in {one.expectation for one in replay(storage, NEWARK).findings}
+
+
 def test_first_mapping_that_leads_to_a_refusal_leaves_none(empty, storage):
     before = validate(SPEC, empty, WEEK, misspelt_week())
     wrong = DeliveryMapping(renames={"distance": "origin"}, reason="a slip", actor="ann")
