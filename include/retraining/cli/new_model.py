@@ -34,6 +34,9 @@ SUITE_COLUMNS = 50  # Great Expectations takes milliseconds for each check
 LEAK_ROWS = 5000
 LEAK_SCORE = 0.99  # of a column alone, on rows that it was not learned from
 LABEL_NAMES = ("label", "target", "outcome", "y")
+# a number with a comma, with groups of three, or with a sign of per cent or money
+_SPELT = r"^\s*[€$£]?\s*[+-]?\d[\d.,'  ]*\s*(%|€|\$|£|[A-Z]{3})?\s*$"
+FEW_LEVELS = 20  # so many may be codes
 _ID = re.compile(r"(^|_)(id|key|uuid|guid)$", re.IGNORECASE)
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
@@ -346,6 +349,11 @@ def _task(choices: _Choices) -> tuple[Task, dict[str, Any]]:
         return "binary", _binary({"at_least": found[1]}, text)
     is_code = kind == "integer" and found and len(known) >= 20 * len(found)
     if kind == "string" or is_code:
+        if like := kind == "string" and _like_numbers(known):
+            raise DataError(
+                f"--label: column {label!r} holds numbers written as text, such as {like!r}; write "
+                "them as 1234.5 at the source"
+            )
         if not found:
             raise DataError(
                 f"--label: column {label!r} is text with {len(values):,} values, such as "
@@ -535,8 +543,8 @@ def _why_not(column: pa.ChunkedArray, name: str, kind: ColumnType, labelled: Any
         why = f"is {str(column[0].as_py())[:50]!r} in every row"
     elif kind == "timestamp":
         why = "a time; make a number of it at the source, such as days since"
-    elif kind == "string" and distinct > MAX_LEVELS:
-        why = f"text with {distinct:,} values: an id, or free text"
+    elif kind == "string":
+        why = _why_no_category(column, distinct)
     elif kind == "integer" and _ID.search(name) and distinct > 50:
         why = f"an id, by its name and its {distinct:,} values"
     elif kind == "integer" and max(abs(pc.min(column).as_py()), pc.max(column).as_py()) > 2**53:
@@ -546,6 +554,21 @@ def _why_not(column: pa.ChunkedArray, name: str, kind: ColumnType, labelled: Any
     elif _is_known_after(column, labelled):
         why = "empty wherever the label is, and filled where it is known: known after the outcome"
     return why
+
+
+def _why_no_category(column: pa.ChunkedArray, distinct: int) -> str:
+    if like := _like_numbers(column):
+        return f"numbers written as text, such as {like!r}: write them as 1234.5 at the source"
+    return f"text with {distinct:,} values: an id, or free text" if distinct > MAX_LEVELS else ""
+
+
+def _like_numbers(column: pa.ChunkedArray) -> str:
+    """Give a value of text that is numbers spelt with a comma or unit; or nothing."""
+    values = pc.unique(column.drop_null())
+    if len(values) <= FEW_LEVELS or not pc.all(pc.match_substring_regex(values, _SPELT)).as_py():
+        return ""
+    telling = values.filter(pc.match_substring_regex(values, r"[,%€$£]"))  # else codes, addresses
+    return str(telling[0].as_py()) if len(telling) else ""
 
 
 def _is_counter(column: pa.ChunkedArray) -> bool:

@@ -821,8 +821,7 @@ def map_values(item: Input, mapping: DeliveryMapping) -> None:
                         expectation="mapping_to_fit",
                         column=name,
                         severity="warning",
-                        detail=f"no row holds {value!r}, which is to be read as "
-                        f"{values[value]!r}",
+                        detail=f"no row holds {value!r}, which is to be read as {values[value]!r}",
                     )
                 )
         column = pc.if_else(pc.is_null(found), column, right.take(found.combine_chunks()))

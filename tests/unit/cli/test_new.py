@@ -322,3 +322,30 @@ def test_odd_names_are_read_back_as_they_are(own: Path, ask: Ask):
     said = ask("new", "mine", "--from", write_rows(own, **varied))
     assert said.status == 0, said.err
     assert set(names) <= set(load_spec(own / "models" / "mine.yaml").features.numeric)
+
+
+def test_numbers_with_a_comma_are_called_that_and_no_free_text(own: Path, ask: Ask):
+    rows = 400
+    frame = pd.DataFrame(
+        {
+            "at": pd.date_range("2024-01-01", periods=rows, freq="6h", tz="UTC").astype(str),
+            "price": [f"{number * 3.5:.2f}".replace(".", ",") for number in range(rows)],
+            "share": [f"{number % 97} %" for number in range(rows)],
+            "row": [f"{number:05d}" for number in range(rows)],
+            "zip": [f"{number % 50:05d}" for number in range(rows)],
+            "size": np.arange(rows) % 7 + 0.5,
+            "late": np.arange(rows) % 2,
+        }
+    )
+    file = own / "rows.csv"
+    frame.to_csv(file, index=False)
+    said = ask(
+        "new", "mine", "--from", file, "--time", "at", "--label", "late", "--key", "row", "--json"
+    )
+    assert said.status == 0, said.err
+    why = said.found["left_out"]
+    assert why["price"].startswith("numbers written as text, such as '0,00': write them as 1234.5")
+    assert why["share"].startswith("numbers written as text, such as '0 %'")
+    assert "numbers written" not in why.get("zip", "")
+    said = ask("new", "mine2", "--from", file, "--time", "at", "--label", "price", "--key", "row")
+    assert (said.status, "holds numbers written as text, such as '0,00'" in said.err) == (2, True)
