@@ -73,7 +73,7 @@ class AdoptedModel:
             except Exception as error:  # whatever its library raises
                 raise ScoringError(
                     f"the adopted model cannot be opened: {type(error).__name__}: {error}. Install "
-                    "what its requirements.txt names where tasks run"
+                    "what its requirements name where tasks run"
                 ) from error
             self._folder = folder  # some read their files later
         return self._open

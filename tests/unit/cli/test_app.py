@@ -14,7 +14,7 @@ from tests.airflow_home import ROOT
 
 COMMANDS = (
     "new", "rehearse", "status", "ledger show", "ledger verify", "ledger audit-pack",
-    "feed show", "feed accept", "feed withdraw", "rollback", "scorecard",
+    "feed show", "feed accept", "feed withdraw", "adopt-champion", "rollback", "scorecard",
     "quarantine show",
     "quarantine replay", "skew", "lint", "schema", "reproduce", "drift", "replay",
 )  # fmt: skip

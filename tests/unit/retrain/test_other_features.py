@@ -245,7 +245,7 @@ def test_a_forced_retrain_needs_no_opponent_that_nothing_can_score(champion, mon
     without_weather(monkeypatch, tmp_path)
     decision = forced(GONE, champion)
     assert decision.passed, decision.reasons
-    assert "no duel: the champion, version 1, cannot be given the features" in decision.reasons[0]
+    assert "no duel: nothing here can score the champion, version 1" in decision.reasons[0]
     assert (decision.champion, decision.gain) == (None, None)
     (check,) = [one for one in decision.checks if one.name == "champion"]
     assert "is no opponent of this retrain, which was forced" in check.detail

@@ -337,7 +337,8 @@ def test_status_has_the_same_lines_whatever_it_says(value, capsys):
     def lines(one: str) -> list[str]:
         found = status.Status(
             model="flights", description=one, owner=one, version=1, since=AT, why=one, by=one,
-            trained_from=None, trained_until=None, training_rows=None, run_id=None,
+            trained_from=AT, trained_until=AT, training_rows=1, run_id=None,
+            adopted_from=f"models:/{one}", learned_until=AT,
             previous_version=None, promise=None, newest_batch="p", verdict=verdict_of(one),
             performance=None, unjudged=(f"c{one}",), retrain=f"i {one}", refused=(),
             unpublished=(), registry_asked=True, well=None, word=one, advice=(one,),
