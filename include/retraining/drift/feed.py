@@ -29,6 +29,7 @@ _ALIKE = 0.1  # a distance from which quantiles are no longer alike
 _AS_BEFORE, _ALIEN = 0.15, 0.8  # distances: the rest is as it was; turned back it is alien
 _KINDS, _KINDS_KNOWN = 5, 0.8  # different values that a proof needs, and the share of them known
 _KINDS_CUT = 12  # different values of the reference, below which an end says nothing
+_LOOKED_AT = 4096  # rows that say which units are worth a look at all of them
 _REPEATED = 0.5  # different values, in units of rows: beyond it they hardly repeat
 _PILED = 0.02  # share of rows beyond a value that are enough to see that they were cut off
 _FILLS = (-99.0, -999.0, -9999.0, -99999.0, 999.0, 9999.0, 99999.0, 999999.0, 9999999.0)
@@ -55,6 +56,11 @@ class Unit(NamedTuple):
         """Turn values back into what they were."""
         with np.errstate(over="ignore"):
             return np.asarray((values - self.offset) / self.factor)
+
+    def back_sorted(self, values: Floats) -> Floats:
+        """Turn sorted values back; they stay sorted."""
+        found = self.back(values)
+        return found[::-1] if self.factor < 0 else found
 
     @property
     def in_words(self) -> str:
@@ -232,25 +238,36 @@ def _fill(numbers: Numbers) -> Break | None:
 def _unit(numbers: Numbers) -> Break | None:
     before, now = numbers.reference, numbers.now
     if numbers.repeats:
-        known, kinds = np.unique(before), np.unique(now)
-        if _share_known(now, known, _TOLERANCES[1]) > _UNKNOWN:
+        known = np.unique(before)
+        kinds, rows = np.unique(now, return_counts=True)
+        some = now[np.linspace(0, len(now) - 1, min(len(now), _LOOKED_AT)).astype(np.intp)]
+        if _share_known(kinds, known, _TOLERANCES[1], rows) > _UNKNOWN:
             return None
         for tolerance in _TOLERANCES:
             if _covered(known, tolerance) > _COVERED:
                 break
-            shares = [_share_known(unit.back(now), known, tolerance) for unit in UNITS]
+            likely = [
+                unit
+                for unit in UNITS
+                if _share_known(unit.back(some), known, tolerance) > _KINDS_KNOWN
+            ]
+            if not likely:
+                continue
+            shares = [_share_known(unit.back(kinds), known, tolerance, rows) for unit in likely]
             best = int(np.argmax(shares))
-            unit = UNITS[best]
+            unit = likely[best]
             if (
                 shares[best] > _KNOWN
                 and len(kinds) >= unit.kinds
                 and _share_known(unit.back(kinds), known, tolerance) > _KINDS_KNOWN
-                and _apart(before, unit.back(now)) < _ALIEN
-                and not any(_share_known(now / by, known, tolerance) > _KNOWN for by in _NO_UNITS)
+                and _apart(before, unit.back_sorted(now)) < _ALIEN
+                and not any(
+                    _share_known(kinds / by, known, tolerance, rows) > _KNOWN for by in _NO_UNITS
+                )
             ):
                 cause = f"{unit.in_words}; turned back, {shares[best]:.0%} of values are known"
                 return Break(kind="unit", cause=cause, share=shares[best], proven=True)
-    apart = [_apart(before, unit.back(now)) for unit in UNITS]
+    apart = [_apart(before, unit.back_sorted(now)) for unit in UNITS]
     best = int(np.argmin(apart))
     if apart[best] < _ALIKE and _apart(before, now) > _UNKNOWN:
         cause = f"looks like {UNITS[best].in_words}"
@@ -285,11 +302,14 @@ def _cut_off(numbers: Numbers) -> Break | None:
     return None
 
 
-def _share_known(values: Floats, known: Floats, tolerance: float) -> float:
-    """Give the share of values that are within a tolerance of one that was there."""
+def _share_known(
+    values: Floats, known: Floats, tolerance: float, rows: NDArray[np.intp] | None = None
+) -> float:
+    """Give the share of values, or of their rows, within a tolerance of one that was there."""
     at = np.clip(np.searchsorted(known, values), 1, len(known) - 1)
     nearest = np.minimum(np.abs(values - known[at - 1]), np.abs(values - known[at]))
-    return float((nearest <= tolerance * np.abs(values)).mean())
+    is_known = nearest <= tolerance * np.abs(values)
+    return float(is_known.mean() if rows is None else rows[is_known].sum() / rows.sum())
 
 
 def _covered(known: Floats, tolerance: float) -> float:
@@ -301,8 +321,10 @@ def _covered(known: Floats, tolerance: float) -> float:
 
 
 def _apart(before: Floats, now: Floats) -> float:
-    """Give the largest distance between two distribution functions, at some quantiles."""
-    now = np.sort(now)
+    """Give the largest distance between two distribution functions, at some quantiles.
+
+    Both are sorted.
+    """
     at = before[np.linspace(0, len(before) - 1, 101).astype(np.intp)]
     sides = [np.searchsorted(one, at, side="right") / len(one) for one in (before, now)]
     return float(np.abs(sides[0] - sides[1]).max())
