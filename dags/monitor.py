@@ -118,6 +118,11 @@ def monitor(spec: ModelSpec) -> DAG:
             decide >> request_rollback(spec)
         AlertOperator(task_id="alert_verdict", spec=spec, subject="verdict", record=verdict)
         step(spec, publish_report, report, verdict, links=[DriftReportLink()], **BACKGROUND)
+        if spec.export.cloudwatch:
+            # here, since only models that ask for it need what it imports
+            from retraining_provider.operators.cloudwatch import CloudWatchOperator
+
+            CloudWatchOperator(task_id="put_metrics", spec=spec, report=report, verdict=verdict)
     return dag
 
 

@@ -789,6 +789,18 @@ def _training_may_be_none(schema: dict[str, Any]) -> None:
         schema["properties"]["training"] = {"anyOf": [found, {"const": "none"}], **about}
 
 
+class Export(_Section):
+    """Where each batch's numbers go beside the records, for alarms and boards that are there."""
+
+    cloudwatch: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=255,
+        pattern=r"\A[A-Za-z0-9._/#:-]+\z",
+        description="namespace of Amazon CloudWatch, through the connection aws_default",
+    )
+
+
 class ModelSpec(_Section):
     """Everything the bundle has to know about one model."""
 
@@ -823,6 +835,7 @@ class ModelSpec(_Section):
     retrain: Retrain = Retrain()
     guard: Guard = Guard()
     retention: Retention = Retention()
+    export: Export = Export()
 
     @model_validator(mode="before")
     @classmethod

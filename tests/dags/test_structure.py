@@ -482,3 +482,13 @@ def test_a_batch_whose_outcomes_came_meanwhile_takes_its_turn_and_is_measured_ag
     monkeypatch.setattr(measuring, "came_meanwhile", lambda *_: came)
     module.measure_drift(run)
     assert done == ["turn", "measured"] * (2 if came else 1)
+
+
+def test_numbers_go_to_cloudwatch_only_where_the_model_file_says_so():
+    asked = edges(build("monitor", export={"cloudwatch": "Models"}))
+    assert "put_metrics" not in EDGES["monitor"]
+    assert set(asked) == {*EDGES["monitor"], "put_metrics"}
+    assert {task for task, later in asked.items() if "put_metrics" in later} == {
+        "measure_drift",
+        "judge_batch",
+    }

@@ -26,6 +26,7 @@ FLIGHTS = load_spec(MODELS_DIR / "flights.yaml")
 OTHER = FLIGHTS.model_copy(update={"model": "other"})
 ADDRESSES = (
     "/fleet",
+    "/metrics",
     "/models/flights",
     "/models/flights/batches/2013-01-07",
     "/models/nobody",
@@ -57,6 +58,7 @@ def state(tmp_path, monkeypatch) -> Settings:
     monkeypatch.setattr(endpoints, "_settings", lambda: settings)
     monkeypatch.setattr(endpoints, "_spec_files", lambda: files)
     monkeypatch.setattr(endpoints, "_rows", Answers(threads=2, fresh_seconds=0, stale_seconds=0))
+    monkeypatch.setattr(endpoints, "_numbers", Answers(threads=2, fresh_seconds=0, stale_seconds=0))
     monkeypatch.setattr(endpoints, "_pages", Answers(threads=2, fresh_seconds=0, stale_seconds=0))
     monkeypatch.setattr(endpoints, "SECONDS", 20.0)
     monkeypatch.setattr(endpoints, "get_auth_manager", AuthManager)
@@ -74,6 +76,22 @@ def ann(state):
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_who_is_not_logged_in_gets_401_everywhere(state, address):
     assert TestClient(endpoints.app).get(address).status_code == 401
+
+
+def test_a_prometheus_gets_the_numbers_of_the_models_that_it_may_read(ann, monkeypatch):
+    said = ann.get("/metrics")
+    assert said.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    text = said.text
+    assert 'retraining_realised_metric{metric="roc_auc",model="flights"}' in text
+    assert "other" not in text
+    assert text.endswith("# EOF\n")
+
+    def fails() -> Settings:
+        raise RuntimeError("no such connection")
+
+    monkeypatch.setattr(endpoints, "_settings", fails)
+    monkeypatch.setattr(endpoints, "_numbers", Answers(threads=1, fresh_seconds=0, stale_seconds=0))
+    assert 'retraining_readable{model="flights"} 0.0' in ann.get("/metrics").text
 
 
 def test_user_sees_only_models_whose_monitor_he_may_read(ann):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import logging
 import sys
 from collections.abc import Callable, Hashable
 from functools import cache, lru_cache
@@ -29,11 +30,14 @@ if TYPE_CHECKING:
     from include.retraining.settings import Settings
     from include.retraining.spec import ModelSpec, SpecFiles
 
+log = logging.getLogger(__name__)
+
 SCRIPT = Path(__file__).with_name("page.js")
 ROOT = Path(__file__).resolve().parents[3]  # of the checkout that the plugins are from
 SECONDS = 2.0  # that a browser waits for an answer
 
 _rows: Answers[Any] = Answers(threads=8, fresh_seconds=10, stale_seconds=3600)
+_numbers: Answers[Any] = Answers(threads=4, fresh_seconds=10, stale_seconds=60)
 _pages: Answers[Any] = Answers(threads=4, fresh_seconds=3, stale_seconds=3)
 
 # no documentation of the endpoints: its pages would ask for no login
@@ -80,6 +84,17 @@ def fleet(readable: ReadableDags) -> Response:
     # a wrong file can be of a model that this user may not see
     problems = [str(one) for one in files.errors] if len(specs) == len(files.specs) else []
     return _json(page.fleet(rows, at=dt.datetime.now(dt.UTC), problems=problems))
+
+
+@app.get("/metrics")
+def metrics(readable: ReadableDags) -> Response:
+    """Give the numbers of the models that the user may see, as a Prometheus reads them."""
+    specs = [spec for spec in _spec_files().specs if _monitor(spec) in readable]
+    from include.retraining.telling import gauges
+
+    found = _numbers.ask({spec.model: _numbers_of(spec) for spec in specs}, seconds=SECONDS)
+    content = gauges.as_openmetrics((spec.model, found.get(spec.model)) for spec in specs)
+    return Response(content, headers={"Cache-Control": "no-store"}, media_type=gauges.CONTENT_TYPE)
 
 
 @app.get("/models/{model}")
@@ -148,6 +163,19 @@ def _row_of(spec: ModelSpec) -> Callable[[], Any]:
         except Exception as error:  # noqa: BLE001 - a connection that is wrong is told in the row
             return unknown(spec, in_words(error), at=at)
         return fleet_row(spec, settings, at=at)
+
+    return make
+
+
+def _numbers_of(spec: ModelSpec) -> Callable[[], Any]:
+    def make() -> Any:
+        from include.retraining.telling.gauges import of_model
+
+        try:
+            return of_model(spec, _settings())
+        except Exception:
+            log.warning("%s: its numbers cannot be read", spec.model, exc_info=True)
+            return None  # a number of its own says so
 
     return make
 
