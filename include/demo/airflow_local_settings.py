@@ -11,6 +11,7 @@ import gc
 import importlib
 import os
 import sys
+from typing import Any
 
 LIBRARIES = (
     "pandas",
@@ -61,6 +62,32 @@ if _sqlite and "scheduler" in sys.argv:
     def _with_fractions(*_: object, **__: object) -> str:
         """SQLite's own knows whole seconds: what is to run now would begin with the next one."""
         return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+
+
+if _sqlite and "api-server" in sys.argv:
+    import asyncio
+    import functools
+
+    from airflow.api_fastapi.logging import decorators
+
+    _action_logging = decorators.action_logging
+
+    @functools.wraps(_action_logging)
+    def _in_a_thread(event: str | None = None) -> Any:
+        log_action = _action_logging(event)
+
+        @functools.wraps(log_action)
+        async def in_a_thread(request: Any, **others: Any) -> None:
+            """Airflow's commits on the loop: it waits there for the lock of another request.
+
+            That one needs the loop to end, so nothing is answered until the lock is given up.
+            """
+            await request.body()  # kept: what follows waits for nothing but the database
+            await asyncio.to_thread(asyncio.run, log_action(request=request, **others))
+
+        return in_a_thread
+
+    decorators.action_logging = _in_a_thread
 
 
 # the LocalExecutor forks its workers from the scheduler, Celery's from the process `celery worker`

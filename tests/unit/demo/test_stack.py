@@ -276,6 +276,50 @@ print(dt.datetime.now(dt.UTC).replace(tzinfo=None))
 """
 
 
+def test_who_waits_for_the_lock_does_not_hold_up_who_has_it(tmp_path):
+    # two requests at once: what a person does is logged while a task's state is being written
+    said = subprocess.run(
+        [sys.executable, "-c", _LOOP, airflow_local_settings.__file__, "api-server"],
+        env={
+            **os.environ,
+            "AIRFLOW_HOME": str(tmp_path),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{tmp_path}/airflow.db",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    ).stdout.splitlines()
+    assert said[-3:] == ["200", "pressed ann d", "off the loop"]
+
+
+_LOOP = """
+import runpy, sys, threading
+runpy.run_path(sys.argv[1])
+from types import SimpleNamespace
+from fastapi import Depends, FastAPI
+from fastapi.testclient import TestClient
+from airflow.api_fastapi.common.db.common import _get_session
+from airflow.api_fastapi.core_api.security import get_user
+from airflow.api_fastapi.logging.decorators import action_logging
+
+app, found, threads = FastAPI(), [], {}
+
+@app.post("/{dag_id}", dependencies=[Depends(action_logging("pressed"))])
+async def press(dag_id: str):
+    threads["loop"] = threading.get_ident()
+
+def commit():
+    threads["commit"] = threading.get_ident()
+
+app.dependency_overrides[_get_session] = lambda: SimpleNamespace(add=found.append, commit=commit)
+app.dependency_overrides[get_user] = lambda: SimpleNamespace(get_name=lambda: "ann")
+print(TestClient(app).post("/d", json={"reason": "why"}).status_code)
+print(found[0].event, found[0].owner, found[0].dag_id)
+print("on the loop" if threads["loop"] == threads["commit"] else "off the loop")
+"""
+
+
 def test_the_bundle_is_compiled_once_and_not_by_each_task(make, monkeypatch):
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     assert "PYTHONDONTWRITEBYTECODE" not in make().environment
