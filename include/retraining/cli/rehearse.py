@@ -215,6 +215,11 @@ def _totals(spec: ModelSpec, board: dict[str, Any]) -> list[str]:
         f"retrains {totals['retrains']}, promotions {totals['promotions']}, rollbacks "
         f"{totals['rollbacks']}; {regained}"
     )
+    if spec.is_served_elsewhere:  # a reference is no retrain, and there is nothing to regain
+        decided = (
+            f"references {totals['promotions']}; the model is trained and served elsewhere, so "
+            "nothing was retrained"
+        )
     rows = (
         f"rows in {totals['rows_in']:,} = good {totals['rows_good']:,} + quarantined "
         f"{totals['rows_quarantined']:,}; {totals['seconds']:.0f} s"

@@ -82,6 +82,8 @@ def test_a_fall_is_told_at_once_and_nothing_is_trained(
     told = ask("rehearse", "mine", "--messages").out
     assert told.count("The model is to be retrained where it is trained") == 1
     assert "is in production, the first model" not in told
+    assert "references 1; the model is trained and served elsewhere" in told
+    assert "regained" not in told
 
 
 def test_status_says_who_has_to_retrain(
