@@ -266,7 +266,7 @@ class Break(Record):
     @property
     def identity(self) -> str:
         """Which unit it is: another one is another break. Empty of other kinds."""
-        return self.cause.split(";", 1)[0] if self.kind == "unit" else ""
+        return self.cause.removeprefix("about ").split(";", 1)[0] if self.kind == "unit" else ""
 
 
 class FeatureDrift(Record):
@@ -398,6 +398,9 @@ class RealisedWindow(Performance):
     champion: str | None = Field(
         default=None, description="incident that made the champion, or its version; None: not kept"
     )
+    rows_from: AwareDatetime | None = Field(
+        default=None, description="begin of its rows, where they are of before that batch"
+    )
 
 
 class Harm(Record):
@@ -413,11 +416,24 @@ class Harm(Record):
     since: PartitionKey | None = Field(
         default=None, description="the batch that a fall began with, if there was one"
     )
+    rows_since: AwareDatetime | None = Field(
+        default=None,
+        description="begin of the rows that it began with, where their labels came with that batch",
+    )
     before: float | None = Field(default=None, description="the metric before a fall")
     after: float | None = Field(default=None, description="and since")
     proper: str = Field(default="", description="the proper score that was weighed beside it")
 
     SAYS_NOTHING: ClassVar[float] = 1.05  # times; less is no hint of a fall
+
+    @property
+    def _since(self) -> str:
+        """When it began: for the rows, not for who knew it."""
+        if self.rows_since is None:
+            return str(self.since)
+        begin = self.rows_since.astimezone(dt.UTC)
+        shown = f"{begin:%Y-%m-%d}" if begin.time() == dt.time() else f"{begin:%Y-%m-%d %H:%M}"
+        return f"the rows of {shown} (known with {self.since})"
 
     @property
     def in_words(self) -> str:  # noqa: PLR0911 - one return per state
@@ -429,14 +445,14 @@ class Harm(Record):
             return f"not known yet whether {self.metric} has fallen: {windows}, and no promise"
         if self.state == "below":
             return (
-                f"{self.metric} has fallen since {self.since}: {self.after:.3f}, before that "
+                f"{self.metric} has fallen since {self._since}: {self.after:.3f}, before that "
                 f"{self.before:.3f}; {times} times likelier than no change ({windows})"
             )
         if self.state == "within":
             return f"{self.metric} has not fallen, as far as {windows} can tell"
         if self.times > self.needed and self.before > self.after:
             return (
-                f"{self.metric} has fallen by {self.before - self.after:.3f} since {self.since}, "
+                f"{self.metric} has fallen by {self.before - self.after:.3f} since {self._since}, "
                 f"no more than is allowed ({windows})"
             )
         if self.times > self.needed:
@@ -558,9 +574,18 @@ class DriftReport(Record):
     is_of_earlier_rows: bool = Field(
         default=False, description="performance is on rows before the batch, matured meanwhile"
     )
+    measured_from: AwareDatetime | None = Field(
+        default=None, description="begin of those earlier rows; None: of the batch, or not kept"
+    )
+    measured_until: AwareDatetime | None = Field(default=None, description="and their end")
     any_left_out: bool | None = Field(
         default=None,
         description="was a batch up to it left out because its feed broke? None: nobody looked",
+    )
+    drifting_since: AwareDatetime | None = Field(
+        default=None,
+        description="begin of the first of the batches that drifted without a break up to this one;"
+        " None: it does not, or nobody saw it begin against this champion",
     )
     left_out: bool = Field(
         default=False,
@@ -594,7 +619,12 @@ class DriftReport(Record):
         if self.performance is None or (self.left_out and not self.is_of_earlier_rows):
             return None
         found = self.performance.model_dump()
-        return RealisedWindow(**found, partition=self.batch.partition, champion=self.champion)
+        return RealisedWindow(
+            **found,
+            partition=self.batch.partition,
+            champion=self.champion,
+            rows_from=self.measured_from,
+        )
 
     @property
     def awaits_outcomes(self) -> bool:
@@ -638,6 +668,10 @@ class Verdict(Record):
     worst_feature: str | None = None
     ks_distance: Share | None = Field(
         default=None, description="of the worst feature if it is numeric"
+    )
+    outcomes_are_older: bool = Field(
+        default=False,
+        description="it drifted, and all outcomes so far are of rows from before that",
     )
     awaits_outcomes: bool = Field(
         default=False,

@@ -26,6 +26,10 @@ _TOLERANCES = (1e-9, 1e-6, 1e-5, 1e-4, 3e-4)  # of a value: factors are seldom w
 _COVERED = 0.3  # of the reference's range by what counts as known: beyond it, chance finds values
 LEAST_FILLED, _FEW_ROWS = 0.01, 10  # rows that a fill value holds at least
 _ALIKE = 0.1  # a distance from which quantiles are no longer alike
+_AS_NEAR = 0.05  # distances that differ by less are alike: a batch has some hundred rows
+_AS_LIKE = 0.1  # of the logarithm of two factors
+# share of rows beyond all that was ever there, different values, and a factor: seasons move by less
+_ALL_OUTSIDE, _KINDS_OUTSIDE, _NO_GROWTH = 0.99, 50, 20
 _AS_BEFORE, _ALIEN = 0.15, 0.8  # distances: the rest is as it was; turned back it is alien
 _KINDS, _KINDS_KNOWN = 5, 0.8  # different values that a proof needs, and the share of them known
 _KINDS_CUT = 12  # different values of the reference, below which an end says nothing
@@ -108,7 +112,7 @@ UNITS: tuple[Unit, ...] = (
     *_both_ways("days", "seconds", 86400.0),
     *_powers("shares", "per cent", 100.0),
     *_powers("units", "tens", 0.1),
-    *_powers("thousands", "units", 1000.0),
+    *_powers("thousands, kg or km", "units, g or m", 1000.0),
     *_powers("millions", "units", 1e6),
     *_both_ways("kibibytes", "bytes", 1024.0),
     Unit("sign turned", -1.0, kinds=float("inf")),  # frost and warmth do the same
@@ -267,12 +271,31 @@ def _unit(numbers: Numbers) -> Break | None:
             ):
                 cause = f"{unit.in_words}; turned back, {shares[best]:.0%} of values are known"
                 return Break(kind="unit", cause=cause, share=shares[best], proven=True)
-    apart = [_apart(before, unit.back_sorted(now)) for unit in UNITS]
-    best = int(np.argmin(apart))
-    if apart[best] < _ALIKE and _apart(before, now) > _UNKNOWN:
-        cause = f"looks like {UNITS[best].in_words}"
-        return Break(kind="unit", cause=cause, share=1.0, proven=False)
-    return None
+    apart = np.array([_apart(before, unit.back_sorted(now)) for unit in UNITS])
+    if apart.min() >= _ALIKE or _apart(before, now) <= _UNKNOWN:
+        return None
+    # of those that are as near as chance tells, the first: each batch is to be told the same
+    near = [n for n in np.flatnonzero(apart < _ALIKE) if apart[n] - apart.min() < _AS_NEAR]
+    unit = UNITS[near[0]]
+    others = [one for n in near[1:] if _is_like(one := UNITS[n], unit)]
+    about = "about " if others else ""
+    outside = float(((now < before[0]) | (now > before[-1])).mean())
+    is_far = not unit.offset and abs(np.log(abs(unit.factor))) > np.log(_NO_GROWTH)
+    is_proof = is_far and outside > _ALL_OUTSIDE and numbers.has_history
+    if is_proof and len(np.unique(now)) >= max(unit.kinds, _KINDS_OUTSIDE):
+        return Break(
+            kind="unit",
+            cause=f"{about}{unit.in_words}; {outside:.0%} of values lie outside of all that was "
+            "ever there, and turned back they spread as before",
+            share=outside,
+            proven=True,
+        )
+    return Break(kind="unit", cause=f"looks like {about}{unit.in_words}", share=1.0, proven=False)
+
+
+def _is_like(one: Unit, other: Unit) -> bool:
+    """Are two units so close that a sample does not tell them apart?"""
+    return one.offset == other.offset and abs(np.log(abs(one.factor / other.factor))) < _AS_LIKE
 
 
 def _cut_off(numbers: Numbers) -> Break | None:

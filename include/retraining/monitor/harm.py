@@ -70,6 +70,7 @@ def find_harm(
             "state": "below" if is_below else "within" if times < UNLIKELY else "not known",
             "times": times,
             "since": since.partition,
+            "rows_since": since.rows_from,
             "before": found.before,
             "after": found.after,
             "proper": now.proper.metric if beside and now.proper else "",

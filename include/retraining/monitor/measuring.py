@@ -154,6 +154,7 @@ def measure_drift(
                 **_growth(spec, storage, batch, learned, outcomes, any_left_out=any_left_out),
             }
         )
+        report = report.model_copy(update={"drifting_since": _drifting_since(report, before)})
         left_out = bool(verdicts.broken_columns(report, _said(spec, storage, report)))
         if left_out:
             report = report.model_copy(update={"left_out": True, "any_left_out": True})
@@ -161,7 +162,15 @@ def measure_drift(
             rows, known = _matured_rows(spec, storage, batch, champion, outcomes)
             scores = probation.scores_of(spec, settings, champion, rows)
             matured = scoring.performance(spec, known, scores)
-            report = report.model_copy(update={"performance": matured, "is_of_earlier_rows": True})
+            start, end = _matured_span(spec, batch, champion)
+            report = report.model_copy(
+                update={
+                    "performance": matured,
+                    "is_of_earlier_rows": True,
+                    "measured_from": start,
+                    "measured_until": end,
+                }
+            )
         on_probation = probation.begin(spec, settings, champion, before)
         # nobody may judge a model by the rows of a broken feed, nor by the first outcomes alone
         is_usable = report.is_of_earlier_rows or not left_out
@@ -175,6 +184,20 @@ def measure_drift(
         report = report.model_copy(update={"probation": on_probation})
     shelf.keep(storage, report)
     return report
+
+
+def _drifting_since(report: DriftReport, before: DriftReport | None) -> dt.datetime | None:
+    """Give when a drift that goes on began; too few rows to say anything do not end it."""
+    is_same = before is not None and before.champion == report.champion
+    if before is None or not is_same:
+        return None
+    if report.state == "insufficient":
+        return before.drifting_since
+    if not any(one.drifted and not one.expected for one in report.columns):
+        return None
+    drifted_before = any(one.drifted and not one.expected for one in before.columns)
+    is_known = before.drifting_since is not None or drifted_before
+    return before.drifting_since if is_known else report.batch.start
 
 
 def _any_left_out(spec: ModelSpec, storage: Storage, before: DriftReport | None) -> bool:
@@ -216,9 +239,7 @@ def _matured_rows(
     have learned from are left out. None are given while outcomes are missing that were due by its
     end: those that are there may be another sort of rows than those that are not.
     """
-    maturity = dt.timedelta(days=spec.label.maturity_days)
-    start, end = batch.start - maturity, batch.end - maturity
-    start = max(start, champion.trained_until or start)
+    start, end = _matured_span(spec, batch, champion)
     joined = feature_sets.joined_rows(spec, storage)
     inside = [
         one.partition
@@ -228,6 +249,14 @@ def _matured_rows(
     inside = _trained_on(spec, storage, inside) if is_settled(outcomes, batch) else []
     rows = between(spec, joined.read(inside), start, end)
     return rows, _labels(spec, outcomes, rows, batch.end)
+
+
+def _matured_span(
+    spec: ModelSpec, batch: BatchRef, champion: versions.Version
+) -> tuple[dt.datetime, dt.datetime]:
+    maturity = dt.timedelta(days=spec.label.maturity_days)
+    start, end = batch.start - maturity, batch.end - maturity
+    return max(start, champion.trained_until or start), end
 
 
 def _trained_on(spec: ModelSpec, storage: Storage, names: list[str]) -> list[str]:

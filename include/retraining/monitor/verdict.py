@@ -65,7 +65,7 @@ def judge(
     accepted : sequence of FeedAcceptance
         What people said of broken feeds that counts for this batch.
     """
-    harm = None
+    harm, is_older = None, False
     if report.champion_version is None:
         wanted, reasons = _without_champion(spec, report)
     elif report.in_sample:
@@ -74,7 +74,10 @@ def judge(
         if realised is None:
             realised = [one.realised for one in earlier if one.realised]
         harm = find_harm(spec, report, realised)
-        wanted, reasons = _with_champion(spec, report, earlier, harm)
+        is_older = _is_older(report, harm)
+        if harm is not None and is_older:  # they say nothing of what comes in now
+            harm = harm.model_copy(update={"state": "not known"})
+        wanted, reasons = _with_champion(spec, report, earlier, harm, is_older=is_older)
     broken = broken_columns(report, accepted)
     if broken:
         wanted, reasons = "broken_feed", [*_broken_words(broken), *reasons]
@@ -96,6 +99,7 @@ def judge(
         champion_incident=report.champion_incident,
         incident_id=incident_id(spec.model, cause, report.batch.partition, report.champion_version),
         harm=harm,
+        outcomes_are_older=is_older and wanted == "watch",
         worst_feature=worst.name if worst else None,
         ks_distance=same_kind.distance if same_kind else None,
     )
@@ -217,6 +221,8 @@ def _with_champion(  # noqa: PLR0911 - one return per rule, in the order of the 
     report: DriftReport,
     earlier: Sequence[DriftReport],
     harm: Harm | None,
+    *,
+    is_older: bool,
 ) -> tuple[Outcome, list[str]]:
     recent = _recent(spec, report, earlier, LOOK_BACK)
     is_harm = harm is not None and harm.state == "below"
@@ -237,6 +243,12 @@ def _with_champion(  # noqa: PLR0911 - one return per rule, in the order of the 
             return "retrain", [*reasons, "no labels yet to say whether it does harm"]
         if spec.drift.retrain_on_stable_performance:
             return "retrain", reasons
+        if is_older:
+            why = (
+                f"the newest outcomes are of rows before {report.measured_until:%Y-%m-%d}, and it "
+                f"drifts since {report.drifting_since:%Y-%m-%d}"
+            )
+            return "watch", [*reasons, f"not known yet whether it does harm: {why}: watched"]
         return "watch", [*reasons, f"{harm.in_words}: watched, not retrained"]
     doubt = _doubt(spec, report, harm)
     if drifted or moving or doubt:
@@ -246,6 +258,13 @@ def _with_champion(  # noqa: PLR0911 - one return per rule, in the order of the 
             f"{report.rows} rows are too few to say anything (drift.min_rows {spec.drift.min_rows})"
         ]
     return "ignore", [nothing_found(report.columns)]
+
+
+def _is_older(report: DriftReport, harm: Harm | None) -> bool:
+    """Are all outcomes, which tell of no fall, of rows from before what drifts now drifted?"""
+    since, until = report.drifting_since, report.measured_until
+    is_fall = harm is not None and harm.state == "below"
+    return since is not None and until is not None and until <= since and not is_fall
 
 
 def _is_sure(feature: FeatureDrift) -> bool:

@@ -391,6 +391,8 @@ def of_verdict(
     if is_served_elsewhere:
         titles["retrain"] = ("info", "There are rows enough: they become the reference")
         titles["blocked"] = ("warning", "The model is to be retrained where it is trained")
+    if verdict.outcomes_are_older:
+        titles["watch"] = ("warning", "Drift, and no outcomes yet that could tell whether it harms")
     level, title = titles[verdict.outcome]
     champion, lines = verdict.champion_version, verdict.reasons
     if verdict.outcome == "broken_feed":

@@ -61,6 +61,7 @@ class Status(Record):
     retrain: str | None
     refused: tuple[str, ...]
     unpublished: tuple[str, ...]
+    measured: tuple[dt.datetime, dt.datetime] | None = None  # earlier rows of `performance`
     outcomes_until: dt.datetime | None = None
     outcomes_due: tuple[str, ...] = ()
     probation: str | None = None
@@ -151,6 +152,9 @@ def status_of(spec: ModelSpec, settings: Settings, *, registry: bool = False) ->
         verdict=verdict,
         performance=report.performance if report else None,
         unjudged=tuple(one.name for one in report.unjudged) if report else (),
+        measured=(report.measured_from, report.measured_until)
+        if report and report.measured_from and report.measured_until
+        else None,
         retrain=look.retrain,
         refused=tuple(one.partition for one in look.refused),
         unpublished=tuple(one.partition for one in look.unpublished),
@@ -537,6 +541,16 @@ def render(status: Status) -> str:
     return "\n".join(lines)
 
 
+def _measured_on(status: Status) -> str:
+    if status.measured is None:
+        return str(status.newest_batch)
+    begin, end = (one.astimezone(dt.UTC) for one in status.measured)
+    return (
+        f"rows from {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}, whose labels came by "
+        f"{status.newest_batch}"
+    )
+
+
 def _wellness(status: Status) -> list[str]:
     lines = [f"  {one_line(status.word)}"]
     if status.promise:
@@ -544,7 +558,7 @@ def _wellness(status: Status) -> list[str]:
     if status.performance and status.verdict:
         lines.append(
             f"  realised  {_performance(status.performance)}, by version "
-            f"{status.verdict.champion_version} on {status.newest_batch}"
+            f"{status.verdict.champion_version} on {_measured_on(status)}"
         )
     if status.fallen:
         lines.append(f"  has it fallen? {one_line(status.fallen)}")

@@ -52,6 +52,37 @@ def test_without_repeated_values_a_unit_is_only_looked_like():
     assert found(AMOUNTS, RNG.lognormal(3, 1, 2000)) is None
 
 
+WEIGHTS = np.clip(RNG.normal(6, 1.5, 6000), 0.5, None)  # no value twice, none near 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_far_unit_is_proven_where_nothing_of_before_comes_any_more(seed):
+    now = np.random.default_rng(seed).choice(WEIGHTS, 250) * 1000
+    broken = found(WEIGHTS, now)
+    # x 1024 is as near in some samples: each batch is told the same
+    assert broken.cause.startswith("about x 1000: thousands, kg or km to units, g or m; ")
+    assert broken.cause.endswith("% of values lie outside of all that was ever there, and turned "
+                                 "back they spread as before")  # fmt: skip
+    assert (broken.kind, broken.proven) == ("unit", True)
+    few = Numbers(np.sort(WEIGHTS), is_complete=True, now=np.sort(now), windows=3)
+    assert not numeric_break(few, drifted=True).proven
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        pytest.param(RNG.normal(-2.5, 4, 4000), RNG.normal(27, 7, 500), id="winter and summer"),
+        pytest.param(WEIGHTS, RNG.choice(WEIGHTS, 500) * 10, id="ten times as many"),
+        pytest.param(WEIGHTS, RNG.normal(6000, 4000, 500), id="another shape"),
+        pytest.param(np.exp(RNG.normal(0, 2, 4000)), np.exp(RNG.normal(4, 2, 500)), id="overlap"),
+        pytest.param(np.arange(4000.0), np.arange(90_000.0, 90_500.0), id="a counter"),
+    ],
+)
+def test_the_world_may_leave_all_that_was_there_without_a_unit(before, now):
+    broken = found(before, now)
+    assert broken is None or not broken.proven
+
+
 def test_a_fill_value_is_found_among_few_rows():
     now = RNG.choice(CELSIUS, 2000)
     now[:40] = -999.0

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import datetime as dt
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -184,6 +186,46 @@ def test_stable_performance_turns_drift_into_a_watch():
     several = judge(SPEC, found, earlier=weeks_of(0.7, 0.71, 0.69, 0.7, 0.7))
     assert several.reasons[-1] == (
         "roc_auc has not fallen, as far as 6 windows can tell: watched, not retrained"
+    )
+
+
+def test_outcomes_from_before_a_drift_say_nothing_of_it():
+    begin = report(CALM).batch.start
+    old = {"measured_from": begin - dt.timedelta(days=28), "is_of_earlier_rows": True,
+           "performance": performance(0.7), "promise": performance(0.7)}  # fmt: skip
+    earlier = weeks_of(0.7, 0.71, 0.69, 0.7, 0.7)
+    found = report(FAR, CALM, **old, measured_until=begin - dt.timedelta(days=21),
+                   drifting_since=begin - dt.timedelta(days=7))  # fmt: skip
+    verdict = judge(SPEC, found, earlier=earlier)
+    assert (verdict.outcome, verdict.harm.state) == ("watch", "not known")
+    assert verdict.outcomes_are_older
+    assert verdict.reasons[-1].startswith("not known yet whether it does harm: the newest outcomes")
+    # outcomes of rows that drifted say it
+    known = found.model_copy(update={"drifting_since": begin - dt.timedelta(days=28)})
+    verdict = judge(SPEC, known, earlier=earlier)
+    assert verdict.reasons[-1].startswith("roc_auc has not fallen")
+    assert not verdict.outcomes_are_older
+    # and who did not see it begin says nothing of it
+    verdict = judge(SPEC, found.model_copy(update={"drifting_since": None}), earlier=earlier)
+    assert not verdict.outcomes_are_older
+
+
+def test_a_fall_is_dated_by_its_rows_not_by_who_knew_it():
+    begin = report(CALM).batch.start
+    now = report(CALM, performance=performance(0.60), promise=performance(0.80),
+                 is_of_earlier_rows=True, measured_from=begin - dt.timedelta(days=21))  # fmt: skip
+    earlier = [
+        one.model_copy(update={"measured_from": one.batch.start - dt.timedelta(days=21)})
+        for one in weeks_of(0.80, 0.78, 0.79, 0.81, 0.79, 0.62, 0.60)
+    ]
+    fell = earlier[5].batch.start - dt.timedelta(days=21)
+    assert (
+        judge(SPEC, now, earlier=earlier)
+        .reasons[0]
+        .startswith(
+            f"roc_auc has fallen since the rows of {fell:%Y-%m-%d} (known with "
+            f"{earlier[5].batch.partition}): 0.607"
+        )
     )
 
 
