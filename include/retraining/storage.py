@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import errno
 import hashlib
 import io
 import json
@@ -26,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
-from include.retraining.errors import DamagedRecord, DataError, RetrainingError
+from include.retraining.errors import DamagedRecord, DataError, RetrainingError, Unavailable
 from include.retraining.records import Record
 from include.retraining.settings import Settings
 
@@ -41,6 +42,8 @@ CONFLICTS = 5  # with other writers of one key, before one gives up
 PROBE_WRITERS = 16
 PROBED_KEY = "_store/one-winner.json"
 _HALF_WRITTEN = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
+# what a full, quota-bound or read-only disk answers; whoever writes next may have more luck
+_TAKES_NOTHING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 WHOLE_BYTES = 8 * 2**20  # a smaller object is fetched in one request
 
 
@@ -182,16 +185,21 @@ class Storage:
 
     def _write_temporary(self, path: str, content: bytes) -> str:
         folder, name = os.path.split(path)
-        os.makedirs(folder, exist_ok=True)
         temporary = f"{folder}/.{name}.{uuid.uuid4().hex}.tmp"
         try:
+            os.makedirs(folder, exist_ok=True)
             with open(temporary, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        except BaseException:
+        except BaseException as error:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+            if isinstance(error, OSError) and error.errno in _TAKES_NOTHING:
+                raise Unavailable(
+                    f"{self.url} takes nothing: {error.strerror} ({path}). What was being written "
+                    "is not there. Make room, or mend the rights; then run this again"
+                ) from error
             raise
         return temporary
 

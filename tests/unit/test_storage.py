@@ -3,6 +3,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import re
+import subprocess
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from include.retraining.__main__ import main
-from include.retraining.errors import DamagedRecord, DataError, RetrainingError
+from include.retraining.errors import DamagedRecord, DataError, RetrainingError, Unavailable
 from include.retraining.records import BatchRef
 from include.retraining.settings import Settings
 from include.retraining.storage import Storage, json_bytes, sha256
@@ -124,6 +125,24 @@ def test_write_that_dies_half_way_leaves_the_old_object(tmp_path, monkeypatch):
         storage.write("a", b"new")
     assert storage.read("a") == b"old"
     assert storage.list("") == ["a"]
+
+
+def test_a_full_disk_is_said_in_one_sentence_and_leaves_the_old_object(tmp_path):
+    if os.geteuid() != 0 or subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)], check=False
+    ).returncode:  # fmt: skip
+        pytest.skip("no right to mount a small disk")
+    try:
+        storage = Storage(tmp_path.as_uri())
+        storage.write("a", b"old")
+        with pytest.raises(Unavailable, match=r"takes nothing: No space left on device \(.*Make"):
+            storage.write("a", bytes(200_000))
+        with pytest.raises(Unavailable, match="takes nothing"):
+            storage.create("b/c", bytes(200_000))
+        assert storage.read("a") == b"old"
+        assert storage.list("") == ["a"]
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_home_with_a_space_keeps_its_storage_inside(tmp_path):

@@ -7,6 +7,8 @@ import datetime as dt
 import shutil
 import socket
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -34,6 +36,7 @@ from include.retraining.retrain import candidate as candidates
 from include.retraining.retrain import gate, incident, training_set
 from include.retraining.settings import Settings
 from include.retraining.storage import Storage
+from tests.airflow_home import ROOT
 from tests.unit.pipeline import request_retrain, small_spec, train
 
 SPEC = small_spec()
@@ -214,6 +217,26 @@ def test_a_database_that_is_locked_is_trouble(champion):
             api.create_registered_model("other")
         holder.execute("rollback")
     holder.close()
+
+
+def test_a_database_that_is_locked_when_it_is_opened_is_trouble_in_one_sentence(
+    champion, monkeypatch
+):
+    # another process opens it first of all; this one has it open already
+    command = [sys.executable, "-W", "ignore", "-m", "include.retraining"]
+    monkeypatch.setenv("RETRAINING_HOME", str(champion.home))
+    with sqlite3.connect(champion.home / "mlflow.db", isolation_level=None) as holder:
+        holder.execute("begin exclusive")
+        said = subprocess.run(
+            [*command, "rollback", "flights", "--reason", "late alerts"],
+            capture_output=True, text=True, check=False, cwd=ROOT,
+        )  # fmt: skip
+        holder.execute("rollback")
+    holder.close()
+    assert said.returncode == 2, said.stderr[-500:]
+    assert "Traceback" not in said.stderr
+    assert "database is locked" in said.stderr
+    assert "try again" in said.stderr
 
 
 @contextlib.contextmanager

@@ -98,7 +98,22 @@ def client(settings: Settings) -> MlflowClient:
 
     mlflow.set_tracking_uri(settings.mlflow_tracking_uri)
     _require_answer(settings.mlflow_tracking_uri)
-    return mlflow.MlflowClient(settings.mlflow_tracking_uri)
+    try:
+        return mlflow.MlflowClient(settings.mlflow_tracking_uri)
+    except Exception as error:  # of SQLAlchemy, or of a database's own driver
+        if not _is_locked(error):
+            raise
+        where = re.sub(r"//.*@", "//", settings.mlflow_tracking_uri)
+        told = str(error).splitlines()[0][:200]
+        raise Unavailable(
+            f"MLflow's database {where} cannot be opened: {told}. Nothing was changed, and the "
+            "champion stays. Somebody else holds it, or it is down; try again in a moment"
+        ) from error
+
+
+def _is_locked(error: BaseException) -> bool:
+    """Did a database not let us in? MLflow opens it with the client, and wraps nothing then."""
+    return any(kind.__name__ == "OperationalError" for kind in type(error).__mro__)
 
 
 _answered: dict[str, float] = {}
