@@ -55,9 +55,9 @@ def test_without_repeated_values_a_unit_is_only_looked_like():
 WEIGHTS = np.clip(RNG.normal(6, 1.5, 6000), 0.5, None)  # no value twice, none near 0
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(40))
 def test_a_far_unit_is_proven_where_nothing_of_before_comes_any_more(seed):
-    now = np.random.default_rng(seed).choice(WEIGHTS, 250) * 1000
+    now = np.random.default_rng(seed).choice(WEIGHTS, 120) * 1000
     broken = found(WEIGHTS, now)
     # x 1024 is as near in some samples: each batch is told the same
     assert broken.cause.startswith("about x 1000: thousands, kg or km to units, g or m; ")
@@ -65,7 +65,8 @@ def test_a_far_unit_is_proven_where_nothing_of_before_comes_any_more(seed):
                                  "back they spread as before")  # fmt: skip
     assert (broken.kind, broken.proven) == ("unit", True)
     few = Numbers(np.sort(WEIGHTS), is_complete=True, now=np.sort(now), windows=3)
-    assert not numeric_break(few, drifted=True).proven
+    told = numeric_break(few, drifted=True)
+    assert told is None or not told.proven
 
 
 @pytest.mark.parametrize(
