@@ -323,7 +323,7 @@ def _read_csv(
     except pa.ArrowInvalid as error:
         raise ValueError(
             f"{str(error).splitlines()[0][:200]}; the first line must name the columns, and every "
-            "row have as many fields, between commas, in UTF-8"
+            "row have as many fields, between commas, in UTF-8" + _other_separator(content)
         ) from error
     _refuse_many(table.num_rows, max_rows)
     _refuse_open_quote(content)
@@ -331,6 +331,16 @@ def _read_csv(
     fields = enumerate(table.schema)
     kept = [place for place, one in fields if one.name or not pa.types.is_null(one.type)]
     return table.select(kept)
+
+
+def _other_separator(content: bytes) -> str:
+    """Say what the first line has in place of commas, if that is so."""
+    first = content.partition(b"\n")[0]
+    for name, sign in (("semicolons", b";"), ("tabs", b"\t"), ("bars", b"|")):
+        if first.count(sign) > first.count(b","):
+            comma = " and a point in numbers" if sign == b";" else ""
+            return f". Its fields seem to be between {name}: write commas{comma}"
+    return ""
 
 
 def _refuse_open_quote(content: bytes) -> None:

@@ -324,6 +324,14 @@ def test_odd_names_are_read_back_as_they_are(own: Path, ask: Ask):
     assert set(names) <= set(load_spec(own / "models" / "mine.yaml").features.numeric)
 
 
+def test_semicolons_are_called_that(own: Path, ask: Ask):
+    file = own / "rows.csv"
+    file.write_text("at;price;late\n2024-01-01T00:00:00Z;1,5;0\n2024-01-02T00:00:00Z;2,5;1\n")
+    said = ask("new", "mine", "--from", file, "--time", "at", "--label", "late")
+    assert said.status == 2
+    assert "between semicolons: write commas and a point in numbers" in said.err
+
+
 def test_numbers_with_a_comma_are_called_that_and_no_free_text(own: Path, ask: Ask):
     rows = 400
     frame = pd.DataFrame(
