@@ -15,14 +15,19 @@ import pyarrow as pa
 
 from include.retraining import shelf
 from include.retraining.data.publication import newest_published, rows_in_force
-from include.retraining.errors import DataError, RegistryError, ScoringError
+from include.retraining.errors import (
+    DataError,
+    RegistryError,
+    RetrainingError,
+    ScoringError,
+)
 from include.retraining.learning import estimator, scoring
 from include.retraining.learning.metrics import Floats
 from include.retraining.learning.rows import feature_frame, split_times
 from include.retraining.records import BatchRef, GateDecision, Promotion
 from include.retraining.registry import server, succession, versions
 from include.retraining.registry.adopted import AdoptedModel
-from include.retraining.retrain import candidate, gate, incident
+from include.retraining.retrain import candidate, claims, gate, incident
 from include.retraining.retrain.training_set import build_training_set
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
@@ -88,25 +93,30 @@ def adopt(
         classes=tuple(str(name) for name in spec.label.classes),
     )
     _ = model.opened  # before anything is claimed
+    storage, run_id = Storage.of(settings), f"adopt-{model.sha256[:12]}-{batch.partition}"
     request = incident.open_incident(
         spec,
         settings,
         batch=batch,
         trigger="manual",
         reason=f"adopted from {source}: {reason}",
-        run_id=f"adopt-{model.sha256[:12]}-{batch.partition}",
+        run_id=run_id,
         force=True,
     )
-    training_set = build_training_set(spec, settings, request).model_copy(
-        update={"adopted_from": source, "learned_until": learned_until}
-    )
-
-    shelf.keep(Storage.of(settings), training_set)
 
     def learned(rows: pa.Table, _labels: Floats) -> estimator.Fitted:
         return _as_fitted(spec, model, rows, until=learned_until)
 
-    made = candidate.make_candidate(spec, settings, request, training_set, learn=learned)
+    try:
+        training_set = build_training_set(spec, settings, request).model_copy(
+            update={"adopted_from": source, "learned_until": learned_until}
+        )
+        shelf.keep(storage, training_set)
+        made = candidate.make_candidate(spec, settings, request, training_set, learn=learned)
+    except RetrainingError:
+        if versions.version_of_incident(spec, settings, request.incident_id) is None:
+            claims.release(storage, request, run_id=run_id)  # it spends no retrain
+        raise
     decision = gate.decide(spec, settings, request, made)
     if not decision.passed:
         return Adoption(decision, None)

@@ -17,6 +17,7 @@ from include.retraining.names import CHAMPION
 from include.retraining.records import BatchRef
 from include.retraining.registry import ledger, server, succession, versions
 from include.retraining.replay import rehearse
+from include.retraining.retrain import claims
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec, load_spec
 from include.retraining.storage import Storage
@@ -86,9 +87,9 @@ class World:
 
     def log(self, model: Any, name: str = "theirs") -> str:
         """Let another team register a model, as MLflow's documentation says."""
-        server.client(self.settings)
+        experiment = self.others_experiment()
         example = self.rows[["age", "income"]].head(5)
-        with mlflow.start_run():
+        with mlflow.start_run(experiment_id=experiment):
             if isinstance(model, LogisticRegression):
                 mlflow.sklearn.log_model(
                     model, name="m", registered_model_name=name, input_example=example,
@@ -101,6 +102,13 @@ class World:
                 )  # fmt: skip
         found = mlflow.MlflowClient().search_model_versions(f"name = '{name}'")
         return f"models:/{name}/{max(int(one.version) for one in found)}"
+
+    def others_experiment(self) -> str:
+        """Give where the other team logs."""
+        server.client(self.settings)
+        found = mlflow.get_experiment_by_name("theirs")
+        where = (self.settings.home / "theirs").as_uri()
+        return found.experiment_id if found else mlflow.create_experiment("theirs", where)
 
     def logistic(self) -> LogisticRegression:
         then = self.rows[self.rows["at"] < LEARNED_UNTIL]
@@ -211,13 +219,15 @@ def test_a_model_that_cannot_do_it_is_refused_and_nothing_is_registered(world: W
     assert (said.status, says in said.err) == (2, True), said.err
     assert versions.all_versions(world.spec, world.settings) == []
     assert ledger.read(world.storage, "mine") == []
+    assert claims.claimed(world.storage, "mine") == []  # no retrain is spent
+    if model:  # and the one that can do it is let in
+        assert world.adopt(world.log(Theirs())).status == 0
 
 
 def test_a_model_that_learned_from_another_column_is_refused(world: World):
     then = world.rows[world.rows["at"] < LEARNED_UNTIL]
     model = LogisticRegression().fit(then[["age", "risk"]], then["late"])
-    server.client(world.settings)
-    with mlflow.start_run():
+    with mlflow.start_run(experiment_id=world.others_experiment()):
         mlflow.sklearn.log_model(
             model, name="m", registered_model_name="theirs", serialization_format="cloudpickle"
         )
