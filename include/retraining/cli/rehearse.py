@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +16,7 @@ from include.retraining.cli.work import work
 from include.retraining.errors import RetrainingError
 from include.retraining.settings import Settings
 from include.retraining.spec import ModelSpec
+from include.retraining.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -103,8 +103,10 @@ def rehearse(
 @contextmanager
 def _home(home: Path | None) -> Iterator[Path]:
     if home is None:
-        with TemporaryDirectory(prefix="rehearsal-") as folder:
-            yield Path(folder)
+        with temporary_folder() as folder:  # what a killed one leaves, the next removes
+            made = folder / "rehearsal"
+            made.mkdir()
+            yield made
         return
     if home.exists() and any(home.iterdir()):
         raise RetrainingError(f"--home: {home} is not empty; name a folder that is, or none yet")
