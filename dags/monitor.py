@@ -122,7 +122,7 @@ def monitor(spec: ModelSpec) -> DAG:
             # here, since only models that ask for it need what it imports
             from retraining_provider.operators.cloudwatch import CloudWatchOperator
 
-            CloudWatchOperator(task_id="put_metrics", spec=spec, report=report, verdict=verdict)
+            verdict >> CloudWatchOperator(task_id="put_metrics", spec=spec)
     return dag
 
 

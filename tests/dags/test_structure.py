@@ -488,7 +488,4 @@ def test_numbers_go_to_cloudwatch_only_where_the_model_file_says_so():
     asked = edges(build("monitor", export={"cloudwatch": "Models"}))
     assert "put_metrics" not in EDGES["monitor"]
     assert set(asked) == {*EDGES["monitor"], "put_metrics"}
-    assert {task for task, later in asked.items() if "put_metrics" in later} == {
-        "measure_drift",
-        "judge_batch",
-    }
+    assert {task for task, later in asked.items() if "put_metrics" in later} == {"judge_batch"}
