@@ -485,7 +485,7 @@ def test_a_champion_of_a_feature_that_is_gone_gets_a_successor_by_a_forced_retra
     forced = run(bag, "retrain", partition=WEEKS[4], reason="no weather any more", force=True)
     assert states(forced)["promote_candidate"] == "success"
     decision = decision_on(settings, 2)
-    assert "no duel: the champion, version 1, cannot be given the features" in decision.reasons[0]
+    assert "no duel: nothing here can score the champion, version 1" in decision.reasons[0]
     assert states(run(bag, "monitor", partition=WEEKS[4]))["measure_drift"] == "success"
     assert run(bag, "rollback", reason="as it was").state == "failed"
     assert versions.champion(SPEC, settings).number == 2
