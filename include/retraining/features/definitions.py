@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import difflib
 import inspect
 import time
 from collections import Counter
@@ -284,6 +285,7 @@ def check(spec: ModelSpec) -> Iterator[SpecError]:
         types, sources = service_types(spec), sources_of(spec)
     except SpecError as error:
         yield error
+        yield from _check_slips(spec)
         return
     yield from _check_joins(spec, [*sources.join_keys, *sources.request_columns])
     yield from _check_given(spec)
@@ -298,6 +300,19 @@ def check(spec: ModelSpec) -> Iterator[SpecError]:
                 what = f"{name!r} is {types[name]} in {service}; allowed: {_USABLE[kind]}"
             if what:
                 yield SpecError(f"features.{kind}: {what}", place=("features", kind, name))
+
+
+def _check_slips(spec: ModelSpec) -> Iterator[SpecError]:
+    """Find features that look like columns misspelt, where the service cannot be asked."""
+    for kind in ("numeric", "categorical"):
+        for name in getattr(spec.features, kind):
+            near = difflib.get_close_matches(name, spec.source.columns, n=1, cutoff=0.85)
+            if near and name not in spec.source.columns:
+                yield SpecError(
+                    f"features.{kind}: {name!r} is not in source.columns; did you mean "
+                    f"{near[0]!r}? The service, which could give it, cannot be read",
+                    place=("features", kind, name),
+                )
 
 
 def _check_joins(spec: ModelSpec, needed: list[str]) -> Iterator[SpecError]:

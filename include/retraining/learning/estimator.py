@@ -5,10 +5,12 @@ Everything random takes its seed from the model file.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import inspect
 import logging
 import re
+import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -386,8 +388,27 @@ def check(spec: ModelSpec) -> Iterator[SpecError]:
         if where not in told:
             told.add(where)
             yield SpecError(message, place=inner)
+        if inner[:2] == ("training", "estimator"):
+            yield from _check_slips(spec)
         if not changes:
             return
+
+
+def _check_slips(spec: ModelSpec) -> Iterator[SpecError]:
+    """Find parameters that nothing in the estimator's module has, where itself is not there."""
+    module = sys.modules.get(spec.training.estimator.replace(":", ".").rpartition(".")[0])
+    known: set[str] = set()
+    for one in vars(module).values() if module else ():
+        if inspect.isclass(one):
+            with contextlib.suppress(TypeError, ValueError):
+                known |= set(inspect.signature(one).parameters)
+    for name in spec.training.params if known else ():
+        if name not in known:
+            yield SpecError(
+                f"training.params: nothing in {spec.training.estimator.rpartition('.')[0]} has a "
+                f"parameter {name!r}{did_you_mean(name, known)}",
+                place=("training", "params", name),
+            )
 
 
 def _validate(pipeline: Pipeline) -> None:

@@ -265,3 +265,41 @@ def test_version_is_trained_again_with_its_progress_on_stderr(ask, reigning, num
     assert said.found["version"] == number
     assert "[1/4]" in said.err
     assert json.loads(said.out)["registered_digest"]
+
+
+SLIPS = """model: loans
+description: Will a car loan be repaid?
+owner: credit-risk
+partitions: {every: week, first: 2018-01-01}
+source:
+  batch: landing/loans/{partition}.csv
+  key: [id]
+  event_time: timestamp
+  columns: {id: integer, timestamp: timestamp, car_value: number, repaid: integer}
+label: {column: repaid, maturity_days: 0}
+features:
+  service: no_such_service
+  tables: feature_repo.no_module:nothing
+  numeric:
+    - car_valeu
+training:
+  estimator: sklearn.ensemble.NoSuchThing
+  params:
+    n_estimatorz: 3
+"""
+
+
+def test_slips_are_told_in_one_pass_also_where_what_they_are_about_cannot_be_asked(ask, tmp_path):
+    file = tmp_path / "loans.yaml"
+    file.write_text(SLIPS)
+    said = ask("lint", file)
+    assert said.status == 1
+    for line, words in (
+        (13, "no module 'feature_repo.no_module'"),
+        (12, "no module 'feature_repo.loans_views'"),
+        (15, "'car_valeu' is not in source.columns; did you mean 'car_value'?"),
+        (17, "sklearn.ensemble has no 'NoSuchThing'"),
+        (19, "has a parameter 'n_estimatorz'; did you mean 'n_estimators'?"),
+    ):
+        (found,) = [one for one in said.err.splitlines() if words in one]
+        assert f"loans.yaml:{line}: " in found
