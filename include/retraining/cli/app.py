@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import typer
 from pydantic import ValidationError
 
@@ -97,6 +99,17 @@ app.command(
     rich_help_panel=STUDY,
     epilog=_example("replay flights --try retrain.growth=0.3 --try drift.min_distance=0.1"),
 )(study.replay)
+
+
+def _as_paragraphs() -> None:
+    """Let paragraphs of a help be as wide as the terminal: a docstring is wrapped for a file."""
+    inner = [group.typer_instance for group in app.registered_groups]
+    for one in (one for each in (app, *inner) if each for one in each.registered_commands):
+        told = inspect.cleandoc((one.callback and one.callback.__doc__) or "").split("\n\n")
+        one.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in told)
+
+
+_as_paragraphs()
 
 
 def main(arguments: list[str] | None = None) -> int:
