@@ -195,9 +195,9 @@ def _drifting_since(report: DriftReport, before: DriftReport | None) -> dt.datet
         return before.drifting_since
     if not any(one.drifted and not one.expected for one in report.columns):
         return None
-    drifted_before = any(one.drifted and not one.expected for one in before.columns)
-    is_known = before.drifting_since is not None or drifted_before
-    return before.drifting_since if is_known else report.batch.start
+    if any(one.drifted and not one.expected for one in before.columns):
+        return before.drifting_since
+    return before.drifting_since or report.batch.start
 
 
 def _any_left_out(spec: ModelSpec, storage: Storage, before: DriftReport | None) -> bool:

@@ -74,7 +74,7 @@ def judge(
         if realised is None:
             realised = [one.realised for one in earlier if one.realised]
         harm = find_harm(spec, report, realised)
-        is_older = _is_older(report, harm)
+        is_older = _is_older(spec, report, earlier, harm)
         if harm is not None and is_older:  # they say nothing of what comes in now
             harm = harm.model_copy(update={"state": "not known"})
         wanted, reasons = _with_champion(spec, report, earlier, harm, is_older=is_older)
@@ -224,11 +224,10 @@ def _with_champion(  # noqa: PLR0911 - one return per rule, in the order of the 
     *,
     is_older: bool,
 ) -> tuple[Outcome, list[str]]:
-    recent = _recent(spec, report, earlier, LOOK_BACK)
     is_harm = harm is not None and harm.state == "below"
     due = [*_age(spec, report), *_growth(spec, report)]
     drifted = [f for f in report.columns if f.drifted and not f.expected]
-    persistent = [f for f in drifted if _is_sure(f) and _persists(spec, f, recent)]
+    persistent = _persistent(spec, report, earlier)
     share = importance_share(report.features, persistent)
     reasons = [*([harm.in_words] if harm and is_harm else []), *due, *_another_promise(report)]
     reasons += _drift_words(spec, drifted, persistent, share)
@@ -260,11 +259,25 @@ def _with_champion(  # noqa: PLR0911 - one return per rule, in the order of the 
     return "ignore", [nothing_found(report.columns)]
 
 
-def _is_older(report: DriftReport, harm: Harm | None) -> bool:
-    """Are all outcomes, which tell of no fall, of rows from before what drifts now drifted?"""
+def _persistent(
+    spec: ModelSpec, report: DriftReport, earlier: Sequence[DriftReport]
+) -> list[FeatureDrift]:
+    """Give the columns whose drift is sure, unexpected, and lasts."""
+    recent = _recent(spec, report, earlier, LOOK_BACK)
+    drifted = [f for f in report.columns if f.drifted and not f.expected]
+    return [f for f in drifted if _is_sure(f) and _persists(spec, f, recent)]
+
+
+def _is_older(
+    spec: ModelSpec, report: DriftReport, earlier: Sequence[DriftReport], harm: Harm | None
+) -> bool:
+    """Are all outcomes, which tell of no fall, of rows from before a drift that matters began?"""
     since, until = report.drifting_since, report.measured_until
-    is_fall = harm is not None and harm.state == "below"
-    return since is not None and until is not None and until <= since and not is_fall
+    if since is None or until is None or until > since or (harm and harm.state == "below"):
+        return False
+    persistent = _persistent(spec, report, earlier)
+    share = importance_share(report.features, persistent)
+    return bool(persistent) and share >= spec.drift.max_drifted_importance
 
 
 def _is_sure(feature: FeatureDrift) -> bool:

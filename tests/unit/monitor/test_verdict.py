@@ -210,6 +210,19 @@ def test_outcomes_from_before_a_drift_say_nothing_of_it():
     assert not verdict.outcomes_are_older
 
 
+def test_a_little_drift_does_not_make_outcomes_doubtful_or_an_alert_louder():
+    begin = report(CALM).batch.start
+    old = {"measured_from": begin - dt.timedelta(days=28), "is_of_earlier_rows": True,
+           "measured_until": begin - dt.timedelta(days=21), "drifting_since": begin,
+           "performance": performance(0.7), "promise": performance(0.7)}  # fmt: skip
+    expensive = CALM.model_copy(update={"importance": 100.0})
+    verdict = judge(
+        SPEC, report(FAR, expensive, **old), earlier=weeks_of(0.7, 0.71, 0.69, 0.7, 0.7)
+    )
+    assert (verdict.outcome, verdict.harm.state) == ("watch", "within")
+    assert not verdict.outcomes_are_older
+
+
 def test_a_fall_is_dated_by_its_rows_not_by_who_knew_it():
     begin = report(CALM).batch.start
     now = report(CALM, performance=performance(0.60), promise=performance(0.80),
